@@ -1,0 +1,61 @@
+# Everything a newcomer needs: `make demo` and `make test`. `make lab` adds the real parts (Debian, root).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types lab bench snapshots lock clean
+
+help:
+	@echo "make demo   open the console on an embedded cluster"
+	@echo "make test   lint, types, import contracts and all tests that need nothing but Python"
+	@echo "make lab    install the real parts (Debian, root) and run the tests against them"
+	@echo "make bench  measure the budgets"
+
+$(VENV)/run.stamp: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tierdeck needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV) || (echo "On Debian and Ubuntu: apt install python3-venv"; exit 1)
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m compileall -q tui widgets backends
+	touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	touch $@
+
+setup: $(VENV)/dev.stamp
+
+demo: $(VENV)/run.stamp
+	$(BIN)/tierdeck demo
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+test: $(VENV)/dev.stamp lint types
+	$(BIN)/python -m pytest -m "not lab"
+
+lab: $(VENV)/dev.stamp
+	tests/lab/setup.sh
+	TIERDECK_LAB=required $(BIN)/python -m pytest -m lab tests/lab tests/contract
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.bench
+
+snapshots: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest tests/tui/test_snapshots.py --snapshot-update
+
+# Writes versions and hashes only; needs uv on the PATH.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet pyproject.toml --group build -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet pyproject.toml --group dev -o requirements-dev.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache dist build

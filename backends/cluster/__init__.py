@@ -1,0 +1,1 @@
+"""What the cluster is (inventory) and how it is (snapshot): pure data and pure rules."""

@@ -1,0 +1,193 @@
+"""The fold: one reading at a time into the snapshot, and what changed between two snapshots.
+
+Pure: the same readings give the same snapshots, live, in tests and in replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from backends.cluster.health import is_off, is_starting, next_state, prognosis, rounded_age, tier_state, with_age
+from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.reading import (
+    EndpointReading,
+    GpuReading,
+    Instant,
+    MaintenanceReading,
+    ProcedureReading,
+    ReachReading,
+    Reading,
+    Tick,
+    Workload,
+    WorkloadReading,
+)
+from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState, TierState
+from backends.cluster.words import Cause, State, Verdict
+
+
+def empty(inventory: Inventory, here: str | None = None) -> ClusterSnapshot:
+    """A snapshot in which nothing has been read yet."""
+    endpoints = {e.name: EndpointState(e.name) for e in inventory.endpoints}
+    nodes = {n.name: NodeState(n.name, here=n.name == here) for n in inventory.nodes}
+    tiers = _tiers(inventory, endpoints)
+    return ClusterSnapshot(inventory.name, here, endpoints, tiers, nodes, prognosis(inventory, endpoints, tiers))
+
+
+def fold(inventory: Inventory, snapshot: ClusterSnapshot, reading: Reading) -> ClusterSnapshot:
+    """The snapshot after one more reading."""
+    return fold_all(inventory, snapshot, (reading,))
+
+
+def fold_all(inventory: Inventory, snapshot: ClusterSnapshot, readings: Iterable[Reading]) -> ClusterSnapshot:
+    """The snapshot after several readings, in their order; tiers and prognosis are judged once, at the end."""
+    endpoints, nodes = dict(snapshot.endpoints), dict(snapshot.nodes)
+    draft = replace(snapshot, endpoints=endpoints, nodes=nodes)
+    for reading in readings:
+        draft = _fold_one(inventory, draft, endpoints, nodes, reading)
+    if _serving(snapshot.endpoints) == _serving(endpoints):
+        return draft
+    tiers = _tiers(inventory, endpoints)
+    return replace(draft, tiers=tiers, prognosis=prognosis(inventory, endpoints, tiers))
+
+
+def _serving(endpoints: Mapping[str, EndpointState]) -> list[tuple[Verdict, Cause | None]]:
+    return [(e.verdict, e.cause) for e in endpoints.values()]
+
+
+def _tiers(inventory: Inventory, endpoints: Mapping[str, EndpointState]) -> tuple[TierState, ...]:
+    return tuple(
+        tier_state(tier.name, [endpoints[e.name] for e in inventory.endpoints_of[tier.name]])
+        for tier in inventory.tiers
+    )
+
+
+def _fold_one(
+    inventory: Inventory,
+    draft: ClusterSnapshot,
+    endpoints: dict[str, EndpointState],
+    nodes: dict[str, NodeState],
+    reading: Reading,
+) -> ClusterSnapshot:
+    match reading:
+        case EndpointReading(endpoint=name) if name in endpoints:
+            endpoints[name] = _judge(inventory, draft, reading)
+        case GpuReading(node=name) if name in nodes:
+            nodes[name] = _with_gpus(nodes[name], reading)
+        case WorkloadReading(node=name) if name in nodes:
+            nodes[name] = _with_workloads(nodes[name], reading)
+        case ReachReading(node=name) if name in nodes:
+            nodes[name] = replace(nodes[name], reach_trouble=reading.trouble, reach_taken=reading.at)
+        case ProcedureReading():
+            draft = replace(draft, procedures=reading.procedures)
+        case MaintenanceReading():
+            draft = replace(draft, maintenance=reading.until)
+            _maintain(inventory, draft, endpoints, reading.at)
+        case Tick():
+            for name, state in endpoints.items():
+                endpoints[name] = with_age(state, reading.at)
+            for name, node in nodes.items():
+                nodes[name] = _aged(node, reading.at)
+            _maintain(inventory, draft, endpoints, reading.at)
+        case _:
+            return draft
+    return replace(draft, taken=reading.at)
+
+
+def _judge(inventory: Inventory, draft: ClusterSnapshot, reading: EndpointReading) -> EndpointState:
+    endpoint = inventory.endpoint_named[reading.endpoint]
+    state = draft.endpoints[endpoint.name]
+    if _maintained_until(draft, endpoint) > reading.at.wall:
+        return replace(state, taken=reading.at, interval=reading.interval, latency=reading.result.latency)
+    workload = workload_of(draft, endpoint)
+    starting = is_starting(workload, reading.at.wall) or _under_procedure(draft, endpoint)
+    off = is_off(endpoint.on_demand, workload)
+    return next_state(state, reading, inventory.defaults, starting=starting, off=off)
+
+
+def workload_of(snapshot: ClusterSnapshot, endpoint: Endpoint) -> Workload | None:
+    """The container or native service that `endpoint` runs in, as last read."""
+    name = endpoint.container or (endpoint.service or "").partition(":")[2]
+    node = snapshot.nodes.get(endpoint.node or "")
+    return next((w for w in node.workloads if w.name == name), None) if node and name else None
+
+
+def _under_procedure(draft: ClusterSnapshot, endpoint: Endpoint) -> bool:
+    return any(
+        procedure.open and procedure.node == endpoint.node and endpoint.container in procedure.targets
+        for procedure in draft.procedures
+    )
+
+
+def _maintained_until(draft: ClusterSnapshot, endpoint: Endpoint) -> float:
+    return max(draft.maintenance.get(endpoint.name, 0.0), draft.maintenance.get(endpoint.node or "", 0.0))
+
+
+def _maintain(inventory: Inventory, draft: ClusterSnapshot, endpoints: dict[str, EndpointState], now: Instant) -> None:
+    """Put endpoints under MAINTENANCE whose time has come, and let those go whose time is over."""
+    for endpoint in inventory.endpoints:
+        state = endpoints[endpoint.name]
+        until = _maintained_until(draft, endpoint)
+        if until > now.wall and state.cause is not Cause.MAINTENANCE:
+            endpoints[endpoint.name] = replace(
+                state, verdict=Verdict.UNKNOWN, cause=Cause.MAINTENANCE, evidence="a person said so", since=now, age=0
+            )
+        elif until <= now.wall and state.cause is Cause.MAINTENANCE:
+            endpoints[endpoint.name] = EndpointState(endpoint.name, models=state.models, ever_up=state.ever_up)
+
+
+def _with_gpus(node: NodeState, reading: GpuReading) -> NodeState:
+    if reading.trouble is not None:
+        return replace(node, gpus_trouble=reading.trouble)
+    return replace(node, gpus=reading.gpus, gpus_trouble=None, gpus_unread=None, gpus_taken=reading.at)
+
+
+def _with_workloads(node: NodeState, reading: WorkloadReading) -> NodeState:
+    if reading.trouble is not None:
+        return replace(node, workloads_trouble=reading.trouble)
+    return replace(node, workloads=reading.workloads, workloads_trouble=None, workloads_taken=reading.at)
+
+
+def _aged(node: NodeState, now: Instant) -> NodeState:
+    if node.gpus_taken is None:
+        return node
+    unread = now.mono - node.gpus_taken.mono
+    overdue = rounded_age(unread) if unread >= 10 else None
+    return node if overdue == node.gpus_unread else replace(node, gpus_unread=overdue)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that got better or worse, in words for the event log; `worse` is False for recoveries."""
+
+    at: Instant
+    subject: str
+    text: str
+    worse: bool
+
+
+def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
+    """What a person should hear of: tiers that changed state, endpoints that changed verdict, nodes lost or back."""
+    at = after.taken
+    if at is None:
+        return []
+    found = []
+    states = {tier.name: tier.state for tier in before.tiers}
+    for tier in after.tiers:
+        was = states.get(tier.name, State.UNKNOWN)
+        if tier.state is not was:
+            worse = tier.state is not State.HEALTHY
+            found.append(Change(at, tier.name, f"{tier.name} -> {tier.state.value} ({tier.up}/{tier.total} up)", worse))
+    for name, now in after.endpoints.items():
+        then = before.endpoints.get(name)
+        if then is not None and then.verdict is not now.verdict and now.cause is not None:
+            text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
+            found.append(Change(at, name, text, now.verdict is not Verdict.UP))
+    for name, node in after.nodes.items():
+        was_node = before.nodes.get(name)
+        if was_node is None or was_node.reach_trouble == node.reach_trouble:
+            continue
+        trouble = node.reach_trouble
+        text = f"{name}: {trouble.message} {trouble.advice}".rstrip() if trouble else f"{name}: reached again"
+        found.append(Change(at, name, text, trouble is not None))
+    return found

@@ -1,0 +1,326 @@
+"""The inventory: what cluster.toml says the cluster is made of.
+
+The attribute docstrings here are the manual: `tierdeck schema` prints them, the README is generated from nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from backends.cluster.fields import Duration, Mac, Mib, Name, Pause, Reference, Rung, Service, Task, Url
+from backends.cluster.words import TASKS
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, strict=False
+    )
+
+
+class Defaults(_Table):
+    """What holds for every endpoint that does not say otherwise."""
+
+    interval: Duration = 5.0
+    """How often an endpoint is probed."""
+    timeout: Duration = 3.0
+    """How long one probe may take in all."""
+    down_after: Annotated[int, Field(ge=1, le=100)] = 3
+    """Failures in a row that make an endpoint DOWN."""
+    up_after: Annotated[int, Field(ge=1, le=100)] = 2
+    """Successes in a row that make it UP again."""
+    slow: Duration = 2.0
+    """A health answer slower than this makes an endpoint BUSY."""
+
+
+class Ssh(_Table):
+    """How a node is reached by SSH; without it only the machine tierdeck runs on is touched."""
+
+    user: str | None = None
+    """The user on the node; your own name if left out."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    """The port of its SSH server."""
+    key: str | None = None
+    """A private key file; else the agent and the usual ones of ~/.ssh."""
+    known_hosts: str | None = None
+    """The file of known host keys; else ~/.ssh/known_hosts. An unknown key is always refused."""
+    password: Reference | None = None
+    """A reference to the password, where keys cannot be had."""
+
+
+class Docker(_Table):
+    """Where a node's Docker Engine listens, as seen from the node."""
+
+    socket: str | None = None
+    """Its unix socket; /var/run/docker.sock if nothing is said."""
+    context: str | None = None
+    """A context of the node's docker command, such as "desktop", instead of a socket."""
+
+
+class Rdp(_Table):
+    """A desktop login that wakes Docker Desktop."""
+
+    user: str
+    """The Windows user."""
+    password: Reference
+    """A reference to the password."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 3389
+    """The port of the desktop service."""
+
+
+class Wake(_Table):
+    """How a sleeping node is woken."""
+
+    mac: Mac | None = None
+    """The hardware address for a Wake-on-LAN packet."""
+    via: str | None = None
+    """A node of the same LAN that sends the packet."""
+    command: str | None = None
+    """A command that wakes it instead."""
+    rdp: Rdp | None = None
+    """A desktop login, where SSH or Docker only come with one."""
+
+
+class Queue(_Table):
+    """The order in which a node's GPU containers start, one after the other."""
+
+    order: tuple[str, ...] = ()
+    """Container names, first to start first."""
+    gap: Pause = 5.0
+    """The pause after one is ready and before the next begins."""
+    ready_timeout: Duration = 180.0
+    """How long one may go without any progress before the queue halts."""
+    hard_timeout: Duration = 3600.0
+    """How long one may take in all."""
+
+
+class Recover(_Table):
+    """What may be done for a node without a person."""
+
+    auto: Rung = "containers"
+    """The highest rung that is climbed unattended."""
+    max_recoveries_per_hour: Annotated[int, Field(ge=1, le=60)] = 3
+    """How often in an hour."""
+
+
+class Node(_Table):
+    """A machine."""
+
+    name: Name
+    """The node's name, used everywhere."""
+    address: str
+    """Its address or host name on your network."""
+    os: Literal["linux", "windows", "macos"] = "linux"
+    """Its operating system."""
+    ssh: Ssh | None = None
+    """How it is reached by SSH."""
+    gpus: Literal["nvidia", "amd", "apple", "none"] = "none"
+    """Whose GPUs it has, and so how they are read."""
+    vram: tuple[Mib, ...] = ()
+    """Memory of each GPU, where it cannot be read."""
+    docker: Docker | Literal[False] | None = None
+    """Where its Docker Engine listens; false where there is none."""
+    wake: Wake | None = None
+    """How it is woken."""
+    queue: Queue = Queue()
+    """The start queue of its GPU containers."""
+    recover: Literal["manual"] | Recover = "manual"
+    """"manual", or { auto = RUNG }."""
+
+
+class Tier(_Table):
+    """A group of endpoints that are judged together."""
+
+    name: Name
+    """The tier's name, such as LOCAL, REMOTE, NAS, GATEWAY."""
+
+
+class Endpoint(_Table):
+    """An address at which an engine answers."""
+
+    name: Name
+    """The endpoint's name, such as remote/mark-i."""
+    tier: str
+    """The tier it belongs to."""
+    node: str | None = None
+    """The node it runs on; left out for a service elsewhere."""
+    engine: Literal["ollama", "llama.cpp", "vllm", "litellm", "lmstudio", "sglang", "openai", "http"]
+    """What answers there."""
+    url: Url
+    """Its address, without a route; `localhost` means the endpoint's node."""
+    container: str | None = None
+    """The container it runs in."""
+    service: Service | None = None
+    """The native service it runs as: systemd:ollama, launchd:LABEL, windows:NAME."""
+    interval: Duration | None = None
+    """How often it is probed, if not as [defaults] says."""
+    timeout: Duration | None = None
+    """How long one probe may take, if not as [defaults] says."""
+    slow: Duration | None = None
+    """When an answer counts as slow, if not as [defaults] says."""
+    api_key: Reference | None = None
+    """A reference to its API key."""
+    metrics_url: Url | None = None
+    """Where its metrics are, if not at the engine's own address."""
+    via: Literal["ssh"] | None = None
+    """"ssh" probes through the node's SSH connection, where a firewall or a loopback bind closes the direct way."""
+    tasks: tuple[Task, ...] = ()
+    """The tasks it serves; chat if nothing is said (a plain http endpoint serves none)."""
+    model: str | None = None
+    """The model asked for in prompts, if not the first it names; its absence there is a CONFIG fault."""
+    on_demand: bool = False
+    """Started when wanted: while stopped on purpose it is OFF, not DOWN."""
+
+    @property
+    def serves(self) -> tuple[str, ...]:
+        """The tasks it serves; without a word in the inventory an engine serves chat, a plain HTTP service nothing."""
+        if self.tasks:
+            return self.tasks
+        return () if self.engine == "http" else ("chat",)
+
+
+class Model(_Table):
+    """A model that the planner and deployment should know of."""
+
+    name: Name
+    """The model's name."""
+    file: str
+    """Where its file lies: a path, volume:NAME/PATH, ssh:NODE:PATH or an address."""
+    context: Annotated[int, Field(gt=0)] | None = None
+    """Its context in tokens."""
+    gpu_layers: Annotated[int, Field(ge=0)] | None = None
+    """How many of its layers go to the GPU."""
+    on_demand: bool = False
+    """Loaded when asked for, not always."""
+
+
+class Gateway(_Table):
+    """The LiteLLM proxy in front."""
+
+    endpoint: str
+    """The endpoint it answers at."""
+    config: str | None = None
+    """Where its configuration lies: a path or ssh:NODE:PATH."""
+
+
+class Inventory(_Table):
+    """A whole cluster, as cluster.toml and cluster.d say it is."""
+
+    version: Literal[1]
+    """The version of this file's format: 1."""
+    name: Name
+    """The cluster's name, shown in the header."""
+    lock_host: str | None = None
+    """The node that keeps the lease while another is unreachable."""
+    defaults: Defaults = Defaults()
+    """What holds for every endpoint that does not say otherwise."""
+    nodes: tuple[Node, ...] = ()
+    """The machines."""
+    tiers: tuple[Tier, ...] = ()
+    """The tiers, in the order in which they are shown."""
+    endpoints: tuple[Endpoint, ...] = ()
+    """The endpoints, in the order in which they are shown and preferred."""
+    models: tuple[Model, ...] = ()
+    """The models."""
+    router: dict[Task, tuple[str, ...]] = {}
+    """For each task the endpoints to ask, the preferred first."""
+    gateway: Gateway | None = None
+    """The LiteLLM proxy in front."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_tables(cls, data: Any) -> Any:
+        for key in ("nodes", "tiers", "endpoints", "models") if isinstance(data, dict) else ():
+            if key in data and not isinstance(data[key], list):
+                raise ValueError(f"[[{key}]] in double brackets, once for each")
+        return data
+
+    @cached_property
+    def node_named(self) -> dict[str, Node]:
+        """The nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def endpoint_named(self) -> dict[str, Endpoint]:
+        """The endpoints by name."""
+        return {endpoint.name: endpoint for endpoint in self.endpoints}
+
+    @cached_property
+    def endpoints_of(self) -> dict[str, tuple[Endpoint, ...]]:
+        """The endpoints of each tier, by the tier's name."""
+        return {t.name: tuple(e for e in self.endpoints if e.tier == t.name) for t in self.tiers}
+
+    def chain(self, task: str) -> tuple[str, ...]:
+        """The endpoints that serve `task`, the preferred first: the router's list, else all that name the task."""
+        if task in self.router:
+            return self.router[task]
+        return tuple(e.name for e in self.endpoints if task in e.serves)
+
+    @property
+    def assigned_tasks(self) -> tuple[str, ...]:
+        """The tasks that at least one endpoint is to serve."""
+        return tuple(task for task in TASKS if self.chain(task))
+
+    def interval(self, endpoint: Endpoint) -> float:
+        """Seconds between two probes of `endpoint`."""
+        return endpoint.interval or self.defaults.interval
+
+    def timeout(self, endpoint: Endpoint) -> float:
+        """Seconds one probe of `endpoint` may take."""
+        return endpoint.timeout or self.defaults.timeout
+
+    def slow(self, endpoint: Endpoint) -> float:
+        """Seconds over which an answer of `endpoint` counts as slow."""
+        return endpoint.slow or self.defaults.slow
+
+    def mistakes(self) -> Iterator[tuple[tuple[str | int, ...], str, str, tuple[str, ...]]]:
+        """What does not fit together, as (place, what is wrong, the wrong word, the valid words)."""
+        yield from _duplicates("nodes", self.nodes)
+        yield from _duplicates("tiers", self.tiers)
+        yield from _duplicates("endpoints", self.endpoints)
+        yield from _duplicates("models", self.models)
+        nodes, endpoints = tuple(self.node_named), tuple(self.endpoint_named)
+        tiers = tuple(tier.name for tier in self.tiers)
+        for i, endpoint in enumerate(self.endpoints):
+            if endpoint.tier not in tiers:
+                yield ("endpoints", i, "tier"), "unknown tier", endpoint.tier, tiers
+            if endpoint.node is not None and endpoint.node not in nodes:
+                yield ("endpoints", i, "node"), "unknown node", endpoint.node, nodes
+            if endpoint.via == "ssh" and endpoint.node is None:
+                yield (
+                    ("endpoints", i, "via"),
+                    'via = "ssh" needs the node to go through; say node = ',
+                    "ssh",
+                    nodes,
+                )
+            if endpoint.container and endpoint.service:
+                yield (
+                    ("endpoints", i, "service"),
+                    "either container or service, not both",
+                    endpoint.service,
+                    (),
+                )
+        for i, node in enumerate(self.nodes):
+            if node.wake and node.wake.via is not None and node.wake.via not in nodes:
+                yield ("nodes", i, "wake", "via"), "unknown node", node.wake.via, nodes
+        if self.lock_host is not None and self.lock_host not in nodes:
+            yield ("lock_host",), "unknown node", self.lock_host, nodes
+        for task, names in self.router.items():
+            for name in names:
+                if name not in endpoints:
+                    yield ("router", task), "unknown endpoint", name, endpoints
+        if self.gateway and self.gateway.endpoint not in endpoints:
+            yield ("gateway", "endpoint"), "unknown endpoint", self.gateway.endpoint, endpoints
+
+
+def _duplicates(
+    table: str, items: tuple[Node | Tier | Endpoint | Model, ...]
+) -> Iterator[tuple[tuple[str | int, ...], str, str, tuple[str, ...]]]:
+    seen: set[str] = set()
+    for i, item in enumerate(items):
+        if item.name in seen:
+            yield (table, i, "name"), "this name is taken already", item.name, ()
+        seen.add(item.name)

@@ -1,0 +1,213 @@
+"""Readings: what one source said, or how it failed, with the time it was taken.
+
+Readings are the only way news enters the snapshot: `fold(inventory, snapshot, reading)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backends.cluster.words import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A moment on both clocks: `wall` (Unix seconds) for people, `mono` (seconds) for ages."""
+
+    wall: float
+    mono: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a source could not be read: what happened, and what to do next."""
+
+    message: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as an engine names it; sizes in MiB; None is "not known"."""
+
+    name: str
+    loaded: bool | None = None
+    size_mib: float | None = None
+    vram_mib: float | None = None
+    context: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An engine's own counters: tokens generated since its start, requests running and waiting, KV-cache share."""
+
+    tokens: float | None = None
+    running: int | None = None
+    waiting: int | None = None
+    kv_used: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What one probe found: a named cause with its evidence, and what else the engine said.
+
+    `latency` is the health call's, in seconds. `models` is None when they were not asked for or not said.
+    `retry_after` (seconds) accompanies RATE_LIMITED.
+    """
+
+    cause: Cause
+    evidence: str
+    latency: float | None = None
+    models: tuple[ModelInfo, ...] | None = None
+    version: str | None = None
+    progress: Progress | None = None
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointReading:
+    """One probe of one endpoint; `interval` is the seconds until the next, backoff counted in."""
+
+    endpoint: str
+    at: Instant
+    result: ProbeResult
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that holds GPU memory; `container` is the id found in its cgroup, if any."""
+
+    pid: int
+    used_mib: float | None
+    container: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU as its driver reports it; None where the driver does not say."""
+
+    index: int
+    name: str
+    uuid: str | None = None
+    memory_total_mib: float | None = None
+    memory_used_mib: float | None = None
+    utilization_pct: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    processes: tuple[GpuProcess, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReading:
+    """All GPUs of one node, or why they could not be read."""
+
+    node: str
+    at: Instant
+    gpus: tuple[Gpu, ...] = ()
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A container or native service of a node, in one vocabulary over all runtimes.
+
+    `state` is one of created, running, restarting, paused, exited, dead, missing; `health` is starting, healthy,
+    unhealthy or None where nothing checks it. `started_at` is Unix seconds.
+    """
+
+    name: str
+    runtime: str
+    state: str
+    id: str = ""
+    image: str = ""
+    health: str | None = None
+    started_at: float | None = None
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str = ""
+    gpu: bool = False
+    restart_policy: str = "no"
+    ports: tuple[int, ...] = ()
+
+    @property
+    def running(self) -> bool:
+        """Whether its processes exist."""
+        return self.state == "running"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadReading:
+    """All workloads of one node's runtime, or why they could not be read."""
+
+    node: str
+    at: Instant
+    workloads: tuple[Workload, ...] = ()
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReachReading:
+    """Whether a node can be touched at all (locally or by SSH)."""
+
+    node: str
+    at: Instant
+    trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """One step of an open procedure as its journal tells it; `state` is waiting, running, done, skipped, failed."""
+
+    label: str
+    state: str
+    detail: str = ""
+    started: float | None = None
+    ended: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcedureState:
+    """A procedure as its journal tells it; `state` is running, asking, done, failed, cancelled, halted or lost."""
+
+    id: str
+    kind: str
+    node: str
+    title: str
+    owner: str
+    state: str
+    started: float
+    steps: tuple[StepState, ...] = ()
+    targets: tuple[str, ...] = ()
+    question: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether it still runs, or waits for an answer."""
+        return self.state in ("running", "asking")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcedureReading:
+    """All procedures known on this machine, newest first."""
+
+    at: Instant
+    procedures: tuple[ProcedureState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceReading:
+    """Until when (Unix seconds) a person put each node or endpoint under maintenance."""
+
+    at: Instant
+    until: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """The passing of time, from which staleness and shown ages come."""
+
+    at: Instant
+
+
+Reading = EndpointReading | GpuReading | WorkloadReading | ReachReading | ProcedureReading | MaintenanceReading | Tick

@@ -1,0 +1,104 @@
+"""The snapshot: everything known about the cluster at one moment, frozen.
+
+Timestamps and raw latencies take no part in equality; what panes draw of them (rounded ages, latency bands) does.
+So two equal snapshots look the same, and cause no work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from backends.cluster.reading import Gpu, Instant, ModelInfo, ProcedureState, Progress, Trouble, Workload
+from backends.cluster.words import SERVING, Cause, State, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointState:
+    """How one endpoint is, since when, and on what evidence.
+
+    `fails` and `successes` count in a row towards the next verdict. `age` is the rounded number of seconds since
+    the verdict changed, `unread` since the last reading where that is overdue (else None).
+    """
+
+    name: str
+    verdict: Verdict = Verdict.UNKNOWN
+    cause: Cause | None = None
+    evidence: str = "no reading yet"
+    latency_band: str = ""
+    models: tuple[ModelInfo, ...] = ()
+    version: str | None = None
+    fails: int = 0
+    successes: int = 0
+    ever_up: bool = False
+    age: int = 0
+    unread: int | None = None
+    progress: Progress | None = field(default=None, compare=False)
+    latency: float | None = field(default=None, compare=False)
+    taken: Instant | None = field(default=None, compare=False)
+    since: Instant | None = field(default=None, compare=False)
+    interval: float = field(default=0.0, compare=False)
+
+    @property
+    def serving(self) -> bool:
+        """Whether it answers prompts now."""
+        return self.cause in SERVING
+
+
+@dataclass(frozen=True, slots=True)
+class TierState:
+    """How one tier is: `up` of `total` endpoints, those left out (OFF, MAINTENANCE) not counted."""
+
+    name: str
+    state: State
+    up: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What is known of one machine; each trouble stands beside the last good figures, `gpus_unread` tells their age."""
+
+    name: str
+    here: bool = False
+    gpus: tuple[Gpu, ...] = ()
+    gpus_trouble: Trouble | None = None
+    gpus_unread: int | None = None
+    workloads: tuple[Workload, ...] = ()
+    workloads_trouble: Trouble | None = None
+    reach_trouble: Trouble | None = None
+    gpus_taken: Instant | None = field(default=None, compare=False)
+    workloads_taken: Instant | None = field(default=None, compare=False)
+    reach_taken: Instant | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutlook:
+    """Who serves a task now (None: nobody), and who would next, in order."""
+
+    now: str | None
+    next: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prognosis:
+    """What the cluster can do: a state, a sentence, and an outlook for each task."""
+
+    state: State
+    summary: str
+    tasks: Mapping[str, TaskOutlook]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """The whole cluster at one moment."""
+
+    name: str
+    here: str | None
+    endpoints: Mapping[str, EndpointState]
+    tiers: tuple[TierState, ...]
+    nodes: Mapping[str, NodeState]
+    prognosis: Prognosis
+    procedures: tuple[ProcedureState, ...] = ()
+    maintenance: Mapping[str, float] = field(default_factory=dict)
+    taken: Instant | None = field(default=None, compare=False)

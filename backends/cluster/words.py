@@ -1,0 +1,82 @@
+"""The words of health, each with one meaning everywhere: verdicts, causes, states, tasks and engines."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class Verdict(StrEnum):
+    """How an endpoint is."""
+
+    UP = "UP"
+    DEGRADED = "DEGRADED"
+    DOWN = "DOWN"
+    UNKNOWN = "UNKNOWN"
+
+
+class State(StrEnum):
+    """How a tier, or the whole cluster, is."""
+
+    HEALTHY = "HEALTHY"
+    DEGRADED = "DEGRADED"
+    DOWN = "DOWN"
+    UNKNOWN = "UNKNOWN"
+
+
+class Cause(StrEnum):
+    """Why an endpoint has its verdict."""
+
+    OK = "OK"
+    LOADING = "LOADING"
+    SLEEPING = "SLEEPING"
+    BUSY = "BUSY"
+    STALLED = "STALLED"
+    CONFIG = "CONFIG"
+    RATE_LIMITED = "RATE_LIMITED"
+    TIMEOUT = "TIMEOUT"
+    REFUSED = "REFUSED"
+    UNREACHABLE = "UNREACHABLE"
+    DNS = "DNS"
+    TLS = "TLS"
+    RESET = "RESET"
+    BAD_RESPONSE = "BAD_RESPONSE"
+    STALE = "STALE"
+    OFF = "OFF"
+    MAINTENANCE = "MAINTENANCE"
+
+
+VERDICT_OF: Final[dict[Cause, Verdict]] = {
+    Cause.OK: Verdict.UP,
+    Cause.LOADING: Verdict.DEGRADED,
+    Cause.SLEEPING: Verdict.UP,
+    Cause.BUSY: Verdict.DEGRADED,
+    Cause.STALLED: Verdict.DOWN,
+    Cause.CONFIG: Verdict.DEGRADED,
+    Cause.RATE_LIMITED: Verdict.DEGRADED,
+    Cause.TIMEOUT: Verdict.DOWN,
+    Cause.REFUSED: Verdict.DOWN,
+    Cause.UNREACHABLE: Verdict.DOWN,
+    Cause.DNS: Verdict.DOWN,
+    Cause.TLS: Verdict.DOWN,
+    Cause.RESET: Verdict.DOWN,
+    Cause.BAD_RESPONSE: Verdict.DOWN,
+    Cause.STALE: Verdict.UNKNOWN,
+    Cause.OFF: Verdict.UNKNOWN,
+    Cause.MAINTENANCE: Verdict.UNKNOWN,
+}
+
+SERVING: Final = frozenset({Cause.OK, Cause.SLEEPING, Cause.BUSY})
+"""Causes under which an endpoint answers prompts; nothing else does."""
+
+LEFT_OUT: Final = frozenset({Cause.OFF, Cause.MAINTENANCE})
+"""Causes that leave an endpoint out of its tier's state, of exit codes and of alerts."""
+
+TASKS: Final = ("code", "reason", "chat", "vision", "fast", "embed")
+"""The kinds of work a prompt can be, in the order in which they are shown."""
+
+ENGINES: Final = ("ollama", "llama.cpp", "vllm", "litellm", "lmstudio", "sglang", "openai", "http")
+"""The engines an endpoint can name."""
+
+EXIT_CODES: Final[dict[State, int]] = {State.HEALTHY: 0, State.DEGRADED: 1, State.DOWN: 2, State.UNKNOWN: 3}
+"""What `tierdeck status` exits with, as monitoring plugins do."""

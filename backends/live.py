@@ -1,0 +1,65 @@
+"""The live cluster: readings in, snapshots out, no more often than a person (or an SSH line) can take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from backends.clock import Clock
+from backends.cluster.fold import empty, fold_all
+from backends.cluster.inventory import Inventory
+from backends.cluster.reading import Reading, Tick
+from backends.cluster.snapshot import ClusterSnapshot
+
+PACE: Final = 0.25
+"""Seconds between two snapshots at the most often."""
+
+TICK: Final = 1.0
+"""Seconds after which time alone is news (staleness, shown ages)."""
+
+
+class LiveCluster:
+    """Folds readings as they come and publishes each snapshot that differs from the one before."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        here: str | None,
+        clock: Clock,
+        publish: Callable[[ClusterSnapshot, ClusterSnapshot], None],
+        *,
+        pace: float = PACE,
+    ) -> None:
+        self.inventory = inventory
+        self.snapshot = empty(inventory, here)
+        self._clock = clock
+        self._publish = publish
+        self._pace = pace
+        self._waiting: list[Reading] = []
+        self._news = asyncio.Event()
+
+    def emit(self, reading: Reading) -> None:
+        """Take in a reading; it is folded within `pace` seconds."""
+        self._waiting.append(reading)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Fold and publish until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(TICK):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self.settle()
+            await asyncio.sleep(self._pace)
+
+    def settle(self) -> None:
+        """Fold what waits, and the passing of time, and publish if that changed anything."""
+        self._news.clear()
+        waiting, self._waiting = self._waiting, []
+        before = self.snapshot
+        self.snapshot = fold_all(self.inventory, before, [*waiting, Tick(self._clock.now())])
+        if self.snapshot != before:
+            self._publish(before, self.snapshot)

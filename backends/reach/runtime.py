@@ -1,0 +1,83 @@
+"""The protocols behind which every node stands: `Shell` runs commands, `Runtime` drives what runs there.
+
+No procedure and no widget names Docker in its logic; a runtime that cannot do something raises RuntimeFailure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from backends.cluster.reading import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that ended: its exit code and what it wrote, decoded with replacement."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeEvent:
+    """Something that happened to a workload: `action` is start, die, stop, health, create, destroy, ... ."""
+
+    at: float
+    name: str
+    action: str
+    gpu: bool = False
+    id: str = ""
+
+
+class Shell(Protocol):
+    """Runs commands on one node; raises SshError when the node cannot be touched."""
+
+    async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
+        """Run a command to its end; TimeoutError after `timeout` seconds."""
+        ...
+
+    def lines(self, argv: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Start a command and yield its output line by line; it is ended on leaving."""
+        ...
+
+
+class Runtime(Protocol):
+    """What runs on one node."""
+
+    kind: str
+
+    async def version(self) -> str:
+        """The runtime's own version; proves that it answers."""
+        ...
+
+    async def workloads(self) -> tuple[Workload, ...]:
+        """All of them, running or not."""
+        ...
+
+    async def state(self, name: str) -> Workload:
+        """One of them, freshly asked; `state` is "missing" where there is none of that name."""
+        ...
+
+    async def start(self, name: str) -> None:
+        """Start it; nothing happens where it runs already."""
+        ...
+
+    async def stop(self, name: str, *, grace: float = 10.0) -> None:
+        """Stop it, by force after `grace` seconds; nothing happens where it is stopped already."""
+        ...
+
+    def logs(
+        self, name: str, *, tail: int = 100, follow: bool = False
+    ) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        """Its log lines, oldest first."""
+        ...
+
+    def events(
+        self, *, since: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[RuntimeEvent]]:
+        """What happens to workloads from now (or `since`, Unix seconds) on; ends when the connection does."""
+        ...
