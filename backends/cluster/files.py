@@ -161,11 +161,17 @@ def cut_route(url: str) -> str:
 
 
 def _line(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], place: Place) -> tuple[_Source, int]:
+    source, place = _origin(own, origins, place)
+    return source, line_of(source.text, place) or 1
+
+
+def _origin(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], place: Place) -> tuple[_Source, Place]:
+    """The file that a place of the merged data comes from, and where it stands there."""
     for length in (2, 1):
         if (origin := origins.get(place[:length])) is not None:
             source, start = origin
-            return source, line_of(source.text, start + place[length:]) or 1
-    return own, line_of(own.text, place) or 1
+            return source, start + place[length:]
+    return own, place
 
 
 _WANTED: Final = {
@@ -184,8 +190,8 @@ _WANTED: Final = {
 
 
 def _explain(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], error: dict[str, Any]) -> InventoryError:
-    place = tuple(part for part in error["loc"] if not _branch(part))
-    source, line = _line(own, origins, place)
+    source, place = _origin(own, origins, tuple(part for part in error["loc"] if not _branch(part)))
+    line = line_of(source.text, place) or 1
     what = _spoken(place, source.data)
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
@@ -195,6 +201,8 @@ def _explain(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], error
         text = f'"{place[-1]}" is missing{_inside(place, source.data)}.'
     elif kind in ("literal_error", "enum"):
         text = f"{what}: expected {context.get('expected')}.{_near_value(source, place, context)}"
+    elif kind in ("tuple_type", "list_type") and len(place) == 1 and place[0] in _TABLES:
+        text = f"expected [[{place[0]}]] in double brackets, once for each."
     elif kind == "value_error":
         text = f"{what}: expected {context.get('error')}."
     else:

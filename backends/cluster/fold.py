@@ -158,12 +158,12 @@ def _aged(node: NodeState, now: Instant) -> NodeState:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that got better or worse, in words for the event log; `worse` is False for recoveries."""
+    """Something that got better or worse, in words for the event log; `word` is the verdict or state it came to."""
 
     at: Instant
     subject: str
     text: str
-    worse: bool
+    word: str
 
 
 def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
@@ -176,18 +176,18 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
     for tier in after.tiers:
         was = states.get(tier.name, State.UNKNOWN)
         if tier.state is not was:
-            worse = tier.state is not State.HEALTHY
-            found.append(Change(at, tier.name, f"{tier.name} -> {tier.state.value} ({tier.up}/{tier.total} up)", worse))
+            text = f"{tier.name} -> {tier.state.value} ({tier.up}/{tier.total} up)"
+            found.append(Change(at, tier.name, text, tier.state.value))
     for name, now in after.endpoints.items():
         then = before.endpoints.get(name)
         if then is not None and then.verdict is not now.verdict and now.cause is not None:
             text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
-            found.append(Change(at, name, text, now.verdict is not Verdict.UP))
+            found.append(Change(at, name, text, now.verdict.value))
     for name, node in after.nodes.items():
         was_node = before.nodes.get(name)
         if was_node is None or was_node.reach_trouble == node.reach_trouble:
             continue
         trouble = node.reach_trouble
         text = f"{name}: {trouble.message} {trouble.advice}".rstrip() if trouble else f"{name}: reached again"
-        found.append(Change(at, name, text, trouble is not None))
+        found.append(Change(at, name, text, "DOWN" if trouble else "UP"))
     return found

@@ -57,6 +57,8 @@ def next_state(
     verdict, shown, words = VERDICT_OF[cause], cause, evidence
     if _waits(state, cause, fails, successes, rules):
         verdict, shown, words = state.verdict, state.cause or cause, evidence
+    if verdict is Verdict.UP:
+        successes = 0
     changed = verdict is not state.verdict or state.since is None
     return replace(
         state,
@@ -171,7 +173,7 @@ def prognosis(inventory: Inventory, endpoints: Mapping[str, EndpointState], tier
         state = State.HEALTHY
     else:
         state = State.DEGRADED
-    return Prognosis(state, _summary(inventory, state, tiers, tasks), tasks)
+    return Prognosis(state, _summary(inventory, tiers, tasks), tasks, _brief(inventory, tiers, tasks))
 
 
 def _outlook(chain: Iterable[str], endpoints: Mapping[str, EndpointState]) -> TaskOutlook:
@@ -179,7 +181,13 @@ def _outlook(chain: Iterable[str], endpoints: Mapping[str, EndpointState]) -> Ta
     return TaskOutlook(serving[0], tuple(serving[1:])) if serving else TaskOutlook(None)
 
 
-def _summary(inventory: Inventory, state: State, tiers: Sequence[TierState], tasks: Mapping[str, TaskOutlook]) -> str:
+def _brief(inventory: Inventory, tiers: Sequence[TierState], tasks: Mapping[str, TaskOutlook]) -> str:
+    ill = [f"{tier.name} {tier.state.value.lower()}" for tier in tiers if tier.state is not State.HEALTHY]
+    nobody = [task for task in inventory.assigned_tasks if tasks[task].now is None]
+    return ", ".join(ill) + (f" - {', '.join(nobody)}: nobody" if nobody else "") or "all healthy"
+
+
+def _summary(inventory: Inventory, tiers: Sequence[TierState], tasks: Mapping[str, TaskOutlook]) -> str:
     ill = [f"{tier.name} is {tier.state.value}" for tier in tiers if tier.state is not State.HEALTHY]
     if not ill:
         return f"all {len(tiers)} tiers healthy" if len(tiers) > 1 else "healthy"

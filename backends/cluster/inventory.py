@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from backends.cluster.fields import Duration, Mac, Mib, Name, Pause, Reference, Rung, Service, Task, Url
 from backends.cluster.words import TASKS
@@ -216,7 +216,7 @@ class Inventory(_Table):
     lock_host: str | None = None
     """The node that keeps the lease while another is unreachable."""
     defaults: Defaults = Defaults()
-    """What holds for every endpoint that does not say otherwise."""
+    """Cadence and limits of all endpoints."""
     nodes: tuple[Node, ...] = ()
     """The machines."""
     tiers: tuple[Tier, ...] = ()
@@ -229,14 +229,6 @@ class Inventory(_Table):
     """For each task the endpoints to ask, the preferred first."""
     gateway: Gateway | None = None
     """The LiteLLM proxy in front."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_tables(cls, data: Any) -> Any:
-        for key in ("nodes", "tiers", "endpoints", "models") if isinstance(data, dict) else ():
-            if key in data and not isinstance(data[key], list):
-                raise ValueError(f"[[{key}]] in double brackets, once for each")
-        return data
 
     @cached_property
     def node_named(self) -> dict[str, Node]:

@@ -82,11 +82,12 @@ class TaskOutlook:
 
 @dataclass(frozen=True, slots=True)
 class Prognosis:
-    """What the cluster can do: a state, a sentence, and an outlook for each task."""
+    """What the cluster can do: a state, a sentence, an outlook for each task, and `brief` for where room is scarce."""
 
     state: State
     summary: str
     tasks: Mapping[str, TaskOutlook]
+    brief: str = ""
 
 
 @dataclass(frozen=True, slots=True)

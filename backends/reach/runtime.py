@@ -76,8 +76,6 @@ class Runtime(Protocol):
         """Its log lines, oldest first."""
         ...
 
-    def events(
-        self, *, since: float | None = None
-    ) -> AbstractAsyncContextManager[AsyncIterator[RuntimeEvent]]:
+    def events(self, *, since: float | None = None) -> AbstractAsyncContextManager[AsyncIterator[RuntimeEvent]]:
         """What happens to workloads from now (or `since`, Unix seconds) on; ends when the connection does."""
         ...

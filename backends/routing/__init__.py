@@ -1,0 +1,1 @@
+"""Which task a prompt is, and who should answer it: pure rules over the inventory and the snapshot."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -207,3 +207,23 @@ class SimHost:
         for gpu in self.gpus:
             gpu.lost = False
         self.kernel_log.clear()
+
+
+@dataclass(slots=True)
+class Device:
+    """One GPU of a host, as an engine's process sees it."""
+
+    host: SimHost
+    gpu: SimGpu
+    process: str = "/app/llama-server"
+
+    @asynccontextmanager
+    async def process_on(self, cgroup: str) -> AsyncIterator[Holding]:
+        """A process with nothing on the GPU yet; on leaving, what it holds returns."""
+        pid = self.host.spawn(cgroup)
+        holding = self.gpu.claim(pid, self.process)
+        try:
+            yield holding
+        finally:
+            self.gpu.release(holding)
+            self.host.reap(pid)

@@ -1,0 +1,106 @@
+"""The snapshot as data and as text for the command line: `tierdeck.status/1`, an interface that keeps its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.reading import Gpu, Instant
+from backends.cluster.snapshot import ClusterSnapshot, NodeState
+
+SCHEMA: Final = "tierdeck.status/1"
+
+
+def status_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, Any]:
+    """The whole snapshot; what is unknown is None, lists are in the inventory's order, times are ISO 8601 UTC."""
+    prognosis = snapshot.prognosis
+    tiers = {tier.name: tier for tier in snapshot.tiers}
+    return {
+        "schema": SCHEMA,
+        "cluster": snapshot.name,
+        "taken_at": iso(snapshot.taken),
+        "prognosis": {
+            "state": prognosis.state.value,
+            "summary": prognosis.summary,
+            "tasks": {task: {"now": o.now, "next": list(o.next)} for task, o in prognosis.tasks.items()},
+        },
+        "tiers": [
+            {
+                "name": tier.name,
+                "state": tiers[tier.name].state.value,
+                "up": tiers[tier.name].up,
+                "total": tiers[tier.name].total,
+                "endpoints": [_endpoint(snapshot, e) for e in inventory.endpoints_of[tier.name]],
+            }
+            for tier in inventory.tiers
+        ],
+        "nodes": [_node(snapshot.nodes[node.name]) for node in inventory.nodes],
+    }
+
+
+def iso(instant: Instant | None) -> str | None:
+    """A moment as ISO 8601 in UTC, to the millisecond."""
+    if instant is None:
+        return None
+    return datetime.fromtimestamp(instant.wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _endpoint(snapshot: ClusterSnapshot, endpoint: Endpoint) -> dict[str, Any]:
+    state = snapshot.endpoints[endpoint.name]
+    return {
+        "name": endpoint.name,
+        "node": endpoint.node,
+        "engine": endpoint.engine,
+        "url": endpoint.url,
+        "verdict": state.verdict.value,
+        "cause": state.cause.value if state.cause else None,
+        "evidence": state.evidence,
+        "latency_ms": round(state.latency * 1000, 1) if state.latency is not None else None,
+        "models": [model.name for model in state.models],
+        "checked_at": iso(state.taken),
+    }
+
+
+def _node(node: NodeState) -> dict[str, Any]:
+    return {"name": node.name, "gpus": [_gpu(gpu) for gpu in node.gpus], "error": error_of(node)}
+
+
+def error_of(node: NodeState) -> str | None:
+    """What keeps a node from being read, in a sentence, and what to do about it."""
+    for trouble in (node.reach_trouble, node.gpus_trouble, node.workloads_trouble):
+        if trouble is not None:
+            return f"{trouble.message} {trouble.advice}".strip()
+    return None
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "index": gpu.index,
+        "name": gpu.name,
+        "memory_total_mib": gpu.memory_total_mib,
+        "memory_used_mib": gpu.memory_used_mib,
+        "utilization_pct": gpu.utilization_pct,
+        "temperature_c": gpu.temperature_c,
+    }
+
+
+def status_text(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[str]:
+    """The same in lines for people."""
+    yield f"{snapshot.name}: {snapshot.prognosis.state.value}. {snapshot.prognosis.summary}"
+    width = max((len(e.name) for e in inventory.endpoints), default=0)
+    for tier in snapshot.tiers:
+        yield f"{tier.name}  {tier.state.value}  {tier.up}/{tier.total}"
+        for endpoint in inventory.endpoints_of[tier.name]:
+            state = snapshot.endpoints[endpoint.name]
+            cause = state.cause.value if state.cause else "-"
+            latency = f"{state.latency * 1000:.0f} ms, " if state.latency is not None else ""
+            yield f"  {endpoint.name:<{width}}  {state.verdict.value:<8}  {cause:<12}  {latency}{state.evidence}"
+    for node in snapshot.nodes.values():
+        for gpu in node.gpus:
+            used, total = gpu.memory_used_mib, gpu.memory_total_mib
+            memory = f"{used:.0f} of {total:.0f} MiB" if used is not None and total is not None else "memory not told"
+            yield f"{node.name}  GPU {gpu.index} {gpu.name}  {memory}"
+        if (error := error_of(node)) is not None:
+            yield f"{node.name}  {error}"

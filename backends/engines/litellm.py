@@ -1,0 +1,70 @@
+"""LiteLLM's proxy; /health is never asked, for it calls every model behind it and hangs with them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from pydantic import BaseModel
+
+from backends.cluster.reading import ProbeResult
+from backends.cluster.words import Cause
+from backends.engines.ask import Ask, parsed
+from backends.engines.engine import HealthFirst, well
+from backends.engines.models import ModelList, Words, counted, require
+from backends.engines.recognise import ALIVE
+from backends.engines.refusals import message, refusal
+from backends.engines.target import HttpAnswer, ProbeFailure
+from backends.text import plain
+
+_READY: Final = ("healthy", "connected", "ok")
+
+
+class _Readiness(BaseModel):
+    status: str
+    litellm_version: Words = None
+
+
+class LiteLlm(HealthFirst):
+    """LiteLLM's proxy."""
+
+    name = "litellm"
+    route = "/health/liveliness"
+
+    def judge(self, answer: HttpAnswer) -> ProbeResult | None:
+        """Good where it says that it is alive."""
+        return well(answer) if answer.status == 200 and answer.text == ALIVE else None
+
+    async def look(self, ask: Ask, health: ProbeResult) -> ProbeResult:
+        """Whether it is ready, and the models that the key may use."""
+        found = health
+        ready = await ask.aside("/health/readiness", ask.get("/health/readiness", keyed=False))
+        if ready is not None:
+            found = replace(health, version=_readiness(ready, ask))
+        answer = await ask.get("/v1/models")
+        listed = parsed(answer, ModelList) if answer.status == 200 else None
+        if listed is None:
+            raise _unlisted(answer, ask)
+        require(ask.target.model, (m.id for m in listed.entries))
+        models = tuple(m.info for m in listed.entries)
+        return replace(found, models=models, evidence=f"answered; {counted(models)}")
+
+
+def _readiness(answer: HttpAnswer, ask: Ask) -> str | None:
+    """Its version, where it tells it; CONFIG with its own words where it is not ready."""
+    said = parsed(answer, _Readiness)
+    if answer.status == 200 and said is not None and said.status.lower() in _READY:
+        return plain(said.litellm_version, 40) if said.litellm_version else None
+    words = said.status if said is not None else message(answer) or f"status {answer.status}"
+    raise ProbeFailure(Cause.CONFIG, f"readiness: {ask.target.without_key(words)}", seconds=answer.seconds)
+
+
+def _unlisted(answer: HttpAnswer, ask: Ask) -> ProbeFailure:
+    """Why it does not list its models; without a database it has answers of its own for keys that do not fit."""
+    if answer.status == 500 and ask.target.key is None:
+        words = "500 on /v1/models: API key missing (so it says it without a database)"
+        return ProbeFailure(Cause.CONFIG, words, status=500)
+    if answer.status == 400 and "no_db_connection" in answer.text:
+        words = "400 on /v1/models: API key refused (not the master key, and no database with others)"
+        return ProbeFailure(Cause.CONFIG, words, status=400)
+    return refusal(answer, "/v1/models", ask.target)

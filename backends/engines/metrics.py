@@ -1,0 +1,90 @@
+"""Progress from Prometheus text: the few counters that tell whether an engine still works."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from backends.cluster.reading import Progress
+
+LONGEST_LINE: Final = 4096
+"""Characters; a longer line is no sample of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What an engine calls its counters; of several names the first that occurs counts."""
+
+    tokens: str
+    running: str
+    waiting: str
+    kv_used: tuple[str, ...] = ()
+
+
+LLAMACPP: Final = Names(
+    "llamacpp:tokens_predicted_total",
+    "llamacpp:requests_processing",
+    "llamacpp:requests_deferred",
+    ("llamacpp:kv_cache_usage_ratio",),
+)
+VLLM: Final = Names(
+    "vllm:generation_tokens_total",
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+)
+SGLANG: Final = Names(
+    "sglang:generation_tokens_total", "sglang:num_running_reqs", "sglang:num_queue_reqs", ("sglang:token_usage",)
+)
+
+
+def progress(text: str, names: Names) -> Progress | None:
+    """An engine's progress, summed over its workers (the cache: the fullest); None where it says nothing of it."""
+    wanted = {names.tokens, names.running, names.waiting, *names.kv_used}
+    found: dict[str, list[float]] = {}
+    for name, _, value in samples(text, wanted):
+        found.setdefault(name, []).append(value)
+    if not found:
+        return None
+    running, waiting = (_total(found.get(name)) for name in (names.running, names.waiting))
+    caches = next((found[name] for name in names.kv_used if name in found), None)
+    return Progress(
+        tokens=_total(found.get(names.tokens)),
+        running=None if running is None else int(running),
+        waiting=None if waiting is None else int(waiting),
+        kv_used=max(caches) if caches else None,
+    )
+
+
+def samples(text: str, wanted: Iterable[str]) -> list[tuple[str, str, float]]:
+    """The samples of the `wanted` metrics as (name, labels, value); broken lines are passed over."""
+    names = set(wanted)
+    found = []
+    for line in text.splitlines():
+        if not line or line[0] == "#" or len(line) > LONGEST_LINE:
+            continue
+        brace = line.find("{")
+        name = line[:brace] if brace >= 0 else line.split(None, 1)[0]
+        if name not in names:
+            continue
+        labels, _, rest = line[brace + 1 :].rpartition("}") if brace >= 0 else ("", "", line[len(name) :])
+        value = _number(rest)
+        if value is not None:
+            found.append((name, labels, value))
+    return found
+
+
+def _number(text: str) -> float | None:
+    """The value at the start of `text`, which may be followed by a timestamp; counters are finite and not negative."""
+    words = text.split()
+    try:
+        value = float(words[0])
+    except (IndexError, ValueError):
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _total(values: list[float] | None) -> float | None:
+    return sum(values) if values else None

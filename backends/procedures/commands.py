@@ -1,0 +1,167 @@
+"""What people and scripts do with procedures: start, follow, answer, cancel, resume, abandon, list."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Final
+
+from backends.cluster.reading import ProcedureState
+from backends.errors import ProcedureError
+from backends.procedures import journal as journals
+from backends.procedures.events import StepEvent
+from backends.procedures.lock import private_folder, refuse_if_held
+from backends.procedures.plan import Plan, to_json
+from backends.procedures.process import Told, arguments
+
+RUNNER: Final = (sys.executable, "-P", "-m", "backends.procedures.process")
+"""How a runner is started; -P keeps a `backends` folder of the current directory out of it."""
+
+LAUNCH_LIMIT: Final = 30.0
+"""Seconds a runner may take to begin."""
+
+CONTROL_LIMIT: Final = 5.0
+"""Seconds a running procedure may take to take a command."""
+
+
+class Procedures:
+    """All procedures of one state directory; `inventory` is the cluster.toml that runners read."""
+
+    def __init__(self, state_dir: Path, inventory: Path, *, runner: Sequence[str] = RUNNER) -> None:
+        self.state_dir = state_dir
+        self._inventory = inventory
+        self._runner = tuple(runner)
+        self._shelf = journals.Shelf(state_dir)
+
+    def list(self) -> tuple[ProcedureState, ...]:
+        """Every procedure, the newest first; reads only what is new, but from the disk: ask it in a thread."""
+        return self._shelf.read()
+
+    def state(self, procedure: str) -> ProcedureState:
+        """One of them."""
+        return journals.read_state(journals.journal_path(self.state_dir, procedure))
+
+    def find(self, word: str) -> str:
+        """The procedure whose name begins or ends with `word`, if it is the only one."""
+        names = [state.id for state in self.list() if state.id.startswith(word) or state.id.endswith(word)]
+        if len(names) != 1 or not word:
+            several = f"Several procedures match: {', '.join(names[:5])}." if names else f'No procedure "{word[:80]}".'
+            raise ProcedureError(several, "List them: tierdeck procedures")
+        return names[0]
+
+    async def start(self, plan: Plan, *, attended: bool = True) -> str:
+        """Start `plan` in a process of its own and return its name; unattended, a failed step halts it.
+
+        ProcedureError where another procedure holds the node, or the runner does not begin.
+        """
+        refuse_if_held(self.state_dir, plan.node, time.time())
+        procedure = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        journals.prune(self.state_dir)
+        await self._launch(procedure, json.dumps(to_json(plan)).encode(), resume=False, attended=attended)
+        return procedure
+
+    async def resume(self, procedure: str, *, attended: bool = True) -> None:
+        """Go on with a procedure that was halted, cancelled, failed or lost; every step is checked anew."""
+        await self._launch(procedure, b"", resume=True, attended=attended)
+
+    async def attach(self, procedure: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Its events as JSON from the first on, as they come, the last being `finished` (or `lost`)."""
+        async with aclosing(journals.follow(journals.journal_path(self.state_dir, procedure))) as events:
+            async for event in events:
+                yield event.to_json()
+
+    async def cancel(self, procedure: str) -> str:
+        """Ask it to stop: at the "edge" of its step, and asked again "now"; which of them it is, is returned."""
+        return str((await self._control(procedure, {"command": "cancel"})).get("when", "edge"))
+
+    async def answer(self, procedure: str, choice: str) -> None:
+        """Answer its question: retry, skip, hold or abort."""
+        await self._control(procedure, {"command": "answer", "choice": choice})
+
+    def abandon(self, procedure: str) -> None:
+        """Close the journal of a procedure that no longer runs; nothing on the node is touched."""
+        with journals.reopen(self.state_dir, procedure) as journal:
+            if journals.read_events(journal.path)[-1].outcome == "done":
+                raise ProcedureError(f"Procedure {procedure} is done; there is nothing to abandon.")
+            detail = {"text": "abandoned"}
+            journal.write(StepEvent(time.time(), procedure, "finished", None, dict(detail), "cancelled"))
+
+    async def _launch(self, procedure: str, handed: bytes, *, resume: bool, attended: bool) -> None:
+        path = journals.journal_path(self.state_dir, procedure)
+        private_folder(path.parent)
+        log = path.with_suffix(".log")
+        told = Told(self.state_dir.absolute(), procedure, self._inventory.absolute(), resume, not attended)
+        command = [*self._runner, *arguments(told)]
+        try:
+            said = await asyncio.to_thread(_begin, command, handed, log)
+        except subprocess.TimeoutExpired:
+            raise ProcedureError(f"The runner did not begin within {LAUNCH_LIMIT:.0f} s; nothing was done.") from None
+        except OSError as error:
+            raise ProcedureError(f"The runner cannot be started: {error.strerror or error}.") from error
+        reply = _reply(said)
+        if reply.get("id") == procedure:
+            return
+        if "error" in reply:
+            raise ProcedureError(str(reply["error"]), str(reply.get("advice", "")))
+        raise ProcedureError("The runner ended before it began.", f"What it said stands in {log}.")
+
+    async def _control(self, procedure: str, command: Mapping[str, str]) -> Mapping[str, Any]:
+        """Say `command` to a running procedure; its reply. ProcedureError where it refuses or runs no more."""
+        path = self._socket(procedure)
+        ended = ProcedureError(f"Procedure {procedure} does not run any more.", "See: tierdeck procedures")
+        try:
+            async with asyncio.timeout(CONTROL_LIMIT):
+                reader, writer = await asyncio.open_unix_connection(path, limit=4096)
+                try:
+                    writer.write(json.dumps(command).encode() + b"\n")
+                    await writer.drain()
+                    reply = _reply(await reader.readline())
+                finally:
+                    writer.close()
+        except TimeoutError:
+            raise ProcedureError(f"Procedure {procedure} does not take commands.", "Is its machine busy?") from None
+        except (OSError, ValueError):
+            raise ended from None
+        if not reply:
+            raise ended
+        if "error" in reply:
+            raise ProcedureError(f"Procedure {procedure}: {reply['error']}")
+        return reply
+
+    def _socket(self, procedure: str) -> str:
+        events = journals.read_events(journals.journal_path(self.state_dir, procedure))
+        for event in reversed(events):
+            if event.event in ("created", "resumed") and isinstance(event.detail, Mapping):
+                return str(event.detail.get("socket", ""))
+        raise ProcedureError(f"The journal of {procedure} names no runner.")
+
+
+def _begin(command: Sequence[str], handed: bytes, log: Path) -> bytes:
+    """Start a runner and wait for its one line; it goes on by itself, in a session of its own."""
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as errors:
+        begun = subprocess.run(
+            command,
+            input=handed,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            timeout=LAUNCH_LIMIT,
+            check=False,
+        )
+    return begun.stdout
+
+
+def _reply(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

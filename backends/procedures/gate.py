@@ -1,0 +1,253 @@
+"""What a start waits for: signs of progress, an engine that is ready, GPU memory that is steady."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from backends.clock import Clock
+from backends.cluster.reading import Gpu, ProbeResult, Workload
+from backends.cluster.words import SERVING, Cause
+from backends.errors import ReachError
+from backends.procedures.context import Context, endpoints_in
+from backends.text import plain
+
+STEADY_MIB: Final = 64.0
+"""GPU memory is steady when no GPU's moved by more, ..."""
+
+STEADY_FOR: Final = 2.0
+"""... for so many seconds, ..."""
+
+SAMPLE: Final = 0.25
+"""... looked at every so many seconds; ..."""
+
+STEADY_LIMIT: Final = 15.0
+"""... after so many the start goes on all the same, with a warning."""
+
+MOVED_MIB: Final = 16.0
+"""A change of GPU memory that counts as progress, in MiB."""
+
+FRESH: Final = 15.0
+"""Seconds in which a GPU container that nobody can ask may still be initialising CUDA."""
+
+REOPEN: Final = 1.0
+"""Seconds before a log that ended is followed anew."""
+
+READY: Final = SERVING | {Cause.RATE_LIMITED}
+"""Causes of an engine that has started."""
+
+FROM_HERE: Final = frozenset({Cause.DNS, Cause.TLS, Cause.UNREACHABLE})
+"""Causes that tell of the way to an engine, not of the engine."""
+
+
+class Patience:
+    """Counts the seconds without progress."""
+
+    def __init__(self, clock: Clock, limit: float) -> None:
+        self._clock = clock
+        self.limit = limit
+        self._begun = self._moved = clock.now().mono
+        self._signs: dict[str, object] = {}
+
+    def see(self, sign: str, value: object) -> None:
+        """Look at one sign of progress; another value than before is progress."""
+        if sign in self._signs and self._signs[sign] != value:
+            self._moved = self._clock.now().mono
+        self._signs[sign] = value
+
+    @property
+    def waited(self) -> float:
+        """Seconds in all."""
+        return self._clock.now().mono - self._begun
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last progress."""
+        return self._clock.now().mono - self._moved
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing moved for too long."""
+        return self.idle >= self.limit
+
+    @property
+    def pause(self) -> float:
+        """Seconds to the next look: 2% of the time waited, so that looking seldom costs no more than that."""
+        return min(1.0, max(0.05, 0.02 * self.waited))
+
+
+class Watch:
+    """The log of one container, followed: `count` lines so far, and those not told of yet."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.fresh: deque[str] = deque(maxlen=10)
+        self.trouble = ""
+
+    def take(self) -> list[str]:
+        """The lines not told of yet, the last ten at most."""
+        lines = list(self.fresh)
+        self.fresh.clear()
+        return lines
+
+
+@asynccontextmanager
+async def watching(context: Context, node: str, name: str) -> AsyncIterator[Watch]:
+    """Follow the log of `name` from now on; a log that breaks off is followed anew."""
+    watch = Watch()
+    task = asyncio.create_task(_follow(context, node, name, watch))
+    try:
+        yield watch
+    finally:
+        await _end(task)
+
+
+async def _follow(context: Context, node: str, name: str, watch: Watch) -> None:
+    while True:
+        try:
+            runtime = await context.runtime(node)
+            async with runtime.logs(name, tail=0, follow=True) as lines:
+                async for line in lines:
+                    watch.count += 1
+                    watch.trouble = ""
+                    if text := plain(line):
+                        watch.fresh.append(text)
+        except (ReachError, TimeoutError) as error:
+            watch.trouble = str(error) or "no answer"
+        await context.clock.sleep(REOPEN)
+
+
+async def last_lines(context: Context, node: str, name: str, most: int = 5) -> list[str]:
+    """The last lines of a log; what cannot be had is said in their place."""
+    try:
+        runtime = await context.runtime(node)
+        async with asyncio.timeout(5), runtime.logs(name, tail=most) as lines:
+            return [text for text in [plain(line) async for line in lines] if text][-most:]
+    except (ReachError, TimeoutError) as error:
+        return [f"(its log cannot be read: {error or 'no answer'})"]
+
+
+class Gauge:
+    """The GPU memory of one node, sampled: `mib` is the last sum over its GPUs, None where it cannot be read."""
+
+    def __init__(self) -> None:
+        self.mib: float | None = None
+        self.looks = 0
+        self.samples: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=400)
+
+    def add(self, at: float, gpus: tuple[Gpu, ...] | None) -> None:
+        """Take in a reading of moment `at`."""
+        self.looks += 1
+        used = tuple(g.memory_used_mib for g in gpus or () if g.memory_used_mib is not None)
+        if gpus and len(used) == len(gpus):
+            self.mib = sum(used)
+            self.samples.append((at, used))
+        else:
+            self.mib = None
+            self.samples.clear()
+
+    @property
+    def step(self) -> int | None:
+        """The memory in steps of `MOVED_MIB`; another step is progress."""
+        return None if self.mib is None else round(self.mib / MOVED_MIB)
+
+
+@asynccontextmanager
+async def gauging(context: Context, node: str, pace: float) -> AsyncIterator[Gauge]:
+    """Sample the GPU memory of `node` every `pace` seconds."""
+    gauge = Gauge()
+    task = asyncio.create_task(_sample(context, node, pace, gauge))
+    try:
+        yield gauge
+    finally:
+        await _end(task)
+
+
+async def _sample(context: Context, node: str, pace: float, gauge: Gauge) -> None:
+    while True:
+        gauge.add(context.clock.now().mono, await context.vram(node))
+        await context.clock.sleep(pace)
+
+
+def is_steady(samples: Sequence[tuple[float, tuple[float, ...]]]) -> bool:
+    """Whether no GPU's memory moved by more than 64 MiB over the last 2 s, and there are 2 s to judge by."""
+    if not samples:
+        return False
+    end = samples[-1][0]
+    start = next((i for i in range(len(samples) - 1, -1, -1) if end - samples[i][0] >= STEADY_FOR), None)
+    if start is None:
+        return False
+    window = [used for _, used in list(samples)[start:]]
+    return all(max(column) - min(column) <= STEADY_MIB for column in zip(*window, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a workload is ready, and on what evidence; `answered` says that its engine says anything at all."""
+
+    ready: bool
+    evidence: str
+    answered: bool = False
+    config: bool = False
+
+
+async def readiness(context: Context, node: str, workload: Workload) -> Readiness:
+    """Ask the engines in `workload`; without any, its health check; without that, running is all there is to know."""
+    if not workload.running:
+        return Readiness(False, workload.state)
+    return judge(workload, await _probes(context, node, workload), context.clock.now().wall)
+
+
+async def _probes(context: Context, node: str, workload: Workload) -> list[ProbeResult]:
+    endpoints = endpoints_in(context.inventory, node, workload.name)
+    return await asyncio.gather(*(context.probe(endpoint.name) for endpoint in endpoints))
+
+
+def judge(workload: Workload, results: Sequence[ProbeResult], wall: float) -> Readiness:
+    """What the probes of its engines, or else its health check, say of a running workload."""
+    for result in results:
+        if result.cause not in READY:
+            answered = result.cause in (Cause.LOADING, Cause.CONFIG, Cause.BAD_RESPONSE)
+            told = f"{result.cause.value}: {plain(result.evidence, 120)}"
+            return Readiness(False, told, answered, config=result.cause is Cause.CONFIG)
+    if results:
+        return Readiness(True, plain(results[0].evidence, 120), answered=True)
+    if workload.health in ("starting", "unhealthy"):
+        return Readiness(False, f"its health check says {workload.health}")
+    if workload.health is None and workload.gpu and workload.started_at and 0 <= wall - workload.started_at < FRESH:
+        return Readiness(False, f"started {wall - workload.started_at:.0f} s ago, and nobody can ask it")
+    return Readiness(True, workload.health or "running")
+
+
+def blocks(workload: Workload, results: Sequence[ProbeResult], wall: float) -> str:
+    """Why no other GPU container may start beside this one, or "": it is about to run, or runs and is not ready."""
+    if workload.state == "restarting":
+        return "restarting"
+    telling = [r for r in results if r.cause not in FROM_HERE and r.cause is not Cause.CONFIG]
+    if results and not telling:
+        return "" if workload.health != "starting" else "its health check says starting"
+    found = judge(workload, telling, wall)
+    return "" if found.ready else found.evidence
+
+
+async def blockers(context: Context, node: str, but: str) -> dict[str, str]:
+    """The running GPU workloads of `node` that are not ready, other than `but`, whoever started them, and why."""
+    runtime = await context.runtime(node)
+    found: dict[str, str] = {}
+    for workload in await runtime.workloads():
+        if workload.gpu and workload.name != but and workload.state in ("running", "restarting"):
+            results = await _probes(context, node, workload)
+            if why := blocks(workload, results, context.clock.now().wall):
+                found[workload.name] = why
+    return found
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    (result,) = await asyncio.gather(task, return_exceptions=True)
+    if isinstance(result, Exception):
+        raise result

@@ -1,0 +1,16 @@
+"""The registry of step kinds: what a plan's steps are done by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from backends.procedures.container import LeaveAlone, StartContainer
+from backends.procedures.context import Context
+from backends.procedures.plan import Step
+from backends.procedures.runner import StepKind
+
+KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
+    "start_container": StartContainer,
+    "leave_alone": LeaveAlone,
+}

@@ -1,0 +1,321 @@
+"""The runner in a process of its own: it outlives the terminal that started it and ends with its procedure.
+
+Started by `commands.Procedures` as `python -m backends.procedures.process`; the plan comes on standard input, one line
+of JSON on standard output says whether it began, and then only the journal and the control socket speak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import hashlib
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from backends.clock import SystemClock
+from backends.cluster.files import load
+from backends.cluster.inventory import Inventory
+from backends.errors import ProcedureError, TierdeckError
+from backends.procedures import journal as journals
+from backends.procedures.context import Context
+from backends.procedures.events import StepEvent
+from backends.procedures.kinds import KINDS
+from backends.procedures.lock import HEARTBEAT, NodeLock, hold
+from backends.procedures.plan import Plan, Step, from_json, to_json
+from backends.procedures.runner import Control, Past, Question, StepKind, halt, past_of, reason, run
+
+ANSWER_LIMIT: Final = 3600.0
+"""Seconds a question waits for an answer; then the procedure halts and can be resumed."""
+
+LONGEST_SOCKET: Final = 100
+"""Bytes of a socket's path; systems allow 104 to 108."""
+
+COMMAND_LIMIT: Final = 5.0
+"""Seconds a caller has to say its command."""
+
+Kinds = Mapping[str, Callable[[Step, Context], StepKind]]
+Opens = Callable[[Inventory], AbstractAsyncContextManager[Context]]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The runner's command line."""
+
+    state: Path
+    id: str
+    cluster: Path
+    resume: bool
+    unattended: bool
+
+
+def arguments(told: Told) -> list[str]:
+    """`told` as a command line."""
+    flags = [*(["--resume"] if told.resume else []), *(["--unattended"] if told.unattended else [])]
+    return ["--state", str(told.state), "--id", told.id, "--cluster", str(told.cluster), *flags]
+
+
+def _parse(argv: Sequence[str] | None) -> Told:
+    parser = argparse.ArgumentParser(prog="backends.procedures.process")
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--id", required=True)
+    parser.add_argument("--cluster", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--unattended", action="store_true")
+    given = parser.parse_args(argv)
+    return Told(given.state, given.id, given.cluster, given.resume, given.unattended)
+
+
+def main(argv: Sequence[str] | None = None, *, kinds: Kinds = KINDS, opens: Opens | None = None) -> int:
+    """Detach, carry the procedure out, and end."""
+    told = _parse(argv)
+    handed = sys.stdin.buffer.read()
+    if os.fork():
+        os._exit(0)  # the starter waits for this one only; the other belongs to nobody
+    os.umask(0o077)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    starter = _Starter()
+    try:
+        asyncio.run(_serve(told, handed, kinds, opens or _real, starter))
+    except TierdeckError as error:
+        starter.refuse(error)
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        starter.refuse(ProcedureError(f"The runner failed: {reason(error)}."))
+        return 1
+    return 0
+
+
+def _real(inventory: Inventory) -> AbstractAsyncContextManager[Context]:
+    from backends.procedures.opening import open_context
+
+    return open_context(inventory)
+
+
+class _Starter:
+    """The one who started this process and waits for one line on its standard output."""
+
+    def __init__(self) -> None:
+        self._listens = True
+
+    def accept(self, procedure: str) -> None:
+        self._say({"id": procedure})
+
+    def refuse(self, error: TierdeckError) -> None:
+        if self._listens:
+            with suppress(BrokenPipeError):  # nobody is left to be told
+                self._say({"error": error.message, "advice": error.advice})
+
+    def _say(self, line: Mapping[str, str]) -> None:
+        self._listens = False
+        os.write(1, json.dumps(line).encode() + b"\n")
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1):
+            os.dup2(nowhere, fd)
+        os.close(nowhere)
+
+
+async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter: _Starter) -> None:
+    inventory = load(told.cluster).inventory
+    plan = _earlier_plan(told) if told.resume else from_json(_json(handed))
+    owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}"
+    clock = SystemClock()
+    desk = _Desk()
+    async with AsyncExitStack() as stack:
+        context = await stack.enter_async_context(opens(inventory))
+        lock = stack.enter_context(hold(told.state, plan.node, owner=owner, procedure=told.id, now=clock.now().wall))
+        opened = journals.reopen if told.resume else journals.create
+        journal = stack.enter_context(opened(told.state, told.id))
+        past = _past(journal.path) if told.resume else Past()
+        path = socket_path(told.state, told.id)
+        await stack.enter_async_context(_listening(str(path), desk))
+        await stack.enter_async_context(_beating(lock))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, desk.control.cancel)
+        recorder = _Recorder(journal)
+        try:
+            recorder.write(_opening(told, plan, owner, path))
+            starter.accept(told.id)
+            ask = halt if told.unattended else desk.ask
+            events = run(
+                plan,
+                kinds,
+                context,
+                procedure=told.id,
+                journal=recorder,
+                ask=ask,
+                control=desk.control,
+                clock=clock,
+                past=past,
+            )
+            async with aclosing(events):
+                async for _ in events:
+                    pass
+        except BaseException as error:
+            if not recorder.finished:
+                at = clock.now().wall
+                recorder.write(StepEvent(at, told.id, "finished", None, {"text": reason(error)}, "failed"))
+            raise
+
+
+class _Recorder:
+    """A journal that knows whether the last word was said."""
+
+    def __init__(self, journal: journals.Journal) -> None:
+        self._journal = journal
+        self.finished = False
+
+    def write(self, event: StepEvent) -> None:
+        self._journal.write(event)
+        self.finished = event.event == "finished"
+
+
+def _opening(told: Told, plan: Plan, owner: str, path: Path) -> StepEvent:
+    detail: dict[str, JsonValue] = {"owner": owner, "socket": str(path)}
+    if told.resume:
+        return StepEvent(time.time(), told.id, "resumed", None, detail)
+    return StepEvent(time.time(), told.id, "created", None, {**detail, "plan": to_json(plan)})
+
+
+def _json(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        raise ProcedureError("The runner was handed no plan.") from None
+
+
+def _earlier_plan(told: Told) -> Plan:
+    events = journals.read_events(journals.journal_path(told.state, told.id))
+    if not events or events[0].event != "created" or not isinstance(events[0].detail, Mapping):
+        raise ProcedureError(f"The journal of {told.id} holds no plan.", "Plan it anew.")
+    return from_json(events[0].detail.get("plan"))
+
+
+def _past(path: Path) -> Past:
+    events = journals.read_events(path)
+    if events[-1].event == "finished" and events[-1].outcome == "done":
+        raise ProcedureError(f"Procedure {path.stem} is done; there is nothing to resume.")
+    return past_of(events)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for this user id, as in a bare container
+        return str(os.getuid())
+
+
+class _Desk:
+    """Where people's commands arrive: cancel, and answers to the question that is open."""
+
+    def __init__(self) -> None:
+        self.control = Control()
+        self._open: tuple[Question, asyncio.Future[str]] | None = None
+
+    async def ask(self, question: Question) -> str:
+        """Wait for an answer; hold where none comes."""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._open = (question, answer)
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT):
+                return await answer
+        except TimeoutError:
+            return "hold"
+        finally:
+            self._open = None
+
+    def obey(self, command: Any) -> dict[str, JsonValue]:
+        """Do one command and say how it went."""
+        match command:
+            case {"command": "cancel"}:
+                self.control.cancel()
+                return {"ok": True, "when": "now" if self.control.now.is_set() else "edge"}
+            case {"command": "answer", "choice": str(choice)}:
+                if self._open is None or self._open[1].done():
+                    return {"error": "It asks nothing now."}
+                if choice not in self._open[0].choices:
+                    return {"error": f"The answers are: {', '.join(self._open[0].choices)}."}
+                self._open[1].set_result(choice)
+                return {"ok": True}
+        return {"error": "The commands are cancel and answer."}
+
+    async def receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one caller."""
+        try:
+            async with asyncio.timeout(COMMAND_LIMIT):
+                raw = await reader.readline()
+                try:
+                    reply = self.obey(json.loads(raw))
+                except ValueError:
+                    reply = {"error": "That is no JSON."}
+                writer.write(json.dumps(reply).encode() + b"\n")
+                await writer.drain()
+        except (OSError, ValueError, TimeoutError):  # the caller went away, said nothing, or too much
+            return
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def _listening(path: str, desk: _Desk) -> AsyncIterator[None]:
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # of an earlier run; this one has taken the journal
+    server = await asyncio.start_unix_server(desk.receive, path=path, limit=4096)
+    try:
+        os.chmod(path, 0o600)
+        yield
+    finally:
+        server.close()
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+@asynccontextmanager
+async def _beating(lock: NodeLock) -> AsyncIterator[None]:
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT)
+            lock.beat()
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def socket_path(state_dir: Path, procedure: str) -> Path:
+    """Where a procedure takes commands: beside its journal or, where that path is too long, in a short folder."""
+    path = journals.folder(state_dir) / f"{procedure}.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET:
+        return path
+    short = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:8]
+    place = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    if len(place) > LONGEST_SOCKET - 60:
+        place = "/tmp"
+    found = Path(place) / f"tierdeck-{os.getuid()}"
+    with suppress(FileExistsError):
+        found.mkdir(mode=0o700)
+    status = found.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ProcedureError(f"{found} is not a folder of ours alone.", "Remove it, or set XDG_RUNTIME_DIR.")
+    return found / f"{short}-{procedure}.sock"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Names what keeps a container from starting, each with its cure, from the system's own words."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+from backends.cluster.reading import Workload
+from backends.errors import ProcedureError, RuntimeFailure
+from backends.text import plain
+
+_NAMED: Final = (
+    (
+        r"could not select device driver",
+        "Docker has no driver for GPUs",
+        "Install the NVIDIA Container Toolkit on its node, then: nvidia-ctk runtime configure --runtime=docker",
+    ),
+    (
+        r"driver/library version mismatch",
+        "the driver was updated under a running kernel",
+        "Reboot its node.",
+    ),
+    (
+        r"port is already allocated|address already in use|ports are not available",
+        "its port is taken",
+        "See who has it with: docker ps, or: ss -ltnp",
+    ),
+    (
+        r"no such image|image .* (?:was )?not found|pull access denied|manifest unknown",
+        "its image is missing",
+        "Fetch it with: docker pull",
+    ),
+    (
+        r"no space left on device",
+        "its node's disk is full",
+        "Make room there; see: docker system df",
+    ),
+    (
+        r"no such volume|volume .* not found|bind source path does not exist",
+        "a volume of it is missing",
+        "Look at its mounts with: docker inspect",
+    ),
+    (
+        r"paused container",
+        "it is paused",
+        "Wake it with: docker unpause",
+    ),
+    (
+        r"cuda(?: error)?:? out of memory|cudamalloc failed|cuda_error_out_of_memory|outofmemoryerror"
+        r"|failed to allocate (?:cuda|vulkan|rocm)\S* buffer|free memory on device .* is less than",
+        "the GPU's memory is not enough for it",
+        "See who holds it: tierdeck gpus",
+    ),
+)  # fmt: skip
+
+_CODES: Final = {
+    126: "its command cannot be run",
+    127: "its command is not there",
+    134: "it aborted",
+    137: "killed",
+    139: "it crashed",
+    143: "told to stop",
+}
+
+_CALLS: Final = {
+    "docker": {"logs": "docker logs --tail 50 {0}", "": "docker {verb} {0}"},
+    "systemd": {"logs": "journalctl -n 50 -u {0}", "": "systemctl {verb} {0}"},
+    "launchd": {"logs": "log show --last 10m --predicate 'process == \"{0}\"'", "": "launchctl {verb} {0}"},
+    "windows": {
+        "start": "Start-Service {0}",
+        "stop": "Stop-Service {0}",
+        "restart": "Restart-Service {0}",
+        "logs": "Get-EventLog -LogName Application -Newest 50",
+    },
+}
+
+
+def call(runtime: str, verb: str, name: str) -> str:
+    """The call a person would make: `verb` is start, stop, restart or logs."""
+    shown = _CALLS.get(runtime, {})
+    return shown.get(verb, shown.get("", "{verb} {0}")).format(shlex.quote(name), verb=verb)
+
+
+def named(text: str) -> tuple[str, str]:
+    """What `text` means and its cure; ("", "") where it is nothing we know."""
+    for pattern, what, cure in _NAMED:
+        if re.search(pattern, text, re.IGNORECASE):
+            return what, cure
+    return "", ""
+
+
+def refused(name: str, error: RuntimeFailure) -> ProcedureError:
+    """The runtime would not start `name`."""
+    what, cure = named(error.message)
+    return ProcedureError(
+        f"{name} was not started: " + (f"{what} ({error.message})." if what else error.message), cure or error.advice
+    )
+
+
+def gone(name: str) -> ProcedureError:
+    """There is no `name` any more."""
+    return ProcedureError(f"{name} is not there any more: removed or renamed.", "Plan anew: tierdeck queue run")
+
+
+def exited(workload: Workload, lines: Sequence[str], *, times: int = 1) -> ProcedureError:
+    """It ended by itself, `times` times by now; `lines` are the last of its log."""
+    name, code = workload.name, workload.exit_code
+    why = "out of memory" if workload.oom_killed else _CODES.get(code or 0, "")
+    what, cure = named("\n".join([*lines, workload.error]))
+    text = f"{name} exited" if times < 2 else f"{name} keeps restarting ({times} times): it exited"
+    text += (f" with code {code}" if code is not None else "") + (f", {why}" if why else "")
+    text += f": {what}." if what else "."
+    if workload.error:
+        text += f" {plain(workload.error)}"
+    elif lines:
+        text += f' Its last words: "{plain(lines[-1], 160)}"'
+    if workload.oom_killed:
+        cure = "Give it more memory, or its model less context."
+    return ProcedureError(text, cure or f"Read its log with: {call(workload.runtime, 'logs', name)}")
+
+
+def stuck(
+    workload: Workload, seconds: float, evidence: str, *, answered: bool, vram_mib: float | None
+) -> ProcedureError:
+    """It runs and is not ready, and nothing has moved for `seconds`."""
+    name = workload.name
+    if workload.gpu and not answered:
+        flat = f"VRAM flat at {vram_mib:.0f} MiB" if vram_mib is not None else "its VRAM not readable"
+        return ProcedureError(
+            f"{name} hangs: running, silent for {seconds:.0f} s, {flat}; "
+            f"most likely in CUDA initialisation ({evidence}).",
+            f"Nothing is started behind it. Stop it, then retry: {call(workload.runtime, 'stop', name)}",
+        )
+    return ProcedureError(
+        f"{name} is not ready and has made no progress for {seconds:.0f} s ({evidence}).",
+        f"It is left alone. Read its log with: {call(workload.runtime, 'logs', name)}",
+    )

@@ -1,0 +1,1 @@
+"""Simulated engines: what each real server answers, logs and counts."""

@@ -1,0 +1,45 @@
+"""Where setup.sh builds the big pieces, and what a test does when one of them is not there."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+
+def cache() -> Path:
+    """The folder outside the tree in which setup.sh builds the big pieces."""
+    if named := os.environ.get("TIERDECK_LAB_CACHE"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tierdeck-lab"
+
+
+def llama_python() -> str:
+    """The interpreter that has xllamacpp and gguf."""
+    return str(cache() / "llama/bin/python")
+
+
+def root_tar() -> Path:
+    """The Debian root with llama.cpp in it, for the container image."""
+    return cache() / "image/root.tar"
+
+
+def missing(part: str) -> str:
+    """Why this part cannot be started here, or nothing; parts: docker, sshd, llamacpp, litellm."""
+    files = {
+        "docker": [Path(shutil.which("dockerd") or "/usr/sbin/dockerd"), root_tar()],
+        "sshd": [Path("/usr/sbin/sshd")],
+        "llamacpp": [Path(llama_python())],
+        "litellm": [cache() / "litellm/bin/litellm"],
+    }[part]
+    if part in ("docker", "sshd") and os.geteuid():
+        return f"{part} must be started as root"
+    return next((f"{path} is not there: run tests/lab/setup.sh" for path in files if not path.exists()), "")
+
+
+def require(*parts: str) -> None:
+    """Skips the test when a part is missing, and fails it where TIERDECK_LAB=required."""
+    for reason in filter(None, map(missing, parts)):
+        if os.environ.get("TIERDECK_LAB") == "required":
+            pytest.fail(f"the lab is required: {reason}", pytrace=False)
+        pytest.skip(reason)

@@ -1,0 +1,171 @@
+"""The application: composes the dashboard, runs the feed, and passes actions on. It stays small."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from backends.cluster.fold import changes
+from backends.cluster.snapshot import ClusterSnapshot
+from backends.errors import TierdeckError
+from tui.actions import ACTIONS, NAMED, Effect, allowed, shown
+from tui.chatting import Chatting
+from tui.commands import Commands
+from tui.feed import Feed
+from tui.screens.dashboard import DashboardScreen
+from tui.screens.text import TextScreen
+from tui.setup import Setup
+from widgets.lines import LinePane
+from widgets.router import Prompt
+from widgets.tiers import STYLES
+
+
+class TierdeckApp(App[None]):
+    """The console of one cluster."""
+
+    TITLE = "tierdeck"
+    CSS_PATH = "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (78, "-normal"), (120, "-wide")]  # noqa: RUF012 - App declares an instance variable
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (28, "-tall")]  # noqa: RUF012 - as above
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            ",".join(action.keys),
+            f"do('{action.id}')",
+            action.label,
+            show=False,
+            id=action.id,
+            priority="ctrl+c" in action.keys,
+        )
+        for action in ACTIONS
+        if action.id not in ("details", "palette")
+    ]
+
+    def __init__(self, setup: Setup, feed: type[Feed] = Feed) -> None:
+        super().__init__()
+        self.setup = setup
+        self.feed = feed(setup, self.publish, self.source_crashed)
+        self.dashboard = DashboardScreen(setup.loaded.inventory, setup.place, setup.marks, setup.glyphs)
+        self.commands = Commands(self)
+        self.chatting = Chatting(self)
+        if setup.over_ssh:
+            self.animation_level = "none"
+
+    def get_default_screen(self) -> Screen[Any]:
+        """The dashboard is the console's only base."""
+        return self.dashboard
+
+    def on_mount(self) -> None:
+        """Paint first; then open the world."""
+        self.set_keymap(dict(self.setup.keys))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            loop.add_signal_handler(number, self.exit)
+        self.show_keys()
+        for remark in self.setup.loaded.remarks:
+            self.log_event(remark, "warn")
+        if self.setup.banner:
+            self.log_event(self.setup.banner, "bad")
+        self.set_interval(1.0, self._tick)
+        self._tick()
+        self.call_after_refresh(self._open)
+
+    def _open(self) -> None:
+        self.run_worker(self._feed(), name="feed", group="feed", exclusive=True, exit_on_error=False)
+
+    async def _feed(self) -> None:
+        try:
+            await self.feed.run()
+        except TierdeckError as error:
+            self.say(str(error), "bad")
+        except Exception as error:  # the feed is ours; if it breaks, the console says so and stays
+            self.source_crashed("feed", error)
+
+    def publish(self, before: ClusterSnapshot, after: ClusterSnapshot) -> None:
+        """Show a new snapshot, and say what changed."""
+        self.dashboard.show(after)
+        for change in changes(before, after):
+            self.log_event(change.text, STYLES[change.word], wall=change.at.wall)
+        if isinstance(self.screen, TextScreen):
+            self.screen.renew()
+        self.chatting.reconsider()
+
+    def source_crashed(self, key: str, error: Exception) -> None:
+        """A fault of our own in one source: said, with what to report; the rest goes on."""
+        self.log_event(f"{key}: internal error: {type(error).__name__}: {error}. Please report this.", "bad")
+
+    def log_event(self, text: str, style: str = "", *, wall: float | None = None) -> None:
+        """Write a line into the event log."""
+        self.dashboard.events.add(wall if wall is not None else self.feed.clock.now().wall, text, style)
+
+    def _tick(self) -> None:
+        if self.screen is self.dashboard:
+            self.dashboard.clock.tick(self.feed.clock.now().wall)
+
+    def show_keys(self) -> None:
+        """Fill the footer from the registry."""
+        keyed = sorted((a for a in allowed(self.setup.read_only) if a.footer), key=lambda a: a.footer)
+        overridden = self.setup.keys
+        self.dashboard.keys.show([(shown(overridden.get(a.id, a.keys[0])), a.label) for a in keyed])
+
+    async def action_do(self, id: str) -> None:
+        """Run an action of the registry; what goes wrong is said, and ends nothing."""
+        action = NAMED[id]
+        on_dashboard = self.screen is self.dashboard
+        if not on_dashboard and id not in ("detach", "help"):
+            return
+        if self.setup.read_only and action.effect is Effect.CHANGES:
+            self.say("This console is read-only: it changes nothing.", "warn")
+            return
+        try:
+            await self.commands.run(id)
+        except TierdeckError as error:
+            self.say(str(error), "bad")
+
+    def say(self, text: str, style: str = "") -> None:
+        """Tell the person at once, and keep it in the event log."""
+        self.log_event(text, style)
+        if style in ("bad", "warn"):
+            self.notify(text, markup=False, severity="error" if style == "bad" else "warning", timeout=8)
+
+    def on_line_pane_opened(self, message: LinePane.Opened) -> None:
+        """Enter on a line: its details."""
+        self.commands.details(message.key)
+
+    def on_prompt_sent(self, message: Prompt.Sent) -> None:
+        """A prompt was sent."""
+        self.chatting.send(message.text)
+
+    def on_prompt_typed(self, message: Prompt.Typed) -> None:
+        """A prompt is being typed: show who would answer."""
+        self.chatting.consider(message.text)
+
+    def on_prompt_task_wanted(self, message: Prompt.TaskWanted) -> None:
+        """Another task is forced."""
+        self.dashboard.router.next_task()
+        self.chatting.reconsider()
+
+    def on_prompt_left(self, message: Prompt.Left) -> None:
+        """Esc in the prompt: cancel first, then leave."""
+        if not self.chatting.cancel():
+            self.dashboard.go(1)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The palette: every action, in the demo every fault, and the themes."""
+        for action in allowed(self.setup.read_only):
+            if action.id != "palette":
+                words = f"{action.label} ({', '.join(shown(k) for k in action.keys)})"
+                yield SystemCommand(words, action.help, lambda id=action.id: self.call_later(self.action_do, id))
+        yield from self.commands.faults()
+        yield SystemCommand("Theme", "Choose another theme.", self.action_change_theme)
+
+    def on_unmount(self) -> None:
+        """Nothing of ours outlives the console."""
+        self.chatting.cancel()

@@ -1,0 +1,123 @@
+"""The router console's work: who would answer, sending, streaming, cancelling."""
+
+from __future__ import annotations
+
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from textual.worker import Worker
+
+from backends.errors import TierdeckError
+from backends.routing.choose import Decision, choose
+from backends.routing.classify import Classified, classify
+
+if TYPE_CHECKING:
+    from tui.app import TierdeckApp
+
+DRAW_EVERY = 0.125
+"""Seconds between two repaints of a streaming answer."""
+
+
+class Chatting:
+    """Decides, sends and streams for pane 4; one answer at a time."""
+
+    def __init__(self, app: TierdeckApp) -> None:
+        self._app = app
+        self._text = ""
+        self._worker: Worker[None] | None = None
+
+    def consider(self, text: str) -> None:
+        """Show who would answer this prompt."""
+        self._text = text
+        self.reconsider()
+
+    def reconsider(self) -> None:
+        """Show the decision again: health may have changed."""
+        if self._worker is not None and self._worker.is_running:
+            return
+        classified, decision = self._decide(self._text)
+        pane = self._app.dashboard.router
+        if not self._text.strip() and pane.forced is None:
+            pane.decide("type a prompt; Enter sends, Ctrl+T forces a task, Esc leaves", "dim")
+            return
+        style = "bad" if decision.chosen is None else "accent"
+        passed = [(f"  {c.endpoint}: {c.reason}", "dim") for c in decision.candidates if c.outcome == "passed over"]
+        pane.decide(self._words(classified, decision), style, passed)
+
+    def _decide(self, text: str) -> tuple[Classified, Decision]:
+        forced = self._app.dashboard.router.forced
+        classified = Classified(forced, 1.0, None, ("you chose it",)) if forced else classify(text)
+        return classified, choose(self._app.setup.loaded.inventory, self._app.feed.snapshot, classified.task)
+
+    def _words(self, classified: Classified, decision: Decision) -> str:
+        arrow = self._app.setup.glyphs.arrow
+        why = f"{classified.task} {classified.confidence:.2f} ({', '.join(classified.why)})"
+        if decision.chosen is None:
+            return f"{why} {arrow} {decision.sentence}"
+        models = self._app.feed.snapshot.endpoints[decision.chosen].models
+        model = f" {models[0].name}" if models else ""
+        return f"{why} {arrow} {decision.chosen}{model}"
+
+    def send(self, text: str) -> None:
+        """Send a prompt to whoever serves its task, and stream the answer."""
+        classified, decision = self._decide(text)
+        answer = self._app.dashboard.router.answer
+        answer.begin((f"> {text}", "title"), (self._words(classified, decision), "accent"))
+        if self._app.setup.read_only:
+            answer.paragraph("read-only: decided, not sent", "warn")
+        elif decision.chosen is None:
+            answer.paragraph("not sent", "bad")
+        else:
+            self.cancel()
+            self._worker = self._app.run_worker(
+                self._stream(decision.chosen, text), group="chat", exclusive=True, exit_on_error=False
+            )
+
+    def cancel(self) -> bool:
+        """Break off a streaming answer; whether there was one."""
+        if self._worker is None or not self._worker.is_running:
+            return False
+        self._worker.cancel()
+        self._app.dashboard.router.answer.paragraph("cancelled", "warn")
+        return True
+
+    async def _stream(self, endpoint: str, text: str) -> None:
+        from backends.engines.chat import Delta, Finished
+
+        answer = self._app.dashboard.router.answer
+        waiting: list[tuple[str, str]] = []
+        drawn = time.monotonic()
+        try:
+            async with aclosing(self._app.feed.world.chat(endpoint, text)) as events:
+                async for event in events:
+                    if isinstance(event, Delta):
+                        waiting.append((event.text, "dim" if event.reasoning else ""))
+                    elif isinstance(event, Finished):
+                        self._put(waiting)
+                        answer.paragraph(_figures(event), "dim")
+                    if time.monotonic() - drawn >= DRAW_EVERY:
+                        self._put(waiting)
+                        drawn = time.monotonic()
+        except TierdeckError as error:
+            self._put(waiting)
+            answer.paragraph(str(error), "bad")
+
+    def _put(self, waiting: list[tuple[str, str]]) -> None:
+        for text, style in waiting:
+            self._app.dashboard.router.answer.put(text, style)
+        waiting.clear()
+
+
+def _figures(event: object) -> str:
+    first = getattr(event, "first_token_s", None)
+    speed = getattr(event, "tokens_per_s", None)
+    tokens_in, tokens_out = getattr(event, "tokens_in", None), getattr(event, "tokens_out", None)
+    words = []
+    if first is not None:
+        words.append(f"{first * 1000:.0f} ms to first token")
+    if speed is not None:
+        words.append(f"{speed:.0f} tok/s")
+    if tokens_out is not None:
+        words.append(f"{tokens_in if tokens_in is not None else '?'} tokens in, {tokens_out} out")
+    return ", ".join(words) or "done"

@@ -1,0 +1,138 @@
+"""The command line: says what there is, and imports only what the verb needs (Textual only for the console)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+USAGE = 2
+STATUS_USAGE = 3
+"""`tierdeck status` keeps 2 for DOWN, as monitoring plugins do, so a typing error must be 3."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in a line, and exits as the verb promises."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2, or 3 where the verb is status."""
+        status = self.prog.split()[-1] == "status" or "status" in sys.argv[1:]
+        self.exit(STATUS_USAGE if status else USAGE, f"tierdeck: {message}\n{self.format_usage()}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--cluster", metavar="FILE", help="the cluster.toml to use (or TIERDECK_CLUSTER)")
+    look = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    look.add_argument("--ascii", action="store_true", help="draw with ASCII only (or TIERDECK_ASCII=1)")
+    look.add_argument("--read-only", action="store_true", help="remove everything that changes the world")
+    json_too = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    json_too.add_argument("--json", action="store_true", help="print data as JSON")
+    top = _Parser(
+        prog="tierdeck",
+        description="The console for language models on your own machines. Without a verb it opens.",
+        parents=[common, look],
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="store_true", help="print the version")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, text: str, *parents: _Parser) -> _Parser:
+        return verbs.add_parser(name, help=text, description=text, parents=[common, *parents], allow_abbrev=False)
+
+    verb("status", "Look at everything once; exits 0 healthy, 1 degraded, 2 down, 3 unknown.", json_too)
+    demo = verb("demo", "Open the console on an embedded cluster; nothing outside is touched.", look)
+    demo.add_argument("--hold", action="store_true", help="no console: print its cluster.toml and keep it running")
+    init = verb("init", "Write a first cluster.toml by looking at this machine; loads nothing.", json_too)
+    init.add_argument("--output", metavar="FILE", help="where to write it ('-': standard output)")
+    init.add_argument("--host", action="append", default=[], metavar="NAME", help="take this host of ~/.ssh/config too")
+    init.add_argument("--yes", action="store_true", help="ask nothing")
+    verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
+    verb("schema", "Print the JSON Schema of cluster.toml.")
+    _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
+    _procedures(verb("procedures", "List, follow or stop procedures."), common, json_too)
+    route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
+    route.add_argument("prompt", help="the prompt")
+    route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
+    route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
+    route.add_argument("--send", action="store_true", help="send it and print the answer")
+    return top
+
+
+def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:
+    what = queue.add_subparsers(dest="what", metavar="show|run", required=True, parser_class=_Parser)
+    show = what.add_parser("show", help="the containers in their order, and what each does", parents=[common, json_too])
+    run = what.add_parser("run", help="start them one after the other", parents=[common, json_too])
+    for each in (show, run):
+        each.add_argument("node", help="the node")
+    run.add_argument("--only", metavar="A,B", help="only these containers")
+    run.add_argument("--restart", action="store_true", help="restart what is ready, too")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    run.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    run.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+
+
+def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
+    what = procedures.add_subparsers(dest="what", metavar="list|attach|cancel|resume", parser_class=_Parser)
+    what.add_parser("list", help="all that are known here", parents=[common, json_too])
+    for name, text in (
+        ("attach", "follow one"),
+        ("cancel", "stop one at its step's edge; again: now"),
+        ("resume", "go on with one whose runner was lost"),
+    ):
+        each = what.add_parser(name, help=text, parents=[common, json_too])
+        each.add_argument("id", help="its id")
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit as DESIGN promises; a person never sees a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        from tui.version import __version__
+
+        print(f"tierdeck {__version__}")
+        raise SystemExit(0)
+    arguments = parser().parse_args(words)
+    if getattr(arguments, "version", False):
+        main(["--version"])
+    raise SystemExit(_run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from backends.errors import InventoryError, ProcedureError, ReachError, TierdeckError
+
+    verb = arguments.verb or "console"
+    status = verb == "status"
+    try:
+        return _call(verb, arguments)
+    except InventoryError as error:
+        print(f"tierdeck: {error}", file=sys.stderr)
+        return STATUS_USAGE if status else USAGE
+    except ReachError as error:
+        print(f"tierdeck: {error}", file=sys.stderr)
+        return 3
+    except (ProcedureError, TierdeckError) as error:
+        print(f"tierdeck: {error}", file=sys.stderr)
+        return 3 if status else 1
+    except TimeoutError:
+        print("tierdeck: the time limit is over.", file=sys.stderr)
+        return 3 if status else 4
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _call(verb: str, arguments: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    run: int = import_module(f"tui.verbs.{verb}").run(arguments)
+    return run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""What each action does: one method an action, named as in the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from textual.app import SystemCommand
+
+from backends.errors import ProcedureError, TierdeckError
+from tui.actions import NAMED, allowed, shown
+from tui.details import details
+from tui.screens.ask import AskScreen
+from tui.screens.confirm import ConfirmScreen
+from tui.screens.output import OutputScreen
+from tui.screens.procedure import ProcedureScreen
+from tui.screens.text import TextScreen
+from tui.setup import Breakable
+from widgets.lines import Line, line
+
+if TYPE_CHECKING:
+    from tui.app import TierdeckApp
+
+
+class Commands:
+    """Runs actions for the application."""
+
+    def __init__(self, app: TierdeckApp) -> None:
+        self._app = app
+
+    async def run(self, id: str) -> None:
+        """Run the action of that name."""
+        method = getattr(self, id)
+        result = method()
+        if asyncio.iscoroutine(result):
+            await result
+
+    def pane_1(self) -> None:
+        """Go to the tiers."""
+        self._app.dashboard.go(1)
+
+    def pane_2(self) -> None:
+        """Go to the GPUs."""
+        self._app.dashboard.go(2)
+
+    def pane_3(self) -> None:
+        """Go to the start queue."""
+        self._app.dashboard.go(3)
+
+    def pane_4(self) -> None:
+        """Go to the router."""
+        self._app.dashboard.go(4)
+        self._app.chatting.reconsider()
+
+    def zoom(self) -> None:
+        """Zoom the focused pane, or share the room again."""
+        self._app.dashboard.toggle_zoom()
+
+    def details(self, key: str | None = None) -> None:
+        """Open the details of a line."""
+        app = self._app
+        key = key or app.dashboard.selection()
+        if key is None:
+            return
+        if key.startswith("procedure:"):
+            self.attach(key.partition(":")[2])
+            return
+        inventory, title = app.setup.loaded.inventory, key.partition(":")[2]
+        app.push_screen(
+            TextScreen(title, lambda width: details(inventory, app.feed.snapshot, key, width), app.setup.glyphs)
+        )
+
+    def probe(self) -> None:
+        """Probe what is selected now."""
+        topic = (self._app.dashboard.selection() or "").partition(":")[2]
+        topics = [e.name for e in self._app.setup.loaded.inventory.endpoints_of.get(topic, ())] or [
+            topic.partition("/")[0] if topic not in self._app.setup.loaded.inventory.endpoint_named else topic
+        ]
+        count = sum(self._app.feed.nudge(each) for each in topics)
+        self._app.log_event(f"probing {topic}: {count} sources asked", "dim")
+
+    def probe_all(self) -> None:
+        """Probe everything now."""
+        self._app.log_event(f"probing everything: {self._app.feed.nudge(None)} sources asked", "dim")
+
+    def events(self) -> None:
+        """The whole event log."""
+        log = self._app.dashboard.events
+        self._app.push_screen(TextScreen("Events", lambda width: log.lines, self._app.setup.glyphs, at_end=True))
+
+    def filter(self) -> None:
+        """Ask for the words to show."""
+        dashboard = self._app.dashboard
+        before = dashboard.tiers.filter
+
+        def done(words: str | None) -> None:
+            dashboard.set_filter(before if words is None else words)
+
+        self._app.push_screen(AskScreen("show only lines with", value=before, live=dashboard.set_filter), done)
+
+    def command(self) -> None:
+        """Ask for the name of an action, and run it."""
+        names = [a.id.replace("_", "-") for a in allowed(self._app.setup.read_only) if a.id != "command"]
+
+        async def done(words: str | None) -> None:
+            name = (words or "").strip().replace("-", "_")
+            if name in NAMED:
+                await self._app.action_do(name)
+            elif name:
+                self._app.say(f"There is no action {words}. The palette (Ctrl+P) lists them all.", "warn")
+
+        self._app.push_screen(AskScreen("action", words=names), done)
+
+    def palette(self) -> None:
+        """Search everything."""
+        self._app.action_command_palette()
+
+    def help(self) -> None:
+        """The keys of where one is."""
+        self._app.push_screen(TextScreen("Help", self._help_lines, self._app.setup.glyphs))
+
+    def _help_lines(self, width: int) -> Sequence[Line]:
+        rows: list[Line] = [line(("Keys", "title"))]
+        for action in allowed(self._app.setup.read_only):
+            keys = self._app.setup.keys.get(action.id) or ", ".join(shown(k) for k in action.keys)
+            rows.append(line((f"  {keys:<12} ", "accent"), action.help))
+            if action.command and width >= 70:
+                rows.append(line((f"  {'':<12} {action.command}", "dim")))
+        rows += [
+            line(""),
+            line(("In every list", "title")),
+            line(("  j k, arrows  ", "accent"), "Move; g and G go to the ends; h and l shift long lines."),
+            line(("  Enter        ", "accent"), "Open; Esc goes back."),
+            line(""),
+            line(("In the prompt", "title")),
+            line(("  Enter        ", "accent"), "Send; Ctrl+J breaks the line; Ctrl+Up brings back an earlier prompt."),
+            line(("  Ctrl+T       ", "accent"), "Force a task; again for the next."),
+            line(("  Esc          ", "accent"), "Cancel the answer; once more leaves the prompt."),
+            line(""),
+            line(("What is never done by itself", "title")),
+            line("  Looking loads no model, wakes no machine and starts no container."),
+            line("  Whatever changes the world is shown first, and runs only when confirmed."),
+        ]
+        return rows
+
+    def detach(self) -> None:
+        """Close the console."""
+        self._app.exit()
+
+    def output(self) -> None:
+        """Follow the log of the selected container."""
+        node, container = self._container_selected()
+        world = self._app.feed.world
+        title = f"{node}/{container}"
+        self._app.push_screen(OutputScreen(title, lambda: world.logs(node, container), self._app.setup.glyphs))
+
+    def _container_selected(self) -> tuple[str, str]:
+        kind, _, name = (self._app.dashboard.selection() or "").partition(":")
+        if kind == "container":
+            node, _, container = name.partition("/")
+            return node, container
+        endpoint = self._app.setup.loaded.inventory.endpoint_named.get(name) if kind == "endpoint" else None
+        if endpoint is not None and endpoint.node and (endpoint.container or endpoint.service):
+            return endpoint.node, endpoint.container or endpoint.service or ""
+        raise TierdeckError(
+            "No container is selected.", "Select one in pane 3, or an endpoint that names its container."
+        )
+
+    def _node_selected(self) -> str:
+        inventory = self._app.setup.loaded.inventory
+        kind, _, name = (self._app.dashboard.selection() or "").partition(":")
+        endpoint = inventory.endpoint_named.get(name) if kind == "endpoint" else None
+        tier = [e.node for e in inventory.endpoints_of.get(name, ()) if e.node] if kind == "tier" else []
+        node = (
+            name.partition("/")[0]
+            if kind in ("node", "container")
+            else endpoint.node
+            if endpoint
+            else tier[0]
+            if tier
+            else next((n.name for n in inventory.nodes if n.queue.order), None)
+        )
+        if not node:
+            raise TierdeckError("No node is selected.", "Select a node, a container or an endpoint first.")
+        return node
+
+    async def queue(self) -> None:
+        """Plan the start queue of the selected node, ask, and run it in a process of its own."""
+        app = self._app
+        node = self._node_selected()
+        startup = await asyncio.to_thread(importlib.import_module, "backends.procedures.startup")
+        plans = importlib.import_module("backends.procedures.plan")
+        plan = startup.plan_queue(app.setup.loaded.inventory, app.feed.snapshot, node)
+        if not plan.steps:
+            app.say(f"{plan.title}: nothing to start.", "good")
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                app.run_worker(self._start(plan), group="start", exit_on_error=False)
+
+        typed = node if plan.danger is plans.Danger.INTERRUPTS else None
+        app.push_screen(ConfirmScreen(plan.title, plans.describe(plan)[1:], "Start", typed=typed), answered)
+
+    async def _start(self, plan: object) -> None:
+        try:
+            procedure = await self._app.feed.world.start(plan)
+        except TierdeckError as error:
+            self._app.say(str(error), "bad")
+            return
+        self._app.feed.nudge("procedures")
+        self.attach(procedure)
+
+    def procedures(self) -> None:
+        """Attach to the procedure that is open, or to the latest."""
+        known = self._app.feed.snapshot.procedures
+        if not known:
+            raise ProcedureError("No procedure has run here yet.", "s plans a start queue.")
+        chosen = next((p for p in known if p.open), known[0])
+        self.attach(chosen.id)
+
+    def attach(self, procedure: str) -> None:
+        """Follow a procedure's journal."""
+        app, world = self._app, self._app.feed.world
+        title = next((p.title for p in app.feed.snapshot.procedures if p.id == procedure), procedure)
+        app.push_screen(
+            ProcedureScreen(
+                title,
+                lambda: world.follow(procedure),
+                world.fold_event,
+                lambda word: world.control(procedure, word),
+                lambda: app.feed.clock.now().wall,
+                app.setup.glyphs,
+                read_only=app.setup.read_only,
+            )
+        )
+
+    def faults(self) -> Iterable[SystemCommand]:
+        """In the demo: everything that can be broken, and one command that heals it all."""
+        demo = self._app.setup.demo
+        if demo is None:
+            return
+        for fault in demo.faults:
+            yield SystemCommand(f"Break: {fault.label}", "Only in the demo.", lambda fault=fault: self._break(fault))
+        yield SystemCommand("Heal everything", "Only in the demo.", self._heal)
+
+    def _break(self, fault: Breakable) -> None:
+        demo = self._app.setup.demo
+        assert demo is not None
+        demo.break_(fault)
+        self._app.log_event(f"broken: {fault.label}", "warn")
+
+    def _heal(self) -> None:
+        demo = self._app.setup.demo
+        assert demo is not None
+        demo.heal_all()
+        self._app.log_event("everything healed", "good")

@@ -1,0 +1,162 @@
+"""What Enter shows: everything known about one tier, endpoint, node, container or procedure, in lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from backends.cluster.fold import workload_of
+from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.reading import Workload
+from backends.cluster.snapshot import ClusterSnapshot
+from widgets.format import age, gib, percent
+from widgets.lines import Line, line
+from widgets.router import wrap
+from widgets.tiers import STYLES
+
+
+def details(inventory: Inventory, snapshot: ClusterSnapshot, key: str, width: int) -> Sequence[Line]:
+    """The lines about `key` (kind:name, as panes give it)."""
+    kind, _, name = key.partition(":")
+    match kind:
+        case "tier":
+            rows = _tier(inventory, snapshot, name)
+        case "endpoint":
+            rows = _endpoint(inventory, snapshot, inventory.endpoint_named[name])
+        case "node":
+            rows = _node(inventory, snapshot, name)
+        case "container":
+            node, _, container = name.partition("/")
+            rows = _container(snapshot, node, container)
+        case _:
+            rows = [("", f"nothing is known about {key}", "dim")]
+    return [each for row in rows for each in _row(*row, width=width)]
+
+
+Row = tuple[str, str, str]
+
+
+def _row(label: str, text: str, style: str, *, width: int) -> list[Line]:
+    """A label and its text, wrapped beside it."""
+    if not label and not text:
+        return [line("")]
+    if not text:
+        return [line((label, "title"))]
+    first, *more = wrap(text, max(10, width - 16)) or [""]
+    return [line((f"  {label:<13} ", "dim"), (first, style)), *(line(" " * 16, (piece, style)) for piece in more)]
+
+
+def _when(wall: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
+
+
+def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoint) -> list[Row]:
+    state = snapshot.endpoints[endpoint.name]
+    cause = state.cause.value if state.cause else "not read yet"
+    rows: list[Row] = [
+        ("verdict", f"{state.verdict.value}  {cause}", STYLES[state.verdict.value]),
+        ("evidence", state.evidence, ""),
+    ]
+    if state.taken is not None:
+        rows.append(("checked", f"{_when(state.taken.wall)}, every {state.interval:.0f} s", ""))
+    if state.since is not None:
+        rows.append(("since", f"{_when(state.since.wall)} ({age(state.age)})", ""))
+    if state.latency is not None:
+        rows.append(("latency", f"{state.latency * 1000:.0f} ms", ""))
+    if state.fails:
+        rows.append(("failed", f"{state.fails} in a row; {inventory.defaults.down_after} make it DOWN", "warn"))
+    rows += [
+        ("", "", ""),
+        ("engine", " ".join(filter(None, (endpoint.engine, state.version))), ""),
+        ("address", endpoint.url + (" through SSH" if endpoint.via else ""), ""),
+        ("node", endpoint.node or "none", ""),
+        ("tier", endpoint.tier, ""),
+        ("serves", ", ".join(endpoint.serves) or "no prompts", ""),
+    ]
+    workload = workload_of(snapshot, endpoint)
+    if endpoint.container or endpoint.service:
+        rows.append(("runs in", endpoint.container or endpoint.service or "", ""))
+    if workload is not None:
+        rows += _workload(workload)
+    if state.progress is not None:
+        p = state.progress
+        counters = f"{p.running} running, {p.waiting} waiting, {p.tokens:.0f} tokens" if p.tokens is not None else ""
+        rows.append(("work", counters or "not told", ""))
+    rows.append(("", "", ""))
+    for model in state.models:
+        facts = [
+            f"{model.size_mib / 1024:.1f} GiB" if model.size_mib else "",
+            f"{model.context} tokens" * bool(model.context),
+        ]
+        loaded = {True: "loaded", False: "not loaded", None: ""}[model.loaded]
+        rows.append(("model", "  ".join(filter(None, (model.name, loaded, *facts))), ""))
+    return rows
+
+
+def _workload(workload: Workload) -> list[Row]:
+    state = " ".join(filter(None, (workload.state, workload.health)))
+    if workload.state == "exited":
+        state += f" with code {workload.exit_code}" + (", out of memory" if workload.oom_killed else "")
+    rows: list[Row] = [("state", state, "good" if workload.running else "warn"), ("image", workload.image, "")]
+    if workload.started_at:
+        rows.append(("started", _when(workload.started_at), ""))
+    if workload.error:
+        rows.append(("error", workload.error, "bad"))
+    if workload.gpu and workload.restart_policy != "no":
+        words = f"{workload.restart_policy}: starts by itself with Docker, past the queue"
+        rows.append(("restart", words, "warn"))
+    return rows
+
+
+def _container(snapshot: ClusterSnapshot, node: str, name: str) -> list[Row]:
+    workload = next((w for w in snapshot.nodes[node].workloads if w.name == name), None)
+    if workload is None:
+        return [("", f"{node} has no container {name}", "bad")]
+    ports = ", ".join(str(port) for port in workload.ports)
+    return [
+        *_workload(workload),
+        ("node", node, ""),
+        ("GPU", "asks for one" if workload.gpu else "asks for none", ""),
+        ("ports", ports or "none published", ""),
+        ("id", workload.id[:12], ""),
+    ]
+
+
+def _tier(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Row]:
+    tier = next(t for t in snapshot.tiers if t.name == name)
+    rows: list[Row] = [
+        (name, "", ""),
+        ("state", f"{tier.state.value}, {tier.up} of {tier.total} up", STYLES[tier.state.value]),
+    ]
+    for endpoint in inventory.endpoints_of[name]:
+        state = snapshot.endpoints[endpoint.name]
+        rows.append((endpoint.name[:13], f"{state.verdict.value}  {state.evidence}", STYLES[state.verdict.value]))
+    rows += [("", "", ""), ("the whole", "", ""), ("prognosis", snapshot.prognosis.summary, "")]
+    for task, outlook in snapshot.prognosis.tasks.items():
+        if inventory.chain(task):
+            following = f", then {', '.join(outlook.next)}" if outlook.next else ", then nobody"
+            rows.append((task, f"{outlook.now}{following}" if outlook.now else "nobody", "" if outlook.now else "bad"))
+    return rows
+
+
+def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Row]:
+    node, state = inventory.node_named[name], snapshot.nodes[name]
+    way = "this machine" if state.here else "SSH" if node.ssh else "not reached (no ssh in cluster.toml)"
+    rows: list[Row] = [("address", node.address, ""), ("reached by", way, ""), ("system", node.os, "")]
+    for trouble in (state.reach_trouble, state.gpus_trouble, state.workloads_trouble):
+        if trouble is not None:
+            rows += [("trouble", trouble.message, "bad"), ("do", trouble.advice or "-", "")]
+    for gpu in state.gpus:
+        memory = f"{gib(gpu.memory_used_mib)} of {gib(gpu.memory_total_mib)} GiB, {percent(gpu.utilization_pct)}"
+        heat = f", {gpu.temperature_c:.0f} C" if gpu.temperature_c is not None else ""
+        power = f", {gpu.power_w:.0f} W" if gpu.power_w is not None else ""
+        rows += [(f"GPU {gpu.index}", gpu.name, ""), ("", memory + heat + power, "")]
+    for endpoint in inventory.endpoints:
+        if endpoint.node == name:
+            verdict = snapshot.endpoints[endpoint.name]
+            rows.append(
+                (endpoint.name[:13], f"{verdict.verdict.value}  {verdict.evidence}", STYLES[verdict.verdict.value])
+            )
+    for workload in state.workloads:
+        rows.append((workload.name[:13], f"{workload.state}  {workload.image}", "" if workload.running else "dim"))
+    return rows

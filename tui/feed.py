@@ -1,0 +1,66 @@
+"""The console's live feed: opens the world once the first frame is painted, and closes it with the console."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from backends.clock import SystemClock
+from backends.cluster.snapshot import ClusterSnapshot
+from backends.errors import ReachError
+from backends.live import LiveCluster
+from backends.poller import Poller
+from tui.setup import Setup
+
+if TYPE_CHECKING:
+    from backends.world import World
+
+PACE_OVER_SSH = 0.5
+"""Seconds between two snapshots at the most often, over SSH; half of that otherwise."""
+
+
+class Feed:
+    """Owns the world, the poller and the live cluster of one console."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        publish: Callable[[ClusterSnapshot, ClusterSnapshot], None],
+        crashed: Callable[[str, Exception], None],
+    ) -> None:
+        self._setup = setup
+        self._crashed = crashed
+        pace = PACE_OVER_SSH if setup.over_ssh else PACE_OVER_SSH / 2
+        self.clock = SystemClock()
+        self.live = LiveCluster(setup.loaded.inventory, setup.here, self.clock, publish, pace=pace)
+        self._world: World | None = None
+        self._poller: Poller | None = None
+
+    async def run(self) -> None:
+        """Feed until cancelled. The world's libraries take half a second to import: a thread does that meanwhile."""
+        module = await asyncio.to_thread(importlib.import_module, "backends.world")
+        setup = self._setup
+        async with module.World(setup.loaded, setup.here, setup.state_dir) as world:
+            self._world = world
+            self._poller = Poller(world.sources(), world.streams(), self.live.emit, crashed=self._crashed)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.live.run(), name="live")
+                group.create_task(self._poller.run(), name="poller")
+
+    @property
+    def world(self) -> World:
+        """The world, once it is open."""
+        if self._world is None:
+            raise ReachError("The console is still opening.", "Try again in a second.")
+        return self._world
+
+    @property
+    def snapshot(self) -> ClusterSnapshot:
+        """The latest."""
+        return self.live.snapshot
+
+    def nudge(self, topic: str | None) -> int:
+        """Probe what is about `topic` (None: everything) now; how many sources that is."""
+        return self._poller.nudge(topic) if self._poller else 0

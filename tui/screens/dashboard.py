@@ -1,0 +1,105 @@
+"""The dashboard: four panes, the header above, the event log and the keys below."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal
+from textual.screen import Screen
+from textual.widget import Widget
+
+from backends.cluster.inventory import Inventory
+from backends.cluster.snapshot import ClusterSnapshot
+from widgets.bars import ClockBar, EventLog, HeaderBar, KeysBar
+from widgets.glyphs import Glyphs
+from widgets.gpus import GpusPane
+from widgets.lines import LinePane
+from widgets.queue import QueuePane
+from widgets.router import RouterPane
+from widgets.tiers import TiersPane
+
+
+class DashboardScreen(Screen[None]):
+    """Composes the panes and hands each its slice."""
+
+    def __init__(self, inventory: Inventory, place: str, marks: tuple[str, ...], glyphs: Glyphs) -> None:
+        super().__init__()
+        self.header = HeaderBar(inventory.name, place, marks, glyphs)
+        self.clock = ClockBar(id="clock")
+        self.tiers = TiersPane(inventory, glyphs, id="tiers")
+        self.gpus = GpusPane(inventory, glyphs, id="gpus")
+        self.queue = QueuePane(inventory, glyphs, id="queue")
+        self.router = RouterPane(glyphs, id="router")
+        self.events = EventLog(glyphs, id="events")
+        self.keys = KeysBar()
+
+    def compose(self) -> ComposeResult:
+        """Header, panes, events, keys."""
+        with Horizontal(id="top"):
+            yield self.header
+            yield self.clock
+        with Container(id="panes"):
+            yield self.tiers
+            yield self.gpus
+            yield self.queue
+            yield self.router
+        yield self.events
+        yield self.keys
+
+    def on_mount(self) -> None:
+        """Begin at the tiers."""
+        self.header.show(None)
+        self.tiers.focus()
+
+    @property
+    def panes(self) -> tuple[Widget, ...]:
+        """The four, in the order of their numbers."""
+        return (self.tiers, self.gpus, self.queue, self.router)
+
+    @property
+    def line_panes(self) -> tuple[LinePane, ...]:
+        """Those of lines."""
+        return (self.tiers, self.gpus, self.queue)
+
+    def show(self, snapshot: ClusterSnapshot) -> None:
+        """Hand each pane its slice."""
+        self.header.show(snapshot)
+        self.tiers.show(snapshot)
+        self.gpus.show(snapshot)
+        self.queue.show(snapshot)
+
+    def focused_pane(self) -> Widget:
+        """The pane that has the focus (the first, if none has)."""
+        return next((pane for pane in self.panes if pane.has_focus or pane.has_focus_within), self.tiers)
+
+    def selection(self) -> str | None:
+        """What the selected line of the focused pane is about."""
+        pane = self.focused_pane()
+        return pane.selected if isinstance(pane, LinePane) else None
+
+    def go(self, number: int) -> None:
+        """Focus pane `number` (1 to 4)."""
+        pane = self.panes[number - 1]
+        if self.has_class("zoomed"):
+            self._zoom(pane)
+        (self.router.prompt if pane is self.router else pane).focus()
+
+    def toggle_zoom(self) -> None:
+        """Give the focused pane all the room, or share it again."""
+        if self.has_class("zoomed"):
+            self.remove_class("zoomed")
+            for pane in self.panes:
+                pane.remove_class("-zoomed")
+        else:
+            self._zoom(self.focused_pane())
+
+    def _zoom(self, pane: Widget) -> None:
+        self.add_class("zoomed")
+        for each in self.panes:
+            each.set_class(each is pane, "-zoomed")
+
+    def set_filter(self, words: str) -> None:
+        """Show only lines with these words, in every pane of lines."""
+        for pane in self.line_panes:
+            pane.filter = words.strip().lower()
+            pane.border_subtitle = f"/{pane.filter}" if pane.filter else ""
+            pane.redraw()

@@ -1,0 +1,162 @@
+"""A procedure as it runs: its steps, what each waits for, its output. Esc detaches; only a cancel stops it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from backends.errors import TierdeckError
+from tui.screens.text import Page
+from widgets.bars import KeysBar
+from widgets.format import fit
+from widgets.glyphs import Glyphs
+from widgets.lines import Line, line
+
+if TYPE_CHECKING:
+    from backends.cluster.reading import ProcedureState
+    from backends.procedures.events import StepEvent
+
+KEPT = 2000
+"""How many lines of output are kept."""
+
+_STYLES = {"step_done": "good", "step_skipped": "dim", "step_failed": "bad", "question": "warn", "lost": "bad"}
+_OUTCOMES = {"done": "good", "failed": "bad", "cancelled": "warn", "halted": "bad"}
+
+
+class ProcedureScreen(Screen[None]):
+    """Follows a journal until it ends or the screen is closed; answers its questions."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q", "app.pop_screen", "detach", show=False),
+        Binding("c", "cancel", "cancel", show=False),
+        Binding("r", "answer('retry')", "retry", show=False),
+        Binding("s", "answer('skip')", "skip", show=False),
+        Binding("a", "answer('abort')", "abort", show=False),
+    ]
+    DEFAULT_CSS = "ProcedureScreen #steps { height: auto; max-height: 50%; }"
+
+    def __init__(
+        self,
+        title: str,
+        follow: Callable[[], AsyncIterator[StepEvent]],
+        fold: Callable[[ProcedureState | None, StepEvent], ProcedureState | None],
+        control: Callable[[str], None],
+        now: Callable[[], float],
+        glyphs: Glyphs,
+        *,
+        read_only: bool,
+    ) -> None:
+        super().__init__()
+        self._follow_journal = follow
+        self._fold = fold
+        self._control = control
+        self._now = now
+        self._glyphs = glyphs
+        self._read_only = read_only
+        self._state: ProcedureState | None = None
+        self._output: deque[Line] = deque(maxlen=KEPT)
+        self._steps = Page(title, self._step_lines, glyphs)
+        self._steps.id = "steps"
+        self._log = Page("Output", lambda width: list(self._output), glyphs)
+        self._outcome = ""
+
+    def compose(self) -> ComposeResult:
+        """Steps above, output below."""
+        yield self._steps
+        yield self._log
+        yield KeysBar()
+
+    def on_mount(self) -> None:
+        """Follow from the first event on."""
+        self._log.focus()
+        self._show_keys()
+        self.set_interval(1.0, self._draw)
+        self._follow()
+
+    @work(exclusive=True, group="journal", exit_on_error=False)
+    async def _follow(self) -> None:
+        try:
+            async for event in self._follow_journal():
+                self._state = self._fold(self._state, event)
+                self._take(event)
+                self._draw()
+        except TierdeckError as error:
+            self._output.append(line((str(error), "bad")))
+        self._show_keys()
+        self._draw()
+
+    def _take(self, event: StepEvent) -> None:
+        if event.event == "finished":
+            self._outcome = event.outcome or ""
+            words = f"{self._outcome}: {event.text}" if event.text else self._outcome
+            self._output.append(line((words, _OUTCOMES.get(self._outcome, ""))))
+        elif event.text and event.event not in ("created", "step_started"):
+            label = self._label(event.step)
+            self._output.append(line((f"{label}  ", "dim"), (event.text, _STYLES.get(event.event, ""))))
+        self._show_keys()
+
+    def _label(self, step: int | None) -> str:
+        steps = self._state.steps if self._state else ()
+        return steps[step].label if step is not None and step < len(steps) else ""
+
+    def _step_lines(self, width: int) -> Sequence[Line]:
+        if self._state is None:
+            return [line((f"reading{self._glyphs.ellipsis}", "dim"))]
+        lines = []
+        for step in self._state.steps:
+            glyph, style = {
+                "done": (self._glyphs.done, "good"),
+                "skipped": (self._glyphs.done, "dim"),
+                "running": (self._glyphs.running, "accent"),
+                "failed": (self._glyphs.failed, "bad"),
+            }.get(step.state, (self._glyphs.waiting, "dim"))
+            end = step.ended or (self._now() if step.state == "running" and self._state.open else None)
+            spent = f"{max(0.0, end - step.started):>5.0f} s" if step.started and end else " " * 7
+            words = f"{glyph} {fit(step.label, min(28, width // 2))} {step.state:<8}{spent}  {step.detail}"
+            lines.append(line((fit(words, width, self._glyphs.ellipsis), style)))
+        if self._state.question:
+            lines.append(line((fit(self._state.question, width, self._glyphs.ellipsis), "warn")))
+        return lines
+
+    def _draw(self) -> None:
+        following = self._log.scroll_offset.y >= self._log.max_scroll_y - 1
+        self._steps.redraw()
+        self._log.redraw()
+        if following:
+            self._log.scroll_end(animate=False)
+
+    def _show_keys(self) -> None:
+        keys = [("Esc", "detach" if self._open else "back")]
+        if self._open and not self._read_only:
+            asking = self._state is not None and self._state.question
+            keys += [("r", "retry"), ("s", "skip"), ("a", "abort")] if asking else []
+            keys.append(("c", "cancel at the step's edge; again: now"))
+        self.query_one(KeysBar).show(keys)
+
+    @property
+    def _open(self) -> bool:
+        return not self._outcome and (self._state is None or self._state.open)
+
+    def action_cancel(self) -> None:
+        """Stop it: once at the step's edge, twice now."""
+        self._say_to_runner("cancel")
+
+    def action_answer(self, word: str) -> None:
+        """Answer its question."""
+        if self._state is not None and self._state.question:
+            self._say_to_runner(word)
+
+    def _say_to_runner(self, word: str) -> None:
+        if not self._open or self._read_only:
+            return
+        try:
+            self._control(word)
+        except TierdeckError as error:
+            self._output.append(line((str(error), "bad")))
+            self._draw()

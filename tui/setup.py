@@ -1,0 +1,64 @@
+"""What one console is: the cluster it shows, where it stands, and what it may do. Settled before it opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from backends.cluster.files import Loaded
+from widgets.glyphs import UNICODE, Glyphs
+
+
+class Breakable(Protocol):
+    """A fault of the simulator that a person can cause and heal in the demo."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What it does, in words."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """What the demo's palette can break."""
+
+    faults: tuple[Breakable, ...]
+    break_: Callable[[Breakable], None]
+    heal_all: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything a console needs to open; `banner` is a sentence that stays on top (a broken cluster.toml)."""
+
+    loaded: Loaded
+    state_dir: Path
+    here: str | None = None
+    glyphs: Glyphs = UNICODE
+    read_only: bool = False
+    over_ssh: bool = False
+    banner: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    demo: Demo | None = None
+
+    @property
+    def place(self) -> str:
+        """Where one stands, as the header says it."""
+        return f"on {self.here}" if self.here else ""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What limits this console, in words."""
+        marks = []
+        if self.demo is not None:
+            marks.append("DEMO")
+        if self.read_only:
+            marks.append("READ-ONLY")
+        return tuple(marks)

@@ -1,0 +1,1 @@
+"""The command line's verbs, one file each; data on stdout, narration on stderr."""

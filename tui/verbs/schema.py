@@ -1,0 +1,17 @@
+"""`tierdeck schema`: the JSON Schema of cluster.toml, for editors and for reading."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print it."""
+    from backends.cluster.inventory import Inventory
+
+    schema = Inventory.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "cluster.toml"
+    print(json.dumps(schema, indent=2, ensure_ascii=False))
+    return 0

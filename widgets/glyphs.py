@@ -1,0 +1,82 @@
+"""The shapes that carry state before colour does, in Unicode and in ASCII."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from backends.cluster.words import State, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """One set of shapes."""
+
+    up: str
+    degraded: str
+    down: str
+    unknown: str
+    done: str
+    running: str
+    waiting: str
+    failed: str
+    full: str
+    declared: str
+    empty: str
+    arrow: str
+    ellipsis: str
+    cursor: str
+    border: str
+
+    def of(self, word: Verdict | State) -> str:
+        """The shape of a verdict or state."""
+        return {
+            "UP": self.up,
+            "HEALTHY": self.up,
+            "DEGRADED": self.degraded,
+            "DOWN": self.down,
+            "UNKNOWN": self.unknown,
+        }[word.value]
+
+    def bar(self, share: float, width: int, declared: float = 0.0) -> str:
+        """A bar of `width` cells: `share` (0 to 1) measured, of which `declared` is accounted for by models."""
+        cells = max(0, min(width, round(share * width)))
+        told = max(0, min(cells, round(declared * width)))
+        return self.full * told + self.declared * (cells - told) + self.empty * (width - cells)
+
+
+UNICODE: Final = Glyphs(
+    up="●",
+    degraded="◐",
+    down="✗",
+    unknown="○",
+    done="✓",
+    running="▸",
+    waiting="·",
+    failed="✗",
+    full="█",
+    declared="▓",
+    empty="░",
+    arrow="→",
+    ellipsis="…",
+    cursor="▌",
+    border="round",
+)
+
+ASCII: Final = Glyphs(
+    up="+",
+    degraded="~",
+    down="x",
+    unknown="?",
+    done="v",
+    running="*",
+    waiting=".",
+    failed="x",
+    full="#",
+    declared="=",
+    empty=".",
+    arrow="->",
+    ellipsis="..",
+    cursor=">",
+    border="ascii",
+)

@@ -1,0 +1,114 @@
+"""Pane 2: a bar for each GPU with the models on it, and plain words where a node does not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backends.cluster.inventory import Inventory, Node
+from backends.cluster.reading import Gpu, ModelInfo, Workload
+from backends.cluster.snapshot import ClusterSnapshot, NodeState
+from widgets.format import age, fit, gib, percent
+from widgets.glyphs import Glyphs
+from widgets.lines import Line, LinePane, line
+
+
+class GpusPane(LinePane):
+    """Draws the GPUs of every node that has some."""
+
+    def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
+        super().__init__(id=id, glyphs=glyphs, title="2 GPUs")
+        self._inventory = inventory
+        self._slice: tuple[object, ...] = ()
+        self._snapshot: ClusterSnapshot | None = None
+
+    def show(self, snapshot: ClusterSnapshot) -> None:
+        """Draw this snapshot's GPUs, if anything about them changed."""
+        models = tuple((name, state.models, state.serving) for name, state in snapshot.endpoints.items())
+        part = (snapshot.nodes, models)
+        if part != self._slice:
+            self._slice, self._snapshot = part, snapshot
+            self.redraw()
+
+    def compose_lines(self, width: int) -> Sequence[Line]:
+        """Two lines a GPU: the bar with its figures, then the models on it."""
+        if self._snapshot is None:
+            return []
+        lines: list[Line] = []
+        for node in self._inventory.nodes:
+            state = self._snapshot.nodes[node.name]
+            if node.gpus == "none" and not state.gpus:
+                continue
+            lines.extend(self._node(node, state, width))
+        return lines or [line(("no node of this cluster has GPUs (gpus = ... in [[nodes]])", "dim"))]
+
+    def _node(self, node: Node, state: NodeState, width: int) -> list[Line]:
+        key = f"node:{node.name}"
+        lines = []
+        for gpu in state.gpus:
+            lines.append(self._bar(node, state, gpu, width, key))
+            lines.append(line((fit(self._models(node, state, gpu), width, self.glyphs.ellipsis), "dim")))
+        if state.gpus_trouble is not None:
+            words = f"{node.name}  {state.gpus_trouble.message} {state.gpus_trouble.advice}"
+            lines.append(line((fit(words, width, self.glyphs.ellipsis), "bad"), key=key))
+        elif not state.gpus:
+            lines.append(line((f"{node.name}  ", "title"), (f"reading{self.glyphs.ellipsis}", "dim"), key=key))
+        return lines
+
+    def _bar(self, node: Node, state: NodeState, gpu: Gpu, width: int, key: str) -> Line:
+        total = gpu.memory_total_mib or (node.vram[gpu.index] if gpu.index < len(node.vram) else None)
+        figures = f" {gib(gpu.memory_used_mib)}/{gib(total)} GiB"
+        if width >= 50:
+            heat = "" if gpu.temperature_c is None else f" {gpu.temperature_c:.0f}C"
+            figures += f" {percent(gpu.utilization_pct):>4}{heat}"
+        old = f" {age(state.gpus_unread)} old" if state.gpus_unread else ""
+        name = gpu.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+        label = f"{node.name} {gpu.index} {name}" if width >= 60 else f"{node.name} {gpu.index}"
+        label = fit(label, min(len(label), 26)) + " "
+        room = width - len(label) - len(figures) - len(old) - 2
+        if total and gpu.memory_used_mib is not None and room >= 4:
+            share = gpu.memory_used_mib / total
+            declared = min(share, self._declared(node) / total) if len(state.gpus) == 1 else 0.0
+            bar = f"[{self.glyphs.bar(share, min(room, 32), declared)}]"
+            style = "dim" if old else "bad" if share > 0.97 else "warn" if share > 0.9 else "good"
+        else:
+            bar, style = "", "dim"
+        return line((label, "title"), (bar, style), figures, (old, "warn"), key=key)
+
+    def _endpoint_models(self, node: Node) -> list[tuple[ModelInfo, str | None]]:
+        """The models that the node's serving endpoints hold, each with its container's name."""
+        assert self._snapshot is not None
+        return [
+            (model, endpoint.container)
+            for endpoint in self._inventory.endpoints
+            if endpoint.node == node.name and self._snapshot.endpoints[endpoint.name].serving
+            for model in self._snapshot.endpoints[endpoint.name].models
+            if model.loaded is not False and endpoint.engine != "litellm"
+        ]
+
+    def _declared(self, node: Node) -> float:
+        return sum(model.vram_mib or 0.0 for model, _ in self._endpoint_models(node))
+
+    def _models(self, node: Node, state: NodeState, gpu: Gpu) -> str:
+        held = _held(gpu, state.workloads)
+        words = []
+        for model, container in self._endpoint_models(node):
+            size = model.vram_mib if model.vram_mib is not None else held.get(container or "")
+            if len(state.gpus) > 1 and container not in held:
+                continue
+            if model.vram_mib == 0:
+                words.append(f"{model.name} on CPU")
+            else:
+                words.append(f"{model.name} {gib(size)}" if size is not None else model.name)
+        if gpu.memory_total_mib is not None and gpu.memory_used_mib is not None:
+            words.append(f"free {gib(gpu.memory_total_mib - gpu.memory_used_mib)}")
+        return "  " + "  ".join(words)
+
+
+def _held(gpu: Gpu, workloads: Sequence[Workload]) -> dict[str, float]:
+    """MiB on this GPU by container name, from its processes' cgroups."""
+    held: dict[str, float] = {}
+    for process in gpu.processes:
+        name = next((w.name for w in workloads if process.container and w.id.startswith(process.container[:12])), None)
+        if name is not None and process.used_mib is not None:
+            held[name] = held.get(name, 0.0) + process.used_mib
+    return held

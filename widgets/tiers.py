@@ -1,0 +1,105 @@
+"""Pane 1: every tier with its endpoints, their verdicts, causes and models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backends.cluster.inventory import Inventory
+from backends.cluster.snapshot import ClusterSnapshot, EndpointState, TierState
+from backends.cluster.words import LEFT_OUT, State, Verdict
+from widgets.format import age, fit
+from widgets.glyphs import Glyphs
+from widgets.lines import Line, LinePane, line
+
+STYLES = {
+    "UP": "good",
+    "HEALTHY": "good",
+    "DEGRADED": "warn",
+    "DOWN": "bad",
+    "UNKNOWN": "dim",
+}
+"""The style of each verdict and state."""
+
+
+class TiersPane(LinePane):
+    """Draws tiers and endpoints."""
+
+    def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
+        super().__init__(id=id, glyphs=glyphs, title="1 Tiers")
+        self._inventory = inventory
+        self._slice: tuple[object, ...] = ()
+        self._snapshot: ClusterSnapshot | None = None
+
+    def show(self, snapshot: ClusterSnapshot) -> None:
+        """Draw this snapshot's tiers, if they differ from those drawn."""
+        part = (snapshot.tiers, snapshot.endpoints)
+        if part != self._slice:
+            self._slice, self._snapshot = part, snapshot
+            self.redraw()
+
+    def compose_lines(self, width: int) -> Sequence[Line]:
+        """A line for each tier, then one for each of its endpoints."""
+        if self._snapshot is None:
+            return [
+                line((fit(t.name, min(14, width // 3)), "title"), ("reading" + self.glyphs.ellipsis, "dim"))
+                for t in self._inventory.tiers
+            ]
+        lines: list[Line] = []
+        for tier in self._snapshot.tiers:
+            lines.append(self._tier(tier, width))
+            for endpoint in self._inventory.endpoints_of[tier.name]:
+                lines.append(self._endpoint(self._snapshot.endpoints[endpoint.name], width))
+        return lines
+
+    def _tier(self, tier: TierState, width: int) -> Line:
+        name = max((len(t.name) for t in self._inventory.tiers), default=4) + 2
+        return line(
+            (fit(tier.name, min(name, max(6, width // 3))), "title"),
+            (f"{self.glyphs.of(tier.state)} {tier.state.value:<9}", STYLES[tier.state.value]),
+            (f" {tier.up}/{tier.total}" if tier.total else " nothing counted", "dim"),
+            key=f"tier:{tier.name}",
+        )
+
+    def _endpoint(self, state: EndpointState, width: int) -> Line:
+        names = [self._named(e.name, width) for e in self._inventory.endpoints]
+        longest = max((len(name) for name in names), default=8)
+        room = min(longest, max(10, width // 3) if width < 60 else 30)
+        style = STYLES[state.verdict.value]
+        word = "OFF" if state.cause in LEFT_OUT else state.verdict.value
+        if state.cause in LEFT_OUT and state.cause is not None:
+            word = {"OFF": "off", "MAINTENANCE": "maint."}[state.cause.value]
+        head = f"  {self.glyphs.of(state.verdict)} {fit(self._named(state.name, width), room, self.glyphs.ellipsis)} {word:<8} "
+        return line((head, style), *self._rest(state, max(0, width - len(head))), key=f"endpoint:{state.name}")
+
+    def _named(self, name: str, width: int) -> str:
+        """An endpoint's name; where there is little room without the prefix that only repeats its tier."""
+        tier = self._inventory.endpoint_named[name].tier
+        return name[len(tier) + 1 :] if width < 60 and name.lower().startswith(f"{tier.lower()}/") else name
+
+    def _rest(self, state: EndpointState, room: int) -> list[tuple[str, str]]:
+        trouble = self._trouble(state)
+        models = ", ".join(m.name for m in state.models if m.loaded is not False) or (
+            f"{len(state.models)} models" if state.models else ""
+        )
+        if trouble:
+            return [(fit(trouble, room, self.glyphs.ellipsis), STYLES[state.verdict.value] if state.cause else "dim")]
+        latency = f"{state.latency_band:<8} " if room > 24 else ""
+        return [(latency, "dim"), (fit(models, room - len(latency), self.glyphs.ellipsis), "")]
+
+    def _trouble(self, state: EndpointState) -> str:
+        """The cause in a few words and how long it has been so; nothing for one that is well."""
+        if state.cause is None:
+            return f"reading{self.glyphs.ellipsis}"
+        if state.fails and state.verdict is not Verdict.DOWN:
+            return f"{state.fails}/{self._inventory.defaults.down_after} failed: {state.evidence}"
+        if state.verdict is Verdict.UP:
+            return "asleep, wakes on demand" if state.cause.value == "SLEEPING" else ""
+        if state.successes and state.verdict is Verdict.DOWN:
+            return f"{state.successes}/{self._inventory.defaults.up_after} answered"
+        since = f" {age(state.age)}" if state.age else ""
+        return f"{state.cause.value.lower().replace('_', ' ')}{since}  {state.evidence}"
+
+
+def state_style(state: State) -> str:
+    """The style name of a state."""
+    return STYLES[state.value]
