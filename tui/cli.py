@@ -76,12 +76,13 @@ def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
-    what = procedures.add_subparsers(dest="what", metavar="list|attach|cancel|resume", parser_class=_Parser)
+    what = procedures.add_subparsers(dest="what", metavar="list|attach|cancel|resume|abandon", parser_class=_Parser)
     what.add_parser("list", help="all that are known here", parents=[common, json_too])
     for name, text in (
         ("attach", "follow one"),
         ("cancel", "stop one at its step's edge; again: now"),
-        ("resume", "go on with one whose runner was lost"),
+        ("resume", "go on with one that was halted, cancelled or lost"),
+        ("abandon", "close the journal of one that no longer runs"),
     ):
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("id", help="its id")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from textual.app import SystemCommand
@@ -17,10 +18,11 @@ from tui.screens.confirm import ConfirmScreen
 from tui.screens.output import OutputScreen
 from tui.screens.procedure import ProcedureScreen
 from tui.screens.text import TextScreen
-from tui.setup import Breakable
+from tui.setup import Breakable, Demo
 from widgets.lines import Line, line
 
 if TYPE_CHECKING:
+    from backends.procedures.plan import Plan
     from tui.app import TierdeckApp
 
 
@@ -204,7 +206,7 @@ class Commands:
         typed = node if plan.danger is plans.Danger.INTERRUPTS else None
         app.push_screen(ConfirmScreen(plan.title, plans.describe(plan)[1:], "Start", typed=typed), answered)
 
-    async def _start(self, plan: object) -> None:
+    async def _start(self, plan: Plan) -> None:
         try:
             procedure = await self._app.feed.world.start(plan)
         except TierdeckError as error:
@@ -243,17 +245,13 @@ class Commands:
         if demo is None:
             return
         for fault in demo.faults:
-            yield SystemCommand(f"Break: {fault.label}", "Only in the demo.", lambda fault=fault: self._break(fault))
-        yield SystemCommand("Heal everything", "Only in the demo.", self._heal)
+            yield SystemCommand(f"Break: {fault.label}", "Only in the demo.", partial(self._break, demo, fault))
+        yield SystemCommand("Heal everything", "Only in the demo.", partial(self._heal, demo))
 
-    def _break(self, fault: Breakable) -> None:
-        demo = self._app.setup.demo
-        assert demo is not None
-        demo.break_(fault)
+    async def _break(self, demo: Demo, fault: Breakable) -> None:
+        await demo.inflict(fault.id)
         self._app.log_event(f"broken: {fault.label}", "warn")
 
-    def _heal(self) -> None:
-        demo = self._app.setup.demo
-        assert demo is not None
-        demo.heal_all()
+    async def _heal(self, demo: Demo) -> None:
+        await demo.heal_all()
         self._app.log_event("everything healed", "good")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -30,8 +30,8 @@ class Demo:
     """What the demo's palette can break."""
 
     faults: tuple[Breakable, ...]
-    break_: Callable[[Breakable], None]
-    heal_all: Callable[[], None]
+    inflict: Callable[[str], Awaitable[None]]
+    heal_all: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

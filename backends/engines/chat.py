@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NoReturn
 
@@ -177,7 +177,9 @@ class _Tally:
         self._target = target
         self._most = min(MOST_CHUNKS, 2 * max_tokens + 64) if max_tokens is not None else MOST_CHUNKS
         self._pieces = self._deltas = self._size = 0
-        self._first = self._last = self._ended = None  # type: float | None
+        self._first: float | None = None
+        self._last: float | None = None
+        self._ended: float | None = None
         self._said = Piece()
 
     async def next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
@@ -279,11 +281,12 @@ async def _first_model(http: Http, target: Target) -> str | None:
 async def _refuse(stream: HttpStream, target: Target) -> NoReturn:
     """Raise what an answer other than 200 says."""
     body = b""
-    async with asyncio.timeout(target.timeout):
-        async for chunk in stream.chunks:
-            body += chunk
-            if len(body) > MIB:
-                break
+    with suppress(TimeoutError):  # then what has come must do
+        async with asyncio.timeout(target.timeout):
+            async for chunk in stream.chunks:
+                body += chunk
+                if len(body) > MIB:
+                    break
     _raise(HttpAnswer(stream.status, stream.headers, body, 0.0), target)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import aiohttp
 import httpx
@@ -115,14 +115,14 @@ class Http:
 
         How long its chunks may take, and how many there may be, is the caller's to bound.
         """
-        where = address(url)
         try:
             async with asyncio.timeout(timeout) as scope:
                 response = await self._send("POST", url, headers, body, via, connect)
         except FAILURES as error:
             raise _failure(error, url, via, scope, timeout) from error
         try:
-            yield HttpStream(response.status_code, response.headers, _chunks(response, url, via, where))
+            async with aclosing(_chunks(response, url, via)) as chunks:
+                yield HttpStream(response.status_code, response.headers, chunks)
         finally:
             await response.aclose()
 
@@ -140,15 +140,13 @@ class Http:
         try:
             async with asyncio.timeout(timeout) as scope:
                 response = await self._send(method, url, headers, body, via)
-                async for part in _body(response):
-                    size += len(part)
-                    if size > limit:
-                        raise ProbeFailure(
-                            Cause.BAD_RESPONSE,
-                            f"{address(url)} answers more than {limit / MIB:.3g} MiB",
-                            status=response.status_code,
-                        )
-                    parts.append(part)
+                async with _body(response) as body_parts:
+                    async for part in body_parts:
+                        size += len(part)
+                        if size > limit:
+                            words = f"{address(url)} answers more than {limit / MIB:.3g} MiB"
+                            raise ProbeFailure(Cause.BAD_RESPONSE, words, status=response.status_code)
+                        parts.append(part)
         except FAILURES as error:
             raise _failure(error, url, via, scope, timeout, response is not None, size) from error
         finally:
@@ -232,20 +230,19 @@ def _failure(
     return named(error, where, tls=url.startswith("https"), through=via is not None, answering=answering)
 
 
-async def _body(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    stream = response.stream
-    if not isinstance(stream, httpx.AsyncByteStream):
-        raise TypeError("an answer that is not read asynchronously")
-    async for part in stream:
-        yield part
+def _body(response: httpx.Response) -> aclosing[AsyncGenerator[bytes, None]]:
+    """The body as it comes; both transports make it an async generator, which is closed with the context."""
+    return aclosing(cast(AsyncGenerator[bytes, None], aiter(cast(httpx.AsyncByteStream, response.stream))))
 
 
-async def _chunks(response: httpx.Response, url: str, via: Via, where: str) -> AsyncGenerator[bytes, None]:
+async def _chunks(response: httpx.Response, url: str, via: Via) -> AsyncGenerator[bytes, None]:
     try:
-        async for part in _body(response):
-            yield part
+        async with _body(response) as parts:
+            async for part in parts:
+                yield part
     except FAILURES as error:
-        raise named(error, where, tls=url.startswith("https"), through=via is not None, answering=True) from error
+        where, tls = address(url), url.startswith("https")
+        raise named(error, where, tls=tls, through=via is not None, answering=True) from error
 
 
 def _load_certificates(context: ssl.SSLContext) -> None:

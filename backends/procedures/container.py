@@ -5,6 +5,7 @@ running -> engine ready -> GPU memory steady -> a gap; never beside a GPU contai
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ CONFIG_PATIENCE = 5.0
 SAY_EVERY = 1.0
 """Seconds between two reports of the same wait."""
 
-_LOOKS = 0.1
 _MOST_RESTARTS = 2
 _MOST_STARTS = 2
 
@@ -234,19 +234,22 @@ class StartContainer:
     async def _until_steady(self, report: Report) -> str:
         """Wait until GPU memory is steady; what is to be remarked about it, "" where it was as it should be."""
         begun = self._clock.now().mono
-        async with gate.gauging(self._context, self._told.node, gate.SAMPLE) as gauge:
-            while (waited := self._clock.now().mono - begun) < gate.STEADY_LIMIT:
-                if gate.is_steady(gauge.samples):
-                    return ""
-                if gauge.looks and gauge.mib is None:
-                    return "VRAM cannot be read: ready and gap only"
-                self._say(report, "vram", waited, "ready; VRAM settles", {"vram_mib": gauge.mib})
-                await self._clock.sleep(_LOOKS)
-            if not gauge.looks:
-                return "VRAM cannot be read: ready and gap only"
-        warning = f"VRAM still moved after {gate.STEADY_LIMIT:.0f} s"
-        report({"text": warning, "warning": warning, "gate": "vram"})
-        return warning
+        gauge = gate.Gauge()
+        try:
+            async with asyncio.timeout(gate.STEADY_LIMIT):
+                while True:
+                    at = self._clock.now().mono
+                    gauge.add(at, await self._context.vram(self._told.node))
+                    if gauge.mib is None:
+                        return "VRAM cannot be read: ready and gap only"
+                    if gate.is_steady(gauge.samples):
+                        return ""
+                    self._say(report, "vram", at - begun, "ready; VRAM settles", {"vram_mib": gauge.mib})
+                    await self._clock.sleep(max(0.0, gate.SAMPLE - (self._clock.now().mono - at)))
+        except TimeoutError:
+            warning = f"VRAM still moved after {gate.STEADY_LIMIT:.0f} s"
+            report({"text": warning, "warning": warning, "gate": "vram"})
+            return warning
 
     # -- small things ----------------------------------------------------------------------------------------------
 

@@ -136,12 +136,10 @@ class Gauge:
 
     def __init__(self) -> None:
         self.mib: float | None = None
-        self.looks = 0
         self.samples: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=400)
 
     def add(self, at: float, gpus: tuple[Gpu, ...] | None) -> None:
         """Take in a reading of moment `at`."""
-        self.looks += 1
         used = tuple(g.memory_used_mib for g in gpus or () if g.memory_used_mib is not None)
         if gpus and len(used) == len(gpus):
             self.mib = sum(used)

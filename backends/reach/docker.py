@@ -20,7 +20,7 @@ from backends.cluster.reading import Workload
 from backends.errors import ReachError, RuntimeFailure, SshError
 from backends.reach import docker_words
 from backends.reach.runtime import RuntimeEvent
-from backends.reach.text import clean, split_lines
+from backends.reach.streams import clean, split_lines
 
 if TYPE_CHECKING:
     import aiohttp

@@ -11,7 +11,7 @@ from typing import Any, Final
 from backends.cluster.reading import Workload
 from backends.errors import RuntimeFailure
 from backends.reach.runtime import RuntimeEvent
-from backends.reach.text import first_words
+from backends.reach.streams import first_words
 
 KIND: Final = "docker"
 

@@ -18,7 +18,7 @@ from backends.cluster.inventory import Inventory
 from backends.errors import CommandError
 from backends.reach.bridge import Duplex
 from backends.reach.runtime import Completed
-from backends.reach.text import first_words, read_all, split_lines, tail_of
+from backends.reach.streams import first_words, read_all, split_lines, tail_of
 
 _GRACE: Final = 1.0
 """Seconds a killed process gets to vanish; one that hangs in a driver never does, and is not waited for."""

@@ -14,7 +14,7 @@ from backends.cluster.reading import Workload
 from backends.errors import RuntimeFailure
 from backends.reach import services_words as words
 from backends.reach.runtime import Completed, RuntimeEvent, Shell
-from backends.reach.text import clean, first_words
+from backends.reach.streams import clean, first_words
 
 LIMIT: Final = 15.0
 """Seconds for a question; PowerShell alone takes several on a slow machine."""

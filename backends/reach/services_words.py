@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from backends.cluster.reading import Workload
 from backends.errors import RuntimeFailure
-from backends.reach.text import first_words
+from backends.reach.streams import first_words
 
 PROPERTIES: Final = "Id,LoadState,ActiveState,SubState,ActiveEnterTimestamp,ExecMainStatus,Result,Restart"
 """What `systemctl show` is asked for."""
@@ -90,16 +90,17 @@ def advice(stderr: str, node: str) -> str:
 
 
 def systemd(output: str, names: Sequence[str], *, gpu: bool) -> tuple[Workload, ...]:
-    """The services of one `systemctl show` of several units: blocks of Key=Value, in the order asked."""
-    blocks: list[dict[str, str]] = []
-    for block in re.split(r"\n\s*\n", output.strip()):
-        pairs = (line.partition("=") for line in block.splitlines() if "=" in line)
-        blocks.append({key.strip(): value.strip() for key, _, value in pairs})
-    found = []
-    for index, name in enumerate(names):
-        block = blocks[index] if index < len(blocks) else {}
-        found.append(_systemd_one(block, name, gpu=gpu))
-    return tuple(found)
+    """The services of one `systemctl show` of several units: blocks of Key=Value lines, in the order asked."""
+    blocks: list[dict[str, str]] = [{}]
+    for line in output.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and key in blocks[-1]:
+            blocks.append({})
+        if equals:
+            blocks[-1][key.strip()] = value.strip()
+    return tuple(
+        _systemd_one(blocks[place] if place < len(blocks) else {}, name, gpu=gpu) for place, name in enumerate(names)
+    )
 
 
 def _systemd_one(block: dict[str, str], name: str, *, gpu: bool) -> Workload:

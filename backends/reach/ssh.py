@@ -24,7 +24,7 @@ from backends.reach.bridge import Bridge, Duplex
 from backends.reach.local import raise_failure
 from backends.reach.runtime import Completed
 from backends.reach.ssh_errors import Attempt, Target
-from backends.reach.text import first_words, read_all, split_lines, tail_of
+from backends.reach.streams import first_words, read_all, split_lines, tail_of
 
 SESSIONS: Final = 8
 """Sessions side by side on one connection; servers allow 10 by default (MaxSessions), people need some too."""

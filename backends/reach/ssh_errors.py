@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncssh
 
 from backends.errors import SshError
-from backends.reach.text import first_words
+from backends.reach.streams import first_words
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,9 +296,7 @@ class Commands:
                 return 1
             both = {"Client": {"Version": docker_shapes.VERSION}, "Server": docker_shapes.version()}
             form = _options(argv).get("--format", "")
-            await terminal.write(
-                docker_shapes.VERSION + "\n" if ".Server.Version" in form else json.dumps(both) + "\n"
-            )
+            await terminal.write(docker_shapes.VERSION + "\n" if ".Server.Version" in form else json.dumps(both) + "\n")
             return 0
         await terminal.complain(f"docker: '{' '.join(words)}' is not a docker command.\nSee 'docker --help'\n")
         return 1
@@ -350,9 +348,7 @@ class Commands:
             return 2
         return await self._nvidia_rows(fields, apps, options, terminal)
 
-    async def _nvidia_rows(
-        self, fields: list[str], apps: bool, options: dict[str, str], terminal: Terminal
-    ) -> int:
+    async def _nvidia_rows(self, fields: list[str], apps: bool, options: dict[str, str], terminal: Terminal) -> int:
         form = options.get("--format", "csv")
         units = "nounits" not in form
         every = float(options.get("-l") or options.get("--loop") or 0) + float(options.get("-lms") or 0) / 1000

@@ -52,7 +52,7 @@ class Spec:
     """How a container was created; `gpu` is a request for GPUs, `test` its health check's command."""
 
     name: str
-    image: str = "ghcr.io/ggml-org/llama.cpp:server-cuda"
+    image: str = "ggml-org/llama.cpp:server-cuda"
     gpu: bool = False
     restart: Restart = "no"
     labels: dict[str, str] = field(default_factory=dict)

@@ -163,9 +163,7 @@ class SimDocker:
 
     async def _info(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         containers = list(self.containers.values())
-        return _json(
-            shapes.info(self.host.name, containers, self.host.memory_mib, self.host.vendor == "nvidia")
-        )
+        return _json(shapes.info(self.host.name, containers, self.host.memory_mib, self.host.vendor == "nvidia"))
 
     async def _list(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         filters = _filters(request)
@@ -214,9 +212,7 @@ class SimDocker:
     async def _kill(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container = self._find(ident)
         if not container.running:
-            raise DockerFault(
-                409, f"cannot kill container: {ident}: container {container.id} is not running"
-            )
+            raise DockerFault(409, f"cannot kill container: {ident}: container {container.id} is not running")
         await container.kill(request.query.get("signal", "SIGKILL").removeprefix("SIG"))
         return _empty(204)
 
@@ -316,9 +312,7 @@ class SimDocker:
         container, query = self._find(ident), request.query
         if not _true(query.get("stdout")) and not _true(query.get("stderr")):
             raise DockerFault(400, "Bad parameters: you must choose at least one stream")
-        response = web.StreamResponse(
-            headers=_HEADERS | {"Content-Type": "application/vnd.docker.multiplexed-stream"}
-        )
+        response = web.StreamResponse(headers=_HEADERS | {"Content-Type": "application/vnd.docker.multiplexed-stream"})
         await response.prepare(request)
         since, stamped = _time(query.get("since")), _true(query.get("timestamps"))
         log, tail = container.log, query.get("tail", "all")

@@ -129,9 +129,7 @@ def inspected(c: SimContainer) -> Json:
     binds = [f"{source}:{target}" for source, target in c.spec.volumes.items()]
     bindings = {}
     if c.program is not None:
-        bindings = {
-            f"{c.spec.inner_port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(c.program.server.port)}]
-        }
+        bindings = {f"{c.spec.inner_port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(c.program.server.port)}]}
     return {
         "Id": c.id, "Created": rfc3339(c.created), "Path": "/app/llama-server", "Args": c.spec.command,
         "State": state, "Image": digest(c.spec.image), "Name": f"/{c.name}", "RestartCount": c.restarts,

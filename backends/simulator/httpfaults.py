@@ -16,9 +16,7 @@ Kind = Literal[
     "endless_stream",
 ]  # fmt: skip
 
-STREAM_KINDS = frozenset(
-    {"stop_in_mid_stream", "cut_stream", "garbage_stream", "error_in_200", "endless_stream"}
-)
+STREAM_KINDS = frozenset({"stop_in_mid_stream", "cut_stream", "garbage_stream", "error_in_200", "endless_stream"})
 """Faults of answers to prompts; every other route answers as always."""
 
 HUGE_BYTES = 1 << 30
@@ -33,6 +31,10 @@ class HttpFault:
     seconds: float = 1.0
     retry_after: int | None = None
     under: str = "/"
+
+
+FAULT = web.RequestKey("fault", HttpFault)
+"""Where a request carries the fault that its stream shall show."""
 
 
 async def misbehave(fault: HttpFault, request: web.BaseRequest) -> web.StreamResponse | None:
@@ -83,9 +85,7 @@ async def _reset(request: web.BaseRequest) -> None:
     transport = request.transport
     if transport is None:
         return
-    transport.write(
-        b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"data": ['
-    )
+    transport.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"data": [')
     await asyncio.sleep(0.01)
     reset(transport)
 

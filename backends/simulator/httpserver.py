@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from backends.simulator.httpfaults import GarbageProtocol, HttpFault, SilentProtocol, misbehave
+from backends.simulator.httpfaults import FAULT, GarbageProtocol, HttpFault, SilentProtocol, misbehave
 from backends.simulator.ports import LOOPBACK, Port
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -162,7 +162,7 @@ class HttpServer:
             if answer is not None:
                 return answer
             if request.path.startswith(fault.under):
-                request["fault"] = fault
+                request[FAULT] = fault
         with contextlib.suppress(ConnectionResetError):
             return await self._handler(request)
         return web.Response(status=499)
@@ -180,7 +180,7 @@ class _Request(web.BaseRequest):
 def _request(
     message: RawRequestMessage,
     payload: StreamReader,
-    protocol: web.RequestHandler[web.BaseRequest],
+    protocol: web.RequestHandler,
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:

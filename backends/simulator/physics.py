@@ -198,8 +198,7 @@ class SimHost:
         """A GPU falls off the bus, as the kernel tells it (Xid 79)."""
         self.gpus[index].lost = True
         self.kernel_log.append(
-            f"NVRM: Xid (PCI:0000:{index + 1:02x}:00): 79, pid='<unknown>', name=<unknown>, "
-            "GPU has fallen off the bus."
+            f"NVRM: Xid (PCI:0000:{index + 1:02x}:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
         )
 
     def find_gpus(self) -> None:

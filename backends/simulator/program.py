@@ -41,6 +41,7 @@ class Program:
         self.load_s = load_s
         self.phase = "stopped"
         self.pid = 0
+        self.became_ready = asyncio.Event()
         self._ending: asyncio.Future[int] | None = None
 
     @property
@@ -73,6 +74,7 @@ class Program:
             holding = None
             if self.device is not None and engine.holds_vram:
                 holding = await stack.enter_async_context(self.device.process_on(cgroup))
+                self.pid = holding.pid
             engine.born(write, self.device, cgroup)
             self.phase = "starting"
             for line in engine.boot_lines():
@@ -86,6 +88,7 @@ class Program:
             engine.ready = True
             self.phase = "ready"
             await self.server.open()
+            self.became_ready.set()
             for line in engine.ready_lines(self.server.port):
                 write(line)
             stack.push_async_callback(engine.ended)
@@ -128,4 +131,5 @@ class Program:
 
     def _ended(self) -> None:
         self.engine.ready = False
+        self.became_ready.clear()
         self.phase = "stopped"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+from asyncssh.channel import SSHChannel
 
 from backends.simulator.commands import Commands
 from backends.simulator.httpfaults import SilentProtocol
@@ -195,7 +196,8 @@ class _Process(asyncssh.SSHServerProcess[bytes]):
     """A session that counts against the limit and ends its command when a signal comes or the client goes."""
 
     def __init__(self, server: _Server, ssh: SimSsh) -> None:
-        def files(channel: asyncssh.SSHServerChannel[bytes]) -> asyncssh.SFTPServer:
+        def files(channel: SSHChannel[bytes]) -> asyncssh.SFTPServer:
+            assert isinstance(channel, asyncssh.SSHServerChannel)
             return asyncssh.SFTPServer(channel, chroot=str(ssh.folder).encode())
 
         super().__init__(self._begin, files, 3, False)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,31 +27,44 @@ class DockerEngine(Kept):
     """A dockerd that publishes ports on 127.0.0.1 and accepts `--gpus` through a hook that does nothing."""
 
     def __init__(self, directory: Path, *, gpus: bool = True) -> None:
-        """Without `gpus` there is no hook, and who asks for a GPU is refused in Docker's own words."""
+        """`directory` gets the log; without `gpus` who asks for one is refused in Docker's own words."""
         directory.mkdir(parents=True, exist_ok=True)
-        self.directory = directory
-        self.socket = directory / "docker.sock"
-        self._hook = directory / "bin" / HOOK
+        self.link = self.cgroup = ""
+        self.folder = Path()
         self._gpus = gpus
-        path = f"{self._hook.parent}:{os.environ['PATH']}:/usr/sbin:/sbin"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")}
-        env = {**clean, "PATH": path, "DOCKER_CONFIG": str(directory / "client"), "DOCKER_BUILDKIT": "0"}
-        super().__init__(["dockerd", "--config-file", directory / "daemon.json"], directory / "dockerd.log", env=env)
+        super().__init__([], directory / "dockerd.log")
         self.wrap = ["unshare", "--mount", "sh", "-c", PRIVATE_MOUNTS, "sh"]
+
+    @property
+    def socket(self) -> Path:
+        """Where the API is served."""
+        return self.folder / "docker.sock"
 
     def start(self) -> None:
         """Starts dockerd, which does not serve yet: `ready` waits."""
-        if not self.link:
-            self.link = make_bridge()
-            self.cgroup = f"tierdeck-{self.link}"
-        self._hook.parent.mkdir(exist_ok=True)
+        if not self.leftovers:
+            self._settle()
+        hook = self.folder / "bin" / HOOK
         if self._gpus:
-            self._hook.write_text("#!/bin/sh\nexec cat >/dev/null\n")
-            self._hook.chmod(0o755)
+            hook.write_text("#!/bin/sh\nexec cat >/dev/null\n")
+            hook.chmod(0o755)
         else:
-            self._hook.unlink(missing_ok=True)
-        (self.directory / "daemon.json").write_text(json.dumps(self._settings(), indent=2))
+            hook.unlink(missing_ok=True)
         super().start()
+
+    def _settle(self) -> None:
+        """Makes the bridge and a folder whose path is short enough for the sockets in it."""
+        self.link = make_bridge()
+        self.cgroup = f"tierdeck-{self.link}"
+        self.folder = Path(tempfile.mkdtemp(prefix="tierdeck-docker-"))
+        self.leftovers = {"link": self.link, "cgroup": self.cgroup, "folder": str(self.folder)}
+        (self.folder / "bin").mkdir()
+        config = self.folder / "daemon.json"
+        config.write_text(json.dumps(self._settings(), indent=2))
+        self._command = ["dockerd", "--config-file", config]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_")}
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        self._env = {**clean, "PATH": path, "DOCKER_CONFIG": str(self.folder / "client"), "DOCKER_BUILDKIT": "0"}
 
     def ready(self) -> None:
         """Waits until the API answers."""
@@ -69,12 +83,9 @@ class DockerEngine(Kept):
         self.end("KILL")
 
     def close(self) -> None:
-        """Kills everything and removes containers, images and volumes; the log stays."""
+        """Kills everything, and containers, images and volumes are gone; the log stays."""
         super().close()
-        self.link = self.cgroup = ""
-        for name in ("data", "exec"):
-            if (self.directory / name).exists():
-                shutil.rmtree(self.directory / name)
+        self.leftovers = {}
 
     def docker(self, *args: str | Path, given: bytes = b"", limit: float = 60) -> str:
         """Runs the docker command on this engine and returns what it prints; LabError with its words when it fails."""
@@ -106,9 +117,9 @@ class DockerEngine(Kept):
     def _settings(self) -> Mapping[str, object]:
         return {
             "hosts": [f"unix://{self.socket}"],
-            "data-root": str(self.directory / "data"),
-            "exec-root": str(self.directory / "exec"),
-            "pidfile": str(self.directory / "dockerd.pid"),
+            "data-root": str(self.folder / "data"),
+            "exec-root": str(self.folder / "exec"),
+            "pidfile": str(self.folder / "dockerd.pid"),
             "bridge": self.link,
             "cgroup-parent": f"/{self.cgroup}",
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
@@ -123,7 +134,9 @@ def make_bridge() -> str:
     """Makes a bridge with a network of its own: each engine has one, so that several run side by side."""
     for number in range(MAX_ENGINES):
         name = f"tdlab{number}"
-        made = subprocess.run(["ip", "link", "add", name, "type", "bridge"], capture_output=True, timeout=10, check=False)
+        made = subprocess.run(
+            ["ip", "link", "add", name, "type", "bridge"], capture_output=True, timeout=10, check=False
+        )
         if made.returncode == 0:
             subprocess.run(["ip", "address", "add", f"10.213.{number}.1/24", "dev", name], check=True, timeout=10)
             subprocess.run(["ip", "link", "set", name, "up"], check=True, timeout=10)

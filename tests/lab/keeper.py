@@ -1,8 +1,9 @@
-"""Keeps one process and everything it starts: whoever holds the keeper's standard input ends it all by letting go, even by dying.
+"""Keeps one process and all it starts: they end when whoever holds the keeper's standard input lets go, even by dying.
 
-Usage: keeper.py LOG [--link NAME] [--cgroup NAME] -- COMMAND...
+Usage: keeper.py LOG [--link NAME] [--cgroup NAME] [--folder PATH] -- COMMAND...
 It reads the lines `start`, `TERM` and `KILL`, answers `pid N` and `exit STATUS`, and at the end of its input kills
-every descendant (it is their subreaper, so none escapes), then removes the network link and the empty control groups.
+every descendant (it is their subreaper, so none escapes), then removes the network link, the control groups and the
+folder.
 """
 
 import argparse
@@ -11,11 +12,15 @@ import ctypes
 import errno
 import os
 import select
+import shutil
 import signal
 import time
 from pathlib import Path
 
+LIBC = ctypes.CDLL(None)
 PR_SET_CHILD_SUBREAPER = 36
+MNT_DETACH = 2
+CGROUPS = Path("/sys/fs/cgroup")
 SWEEP_LIMIT = 10.0
 
 
@@ -91,16 +96,20 @@ class Keeper:
             time.sleep(0.01)
 
 
-def remove(link: str, cgroup: str) -> None:
-    """Removes what outlives processes: a bridge, and control groups, innermost first, once the kernel has emptied them."""
-    if link:
-        os.spawnlp(os.P_WAIT, "ip", "ip", "link", "delete", link)
-    if not cgroup:
-        return
-    tops = [*Path("/sys/fs/cgroup").glob(cgroup), *Path("/sys/fs/cgroup").glob(f"*/{cgroup}")]
-    groups = sorted((group for top in tops for group in top.glob("**/")), reverse=True)
+def remove_folder(folder: str) -> None:
+    """Unmounts what is mounted in the folder, the last mount first, and removes it."""
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        point = line.split()[1]
+        if point.startswith(f"{folder}/"):
+            LIBC.umount2(point.encode(), MNT_DETACH)
+    shutil.rmtree(folder)
+
+
+def remove_cgroups(name: str) -> None:
+    """Removes the control groups of this name, innermost first, as soon as the kernel has emptied them."""
+    tops = [*CGROUPS.glob(name), *CGROUPS.glob(f"*/{name}")]
     deadline = time.monotonic() + SWEEP_LIMIT
-    for group in groups:
+    for group in sorted((group for top in tops for group in top.glob("**/")), reverse=True):
         while time.monotonic() < deadline:
             try:
                 group.rmdir()
@@ -117,11 +126,12 @@ def main() -> None:
     parser.add_argument("log")
     parser.add_argument("--link", default="")
     parser.add_argument("--cgroup", default="")
+    parser.add_argument("--folder", default="")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     awake, bell = os.pipe()
     os.set_blocking(bell, False)
     signal.set_wakeup_fd(bell)
@@ -139,7 +149,12 @@ def main() -> None:
             for word in lines.decode().split():
                 keeper.obey(word)
     keeper.sweep()
-    remove(options.link, options.cgroup)
+    if options.link:
+        os.spawnlp(os.P_WAIT, "ip", "ip", "link", "delete", options.link)
+    if options.cgroup:
+        remove_cgroups(options.cgroup)
+    if options.folder:
+        remove_folder(options.folder)
 
 
 if __name__ == "__main__":

@@ -52,18 +52,22 @@ def http_status(url: str, *, limit: float = 2.0) -> int:
         return 0
 
 
+def serves(url: str) -> bool:
+    """Whether a GET is answered with 200."""
+    return http_status(url) == 200
+
+
 class Kept:
-    """A process, kept by keeper.py: it and all it starts end with this object, and with the test run however that ends."""
+    """A process kept by keeper.py: it and all it starts end with this object, and with the test run however it ends."""
 
     def __init__(self, command: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None = None) -> None:
         """Nothing runs before `start` or `with`; `env` replaces the whole environment."""
         self.log = log
-        self.name = Path(command[0]).name
         self.pid = 0
         self.wrap: list[str] = []
         """A command that runs the keeper itself, say in other namespaces."""
-        self.link = self.cgroup = ""
-        """A network device and control groups that are removed at the very end."""
+        self.leftovers: dict[str, str] = {}
+        """What is removed at the very end: a network device ("link"), control groups ("cgroup"), a "folder"."""
         self._command = command
         self._env = env
         self._keeper: subprocess.Popen[bytes] | None = None
@@ -85,7 +89,7 @@ class Kept:
     def start(self) -> None:
         """Starts the command (again), and returns when it has a process id."""
         if not self._keeper:
-            options = [f"--link={self.link}", f"--cgroup={self.cgroup}", "--"]
+            options = [*(f"--{what}={name}" for what, name in self.leftovers.items()), "--"]
             self._keeper = subprocess.Popen(
                 [*self.wrap, sys.executable, "-I", "-S", KEEPER, self.log, *options, *self._command],
                 stdin=subprocess.PIPE,
@@ -96,10 +100,15 @@ class Kept:
             )
         self._exited, self.pid = None, 0
         self._say("start")
-        wait_until(lambda: self._listen() or self.pid, 10, f"start of {self.name}")
+        wait_until(lambda: self.running, 10, f"start of {self.name}")
 
     def ready(self) -> None:
         """Waits until the server serves."""
+
+    @property
+    def name(self) -> str:
+        """The program's name."""
+        return Path(self._command[0]).name
 
     @property
     def running(self) -> bool:
@@ -141,7 +150,8 @@ class Kept:
             raise LabError(f"the keeper of {self.name} failed: {said.decode(errors='replace')[-400:]}")
 
     def _say(self, word: str) -> None:
-        assert self._keeper and self._keeper.stdin
+        assert self._keeper
+        assert self._keeper.stdin
         self._keeper.stdin.write(word.encode() + b"\n")
         self._keeper.stdin.flush()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.lab.cache import cache, llama_python
-from tests.lab.process import Kept, free_port, http_status
+from tests.lab.process import Kept, free_port, serves
 
 LLAMA_SERVER = Path(__file__).with_name("image") / "llama_server.py"
 
@@ -62,7 +62,7 @@ class OpenSsh(Kept):
 def make_key(path: Path) -> Path:
     """Makes an ed25519 key without a passphrase, and its public half beside it."""
     if not path.exists():
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", path]
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", str(path)]
         subprocess.run(command, check=True, timeout=10)
     return path
 
@@ -78,7 +78,7 @@ class LlamaServer(Kept):
 
     def ready(self, limit: float = 60) -> None:
         """Waits until the model is loaded; who wants to see it load calls `start` and `close` instead of `with`."""
-        self.wait_until(lambda: http_status(f"{self.url}/health") == 200, limit, "llama.cpp serves")
+        self.wait_until(lambda: serves(f"{self.url}/health"), limit, "llama.cpp serves")
 
 
 class LiteLlm(Kept):
@@ -91,10 +91,11 @@ class LiteLlm(Kept):
         port = port or free_port()
         self.url = f"http://127.0.0.1:{port}"
         programs = cache() / "litellm/bin"
-        command = [programs / "python", programs / "litellm", "--config", path, "--host", "127.0.0.1", "--port", str(port)]
+        program: list[str | Path] = [programs / "python", programs / "litellm", "--config", path]
+        command = [*program, "--host", "127.0.0.1", "--port", str(port)]
         env = {**os.environ, "LITELLM_MASTER_KEY": master_key, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         super().__init__(command, directory / "litellm.log", env=env)
 
     def ready(self, limit: float = 120) -> None:
         """Waits until it says that it lives."""
-        self.wait_until(lambda: http_status(f"{self.url}/health/liveliness") == 200, limit, "LiteLLM lives")
+        self.wait_until(lambda: serves(f"{self.url}/health/liveliness"), limit, "LiteLLM lives")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
@@ -46,7 +46,7 @@ class ProcedureScreen(Screen[None]):
         title: str,
         follow: Callable[[], AsyncIterator[StepEvent]],
         fold: Callable[[ProcedureState | None, StepEvent], ProcedureState | None],
-        control: Callable[[str], None],
+        control: Callable[[str], Awaitable[None]],
         now: Callable[[], float],
         glyphs: Glyphs,
         *,
@@ -152,11 +152,12 @@ class ProcedureScreen(Screen[None]):
         if self._state is not None and self._state.question:
             self._say_to_runner(word)
 
-    def _say_to_runner(self, word: str) -> None:
+    @work(group="control", exit_on_error=False)
+    async def _say_to_runner(self, word: str) -> None:
         if not self._open or self._read_only:
             return
         try:
-            self._control(word)
+            await self._control(word)
         except TierdeckError as error:
             self._output.append(line((str(error), "bad")))
             self._draw()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Any, ClassVar
 
 from aiohttp import web
 
 from backends.simulator.engines.words import Prompt, reply
-from backends.simulator.httpfaults import HttpFault, reset
+from backends.simulator.httpfaults import FAULT
 from backends.simulator.physics import Device
 from backends.simulator.world import World
 
@@ -129,7 +129,7 @@ class Engine:
         """An error in this server's words."""
         return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
 
-    async def tokens(self, prompt: Prompt) -> AsyncIterator[str]:
+    async def tokens(self, prompt: Prompt) -> AsyncGenerator[str, None]:
         """The answer's pieces at this engine's pace, in a slot of its own; sets `prompt.finish`."""
         words = reply(prompt.text, self.world.rng, self.answer_tokens)
         limit = self.answer_tokens if prompt.limit is None else min(prompt.limit, self.answer_tokens)
@@ -171,10 +171,10 @@ class Engine:
             return "".join([word async for word in words])
 
     async def stream(
-        self, request: web.BaseRequest, content_type: str, pieces: AsyncIterator[bytes]
+        self, request: web.BaseRequest, content_type: str, pieces: AsyncGenerator[bytes, None]
     ) -> web.StreamResponse:
         """Send pieces as they come, with whatever fault lies over the request."""
-        fault: HttpFault | None = request.get("fault")
+        fault = request.get(FAULT)
         kind = fault.kind if fault else ""
         headers = {"Content-Type": content_type} | ({"Server": self.server} if self.server else {})
         response = web.StreamResponse(headers=headers)
@@ -183,7 +183,7 @@ class Engine:
             await response.write(self.stream_error("the engine has died"))
             return response
         count = 0
-        async with aclosing(pieces):  # type: ignore[type-var]
+        async with aclosing(pieces):
             async for piece in pieces:
                 count += 1
                 if kind and count == 3:
@@ -202,7 +202,7 @@ class Engine:
             case "stop_in_mid_stream":
                 await asyncio.Event().wait()
             case "cut_stream" if request.transport is not None:
-                reset(request.transport)
+                request.transport.close()
             case "garbage_stream":
                 await response.write(b"\xff\xfe{{{ data: \x1b[31m not json\n\ndata: {broken\n\n")
             case "endless_stream":

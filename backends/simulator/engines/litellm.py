@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -170,9 +170,7 @@ class LiteLlm(Engine):
         )
         return self._error(message, "internal_server_error", 500)
 
-    async def _reached(
-        self, stack: AsyncExitStack, d: Deployment, body: Json
-    ) -> aiohttp.ClientResponse | None:
+    async def _reached(self, stack: AsyncExitStack, d: Deployment, body: Json) -> aiohttp.ClientResponse | None:
         """The engine's answer, or None after LiteLLM's two retries."""
         for attempt in range(3):
             try:
@@ -189,9 +187,7 @@ class LiteLlm(Engine):
                 "available models for your key."
             )
             fields = {"error": message}
-            raise Answer(
-                self._error(message, "invalid_request_error", 400, provider_specific_fields=fields)
-            )
+            raise Answer(self._error(message, "invalid_request_error", 400, provider_specific_fields=fields))
         wait = self.cooling.get(name, 0.0) - time.time()
         if wait > 0:
             message = (
@@ -243,14 +239,14 @@ class LiteLlm(Engine):
         choices = [{"finish_reason": choice["finish_reason"], "index": 0, "message": message}]
         return frame | {"choices": choices, "usage": answer["usage"]}
 
-    async def _events(self, d: Deployment, upstream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _events(self, d: Deployment, upstream: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         frame = {
             "id": f"chatcmpl-{self.world.hex(16)}", "object": "chat.completion.chunk",
             "created": int(time.time()), "model": d.name,
         }  # fmt: skip
         first, broken = True, False
         try:
-            async with aclosing(_deltas(upstream)) as deltas:  # type: ignore[type-var]
+            async with aclosing(_deltas(upstream)) as deltas:
                 async for word, finish, usage in deltas:
                     delta: Json = {"content": word} if word or first else {}
                     if first:
@@ -291,7 +287,7 @@ class LiteLlm(Engine):
         return ["INFO:     Application startup complete.", "INFO:     Uvicorn running on http://0.0.0.0:4000"]
 
 
-async def _deltas(upstream: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, str | None, Json | None]]:
+async def _deltas(upstream: aiohttp.ClientResponse) -> AsyncGenerator[tuple[str, str | None, Json | None], None]:
     """Word, finish reason and usage from an engine's stream, be it OpenAI's or Ollama's."""
     async for line in upstream.content:
         text = line.strip().removeprefix(b"data: ")

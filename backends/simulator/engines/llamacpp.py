@@ -73,11 +73,8 @@ class LlamaCpp(OpenAi):
     def admit(self, request: web.BaseRequest) -> None:
         """The key first, then whether the model is there."""
         listing = request.path == "/v1/models" and self.models_open
-        if request.path in ("/health", "/v1/health") or listing:
-            open_to_all = True
-        else:
-            open_to_all = self.has_key(request)
-        if not open_to_all:
+        is_open = listing or request.path in ("/health", "/v1/health")
+        if not is_open and not self.has_key(request):
             raise Answer(self.json(self.error(401, "Invalid API Key", "authentication_error"), 401))
         if not self.ready and not listing:
             raise Answer(self.json(self.error(503, "Loading model", "unavailable_error"), 503))

@@ -28,6 +28,24 @@ _CAPS = {
     "supports_typed_content": False,
 }  # fmt: skip
 
+_METRICS = {
+    "prompt_tokens_total": "Number of prompt tokens processed, excluding cached tokens",
+    "prompt_tokens_cached_total": "Number of prompt tokens reused from the cache",
+    "prompt_seconds_total": "Total time spent processing prompts",
+    "tokens_predicted_total": "Number of generation tokens processed",
+    "tokens_predicted_seconds_total": "Total time spent generating tokens",
+    "n_decode_total": "Total number of llama_decode() calls, excluding speculative decoding and multimodal",
+    "n_tokens_max": "Largest observed sequence length (prompt + generation)",
+    "spec_decode_num_draft_tokens_total": "Speculative: Total draft tokens generated",
+    "spec_decode_num_accepted_tokens_total": "Speculative: Total draft tokens accepted by the target model",
+    "spec_decode_num_drafts_total": "Speculative: Total speculative decoding verification steps",
+    "prompt_tokens_seconds": "Average prompt throughput in tokens/s",
+    "predicted_tokens_seconds": "Average generation throughput in tokens/s",
+    "requests_processing": "Number of requests processing",
+    "requests_deferred": "Number of requests deferred",
+    "n_busy_slots_per_decode": "Average number of busy slots per llama_decode() call",
+}
+
 
 def defaults(model: str, context: int, slots: int, quant: str, vision: bool) -> dict[str, Any]:
     """/props without what changes."""
@@ -45,27 +63,28 @@ def metrics(engine: LlamaCpp) -> str:
     """/metrics, in the order and the words of b11549."""
     read_s = engine.prompt_tokens / engine.prompt_tokens_per_second
     made_s = engine.predicted_seconds
-    families: list[tuple[str, str, str, float]] = [
-        ("prompt_tokens_total", "counter", "Number of prompt tokens processed, excluding cached tokens", engine.prompt_tokens),
-        ("prompt_tokens_cached_total", "counter", "Number of prompt tokens reused from the cache", 0),
-        ("prompt_seconds_total", "counter", "Total time spent processing prompts", read_s),
-        ("tokens_predicted_total", "counter", "Number of generation tokens processed", engine.predicted_tokens),
-        ("tokens_predicted_seconds_total", "counter", "Total time spent generating tokens", made_s),
-        ("n_decode_total", "counter", "Total number of llama_decode() calls, excluding speculative decoding and multimodal decoding", engine.decodes),
-        ("n_tokens_max", "counter", "Largest observed sequence length (prompt + generation)", engine.peak_tokens),
-        ("spec_decode_num_draft_tokens_total", "counter", "Speculative: Total draft tokens generated", 0),
-        ("spec_decode_num_accepted_tokens_total", "counter", "Speculative: Total draft tokens accepted by the target model", 0),
-        ("spec_decode_num_drafts_total", "counter", "Speculative: Total speculative decoding verification steps", 0),
-        ("prompt_tokens_seconds", "gauge", "Average prompt throughput in tokens/s", engine.prompt_tokens / read_s if read_s else 0),
-        ("predicted_tokens_seconds", "gauge", "Average generation throughput in tokens/s", engine.predicted_tokens / made_s if made_s else 0),
-        ("requests_processing", "gauge", "Number of requests processing", engine.running),
-        ("requests_deferred", "gauge", "Number of requests deferred", engine.waiting),
-        ("n_busy_slots_per_decode", "gauge", "Average number of busy slots per llama_decode() call", min(1, engine.decodes)),
-    ]  # fmt: skip  # noqa: E501
+    values: dict[str, float] = {
+        "prompt_tokens_total": engine.prompt_tokens,
+        "prompt_seconds_total": read_s,
+        "tokens_predicted_total": engine.predicted_tokens,
+        "tokens_predicted_seconds_total": made_s,
+        "n_decode_total": engine.decodes,
+        "n_tokens_max": engine.peak_tokens,
+        "prompt_tokens_seconds": engine.prompt_tokens / read_s if read_s else 0,
+        "predicted_tokens_seconds": engine.predicted_tokens / made_s if made_s else 0,
+        "requests_processing": engine.running,
+        "requests_deferred": engine.waiting,
+        "n_busy_slots_per_decode": min(1, engine.decodes),
+    }
     return "".join(
-        f"# HELP llamacpp:{name} {text}\n# TYPE llamacpp:{name} {kind}\nllamacpp:{name} {value:g}\n"
-        for name, kind, text, value in families
+        f"# HELP llamacpp:{name} {text}\n# TYPE llamacpp:{name} {_kind(name)}\n"
+        f"llamacpp:{name} {values.get(name, 0):g}\n"
+        for name, text in _METRICS.items()
     )
+
+
+def _kind(name: str) -> str:
+    return "counter" if name.endswith("_total") or name == "n_tokens_max" else "gauge"
 
 
 def device_lines(gpu: str, memory_mib: float) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -214,8 +214,8 @@ class Ollama(OpenAi):
 
     async def _lines(
         self, prompt: Prompt, shape: Callable[[str], Json], last: Json, begun: float, loaded: float
-    ) -> AsyncIterator[bytes]:
-        async with aclosing(self.tokens(prompt)) as words:  # type: ignore[type-var]
+    ) -> AsyncGenerator[bytes, None]:
+        async with aclosing(self.tokens(prompt)) as words:
             async for word in words:
                 yield json.dumps(self._line(prompt, shape(word), False)).encode() + b"\n"
         line = self._line(prompt, shape(""), True) | last | self._durations(prompt, begun, loaded)
@@ -256,7 +256,7 @@ class Ollama(OpenAi):
         return [round(self.world.rng.uniform(-1, 1), 6) for _ in range(8)]
 
     async def _pull(self, request: web.BaseRequest) -> web.StreamResponse:
-        async def lines() -> AsyncIterator[bytes]:
+        async def lines() -> AsyncGenerator[bytes, None]:
             yield b'{"status":"pulling manifest"}\n'
             yield b'{"error":"pull model manifest: file does not exist"}\n'
 
@@ -265,8 +265,7 @@ class Ollama(OpenAi):
     async def v1_models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The same models for OpenAI's clients."""
         cards = [
-            {"id": name, "object": "model", "created": self.started, "owned_by": "library"}
-            for name in self.library
+            {"id": name, "object": "model", "created": self.started, "owned_by": "library"} for name in self.library
         ]
         return self._v1({"object": "list", "data": cards})
 

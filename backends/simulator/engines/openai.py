@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, ClassVar
 
@@ -57,11 +57,11 @@ class OpenAi(Engine):
             message = f"The model `{prompt.model}` does not exist."
             raise Answer(self.json(self.error(404, message), 404))
 
-    async def _events(self, prompt: Prompt, ident: str) -> AsyncIterator[bytes]:
+    async def _events(self, prompt: Prompt, ident: str) -> AsyncGenerator[bytes, None]:
         first = self.first_delta()
         if first is not None:
             yield self.event(self.chunk(prompt, ident, [self.choice(first)]))
-        async with aclosing(self.tokens(prompt)) as words:  # type: ignore[type-var]
+        async with aclosing(self.tokens(prompt)) as words:
             async for word in words:
                 yield self.event(self.chunk(prompt, ident, [self.choice({"content": word})]))
         yield self.event(self.chunk(prompt, ident, [self.choice({}, prompt.finish)]))

@@ -23,9 +23,7 @@ class LlamaRouter(LlamaCpp):
 
     holds_vram: ClassVar[bool] = False
 
-    def __init__(
-        self, world: World, *, model_mib: float = 4400.0, load_s: float = 4.0, **options: Any
-    ) -> None:
+    def __init__(self, world: World, *, model_mib: float = 4400.0, load_s: float = 4.0, **options: Any) -> None:
         super().__init__(world, **options)
         self.model_mib, self.model_load_s = model_mib, load_s
         self.loads: Counter[str] = Counter()

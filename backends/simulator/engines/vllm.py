@@ -52,9 +52,7 @@ class Vllm(OpenAi):
     async def _tokenize(self, request: web.BaseRequest) -> web.StreamResponse:
         text = str((await self.body(request)).get("prompt", ""))
         tokens = [265 + i for i, _ in enumerate(text.split())]
-        return self.json(
-            {"count": len(tokens), "max_model_len": self.context, "tokens": tokens, "token_strs": None}
-        )
+        return self.json({"count": len(tokens), "max_model_len": self.context, "tokens": tokens, "token_strs": None})
 
     def model_card(self, model: str) -> Json:
         """One model of /v1/models."""
@@ -146,9 +144,7 @@ class Vllm(OpenAi):
             _line("gpu_model_runner.py", 2602, f"Starting to load model {self.models[0]}..."),
             *shards,
             _line("default_loader.py", 267, "Loading weights took 6.31 seconds"),
-            _line(
-                "gpu_model_runner.py", 2653, f"Model loading took {weights:.4f} GiB and 7.011842 seconds"
-            ),
+            _line("gpu_model_runner.py", 2653, f"Model loading took {weights:.4f} GiB and 7.011842 seconds"),
             _line("gpu_worker.py", 298, f"Available KV cache memory: {vram_mib * 0.3 / 1024:.2f} GiB"),
             _line("kv_cache_utils.py", 1087, f"GPU KV cache size: {int(vram_mib * 9):,} tokens"),
             "Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 100%|██████████| 67/67",

@@ -35,9 +35,7 @@ def render(engine: Vllm) -> str:
 def _lines(engine: Vllm) -> Iterator[str]:
     base = {"engine": "0", "model_name": engine.models[0]}
     yield from _family("python_info", "gauge", "Python platform information", [({"version": "3.11.7"}, 1.0)])
-    yield from _family(
-        "process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", [({}, 6.5e8)]
-    )
+    yield from _family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", [({}, 6.5e8)])
     for name, help_text in _ZERO_COUNTERS.items():
         yield from _counter(engine, name, help_text, [(base, 0.0)])
     yield from _gauges(engine, base)
@@ -62,9 +60,7 @@ def _lines(engine: Vllm) -> Iterator[str]:
         [({**base, "source": source}, 0.0) for source in _SOURCES],
     )
     generated = float(engine.predicted_tokens)
-    yield from _counter(
-        engine, "generation_tokens", "Number of generation tokens processed.", [(base, generated)]
-    )
+    yield from _counter(engine, "generation_tokens", "Number of generation tokens processed.", [(base, generated)])
     finished = [({**base, "finished_reason": why}, float(n)) for why, n in engine.finished.items()]
     yield from _counter(engine, "request_success", "Count of successfully processed requests.", finished)
     done = sum(engine.finished.values())

@@ -1,4 +1,4 @@
-"""Text from outside: decoded with replacement, cut into lines, freed of control sequences."""
+"""Streams from outside: bounded, decoded with replacement, cut into lines, freed of control sequences."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from backends.errors import ReachError
+from backends.text import plain, safe
 
 LONGEST_LINE: Final = 65_536
 """Characters after which a line is cut, so that a stream without line ends cannot fill the memory."""
@@ -23,19 +24,17 @@ _SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC and other strings, to their end
     r"|\x1b[ -/]*[0-~]?"
-    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
 )
 
 
 def clean(line: str) -> str:
     """The line without escape sequences and control characters; of a progress bar only its last state."""
-    return _SEQUENCE.sub("", line.rstrip("\r\n").rpartition("\r")[2])
+    return safe(_SEQUENCE.sub("", line.rstrip("\r\n").rpartition("\r")[2])).replace("\n", " ")
 
 
 def first_words(text: str, longest: int = 300) -> str:
-    """What a program said in one line fit for an error message: its first line with words in it, cleaned and cut."""
-    line = next((clean(line).strip() for line in text.splitlines() if clean(line).strip()), "")
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+    """What a program said, fit for an error message: its first line with words in it, cleaned and cut."""
+    return next((words for line in text[:20_000].splitlines() if (words := plain(clean(line), longest))), "")
 
 
 async def read_all(read: Read, *, limit: int = MOST_OUTPUT) -> bytes:

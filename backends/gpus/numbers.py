@@ -1,0 +1,42 @@
+"""Figures as drivers print them: a number within reason, or None."""
+
+from __future__ import annotations
+
+import math
+import re
+
+_NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*(?:MiB|MB|W|C|%)?\s*", re.IGNORECASE)
+
+
+def number(value: object, low: float, high: float) -> float | None:
+    """The number in `value` if it lies within `low` and `high`; None for [N/A], ERR!, and anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        found = float(value)
+    else:
+        match = _NUMBER.fullmatch(value[:40]) if isinstance(value, str) else None
+        if match is None:
+            return None
+        found = float(match[1])
+    return found if math.isfinite(found) and low <= found <= high else None
+
+
+def mebibytes(value: object) -> float | None:
+    """An amount of memory in MiB; up to 16 TiB, which no GPU has."""
+    return number(value, 0, 2**24)
+
+
+def percent(value: object) -> float | None:
+    """A share in percent."""
+    return number(value, 0, 100)
+
+
+def celsius(value: object) -> float | None:
+    """A temperature of silicon."""
+    return number(value, -50, 200)
+
+
+def watts(value: object) -> float | None:
+    """A power draw."""
+    return number(value, 0, 10_000)

@@ -1,0 +1,240 @@
+"""How each node is touched: this machine directly, every other over its one SSH connection.
+
+asyncssh is imported when the first remote node is entered, in a thread: it costs 0.3 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import importlib
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from backends.cluster.inventory import Docker, Endpoint, Inventory, Node
+from backends.errors import CommandError, ReachError, RuntimeFailure, SshError
+from backends.reach import docker_words
+from backends.reach.bridge import Bridge, Duplex
+from backends.reach.docker import DockerRuntime
+from backends.reach.local import LocalShell
+from backends.reach.runtime import Runtime, Shell
+from backends.reach.services import MANAGERS
+from backends.secrets import Secrets, secret_variables
+
+if TYPE_CHECKING:
+    from backends.reach.ssh import SshLink, SshShell
+
+SOCKET: Final = "/var/run/docker.sock"
+"""Where Docker listens if nothing is said."""
+
+_PATIENCE: Final = 10.0
+_PORTS = {"http": 80, "https": 443}
+
+
+class NodeReach:
+    """One node: its shell, its Docker, its services and its addresses; what it opened is closed on leaving."""
+
+    def __init__(
+        self, node: Node, inventory: Inventory, here: str | None, secrets: Secrets, *, polling: bool = True
+    ) -> None:
+        self.node = node
+        self.is_here = node.name == here
+        self._inventory = inventory
+        self._secrets = secrets
+        self._polling = polling
+        self._opened: tuple[SshLink, SshShell] | None = None
+        self._local: LocalShell | None = None
+        self._docker: tuple[DockerRuntime, Bridge | None] | None = None
+        self._forwards: dict[tuple[str, int], tuple[int, Bridge]] = {}
+        self._opening = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        if not self.is_here and self.node.ssh:
+            await asyncio.to_thread(importlib.import_module, "backends.reach.ssh")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def shell(self) -> Shell:
+        """Runs commands on the node; SshError where it is neither this machine nor has `ssh`."""
+        return self._here() if self.is_here else self._remote()[1]
+
+    async def runtime(self) -> Runtime:
+        """The node's Docker, not yet asked; RuntimeFailure where it has none, SshError where there is no way to it."""
+        async with self._opening:
+            if self._docker is None:
+                self._docker = await self._open_docker()
+        return self._docker[0]
+
+    def services(self) -> Runtime | None:
+        """The native services that the inventory names on this node; None where it names none."""
+        named = [e.service.split(":", 1) for e in self._inventory.endpoints if e.node == self.node.name and e.service]
+        if not named:
+            return None
+        manager = named[0][0]
+        names = list(dict.fromkeys(name for kind, name in named if kind == manager))
+        return MANAGERS[manager](self.node.name, self.shell, names, gpu=self.node.gpus != "none")
+
+    async def resolve_url(self, endpoint: Endpoint, url: str | None = None, *, timeout: float = _PATIENCE) -> str:
+        """The address to ask from here for `url` of an endpoint of this node (its own if nothing is said).
+
+        `localhost` is the node. With via = "ssh" it is a port of ours that leads there; SshError where there is no
+        SSH connection within `timeout` seconds.
+        """
+        url = url or endpoint.url
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if self.is_here:
+            return url
+        if endpoint.via == "ssh":
+            port = await self._forward(host, parts.port or _PORTS[parts.scheme], timeout)
+            return urlunsplit(parts._replace(netloc=f"127.0.0.1:{port}"))
+        if host != "localhost":
+            return url
+        address = f"[{self.node.address}]" if ":" in self.node.address else self.node.address
+        return urlunsplit(parts._replace(netloc=f"{address}:{parts.port}" if parts.port else address))
+
+    def trouble(self, endpoint: Endpoint, url: str | None = None) -> ReachError | None:
+        """Why the far end of a `via = "ssh"` address was not reached, after its local port was closed on us."""
+        parts = urlsplit(url or endpoint.url)
+        forward = self._forwards.get((parts.hostname or "", parts.port or _PORTS[parts.scheme]))
+        return forward[1].failure if forward else None
+
+    async def close(self) -> None:
+        """Close Docker, all forwarded sockets and ports, and then the SSH connection."""
+        docker, self._docker = self._docker, None
+        if docker:
+            await docker[0].close()
+        bridges = [bridge for _, bridge in self._forwards.values()]
+        self._forwards = {}
+        await asyncio.gather(*(b.close() for b in [*bridges, docker[1] if docker else None] if b))
+        opened, self._opened = self._opened, None
+        if opened:
+            await opened[0].close()
+
+    def _here(self) -> LocalShell:
+        if self._local is None:
+            hidden = secret_variables(self._inventory)
+            self._local = LocalShell({k: v for k, v in os.environ.items() if k not in hidden})
+        return self._local
+
+    def _remote(self) -> tuple[SshLink, SshShell]:
+        if self._opened is None:
+            ssh = importlib.import_module("backends.reach.ssh")
+            reference = self.node.ssh.password if self.node.ssh else None
+            password = partial(self._secrets.resolve, reference, polling=self._polling) if reference else None
+            link = ssh.SshLink(ssh.target_of(self.node), password)
+            self._opened = link, ssh.SshShell(link)
+        return self._opened
+
+    async def _forward(self, host: str, port: int, timeout: float) -> int:
+        link = self._remote()[0]
+        try:
+            async with asyncio.timeout(timeout):
+                await link.connection()
+        except TimeoutError:
+            raise link.hindrance(timeout) from None
+        async with self._opening:
+            if (host, port) not in self._forwards:
+                self._forwards[host, port] = await link.forward_port(host, port)
+        return self._forwards[host, port][0]
+
+    async def _open_docker(self) -> tuple[DockerRuntime, Bridge | None]:
+        name = self.node.name
+        if self.node.docker is False:
+            raise RuntimeFailure(f"{name} has no Docker: docker = false in cluster.toml.")
+        settings = self.node.docker or Docker()
+        socket = (settings.socket or SOCKET).removeprefix("unix://")
+        opener: Callable[[], AbstractAsyncContextManager[Duplex]]
+        if settings.context or (self.node.os == "windows" and not settings.socket):
+            shell = self._here() if self.is_here else self._remote()[1]
+            context = ["--context", settings.context] if settings.context else []
+            opener = partial(shell.pipe, ["docker", *context, "system", "dial-stdio"])
+        elif self.is_here:
+            return DockerRuntime(name, [socket] if settings.socket else _usual_sockets()), None
+        else:
+            self._remote()  # raises where the node is not reached at all
+            opener = partial(self._remote_socket, socket)
+        bridge = Bridge(opener)
+        return DockerRuntime(name, [await bridge.listen_unix()], why=lambda: self._behind(bridge)), bridge
+
+    def _behind(self, bridge: Bridge) -> ReachError | None:
+        """Why a bridge to Docker does not carry: what it met, else that SSH is still being waited for."""
+        if bridge.failure or self.is_here:
+            return bridge.failure
+        link = self._remote()[0]
+        return None if link.connected else link.hindrance(link.connect_limit)
+
+    @asynccontextmanager
+    async def _remote_socket(self, path: str) -> AsyncGenerator[Duplex, None]:
+        link, shell = self._remote()
+        try:
+            async with link.unix(path) as duplex:
+                yield duplex
+        except CommandError as error:
+            raise await self._no_socket(shell, path, error) from error
+
+    async def _no_socket(self, shell: SshShell, path: str, error: CommandError) -> ReachError:
+        """What is the matter with Docker's socket on the node; SSH itself says only that it does not open."""
+        node = self.node.name
+        if "prohibited" in error.message:
+            return RuntimeFailure(
+                f"Docker on {node}: its SSH server forwards no sockets ({error.message}).",
+                "Allow it (AllowStreamLocalForwarding yes in sshd_config), or name a docker context.",
+            )
+        try:
+            there = await shell.run(["test", "-e", path], timeout=_PATIENCE)
+            ours = await shell.run(["test", "-w", path], timeout=_PATIENCE)
+        except (SshError, TimeoutError):
+            return RuntimeFailure(f"Docker on {node}: {error.message}")
+        number = errno.ENOENT if there.status else errno.EACCES if ours.status else errno.ECONNREFUSED
+        return docker_words.no_answer(node, path, OSError(number, os.strerror(number)))
+
+
+class Reaches:
+    """One NodeReach for every node of the inventory, closed together."""
+
+    def __init__(self, inventory: Inventory, here: str | None, secrets: Secrets, *, polling: bool = True) -> None:
+        self._nodes = {n.name: NodeReach(n, inventory, here, secrets, polling=polling) for n in inventory.nodes}
+
+    async def __aenter__(self) -> Self:
+        for reach in self._nodes.values():
+            await reach.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __getitem__(self, node: str) -> NodeReach:
+        return self._nodes[node]
+
+    async def resolve_url(self, endpoint: Endpoint, url: str | None = None, *, timeout: float = _PATIENCE) -> str:
+        """The address to ask from here, as its node has it; unchanged for an endpoint of no node."""
+        if endpoint.node is None:
+            return url or endpoint.url
+        return await self._nodes[endpoint.node].resolve_url(endpoint, url, timeout=timeout)
+
+    def trouble(self, endpoint: Endpoint, url: str | None = None) -> ReachError | None:
+        """Why the far end of a `via = "ssh"` address was not reached; None where nothing is known."""
+        return None if endpoint.node is None else self._nodes[endpoint.node].trouble(endpoint, url)
+
+    async def close(self) -> None:
+        """Close all nodes side by side."""
+        await asyncio.gather(*(reach.close() for reach in self._nodes.values()))
+
+
+def _usual_sockets() -> list[str]:
+    """Where Docker listens on this machine: the system's, Docker Desktop's on macOS, a user's own."""
+    return [SOCKET, str(Path.home() / ".docker/run/docker.sock"), f"/run/user/{os.getuid()}/docker.sock"]

@@ -1,0 +1,196 @@
+"""The real sources behind the poller: endpoints, machines with their workloads, GPUs, procedures.
+
+None raises for what the outside does: every failure is a reading with its trouble.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from random import Random
+from typing import Final
+
+from backends.clock import Clock
+from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.reading import (
+    EndpointReading,
+    Gpu,
+    GpuReading,
+    ProbeResult,
+    ProcedureReading,
+    ProcedureState,
+    ReachReading,
+    Reading,
+    Trouble,
+    Workload,
+    WorkloadReading,
+)
+from backends.cluster.words import VERDICT_OF, Cause, Verdict
+from backends.engines.engine import Engine, carried, stays_deep
+from backends.engines.http import Http
+from backends.engines.target import Target
+from backends.errors import ReachError, SecretError, SshError, TierdeckError
+from backends.poller import backoff
+
+DEEP_EVERY: Final = 5
+"""Every how many probes models and progress are asked for, too."""
+
+MACHINE_INTERVAL: Final = 2.0
+"""Seconds between two looks at a node's workloads: one list call each."""
+
+MACHINE_BACKOFF: Final = 5.0
+"""Seconds before a node that could not be reached is tried again; doubled up to a minute."""
+
+GPU_INTERVAL: Final = 2.0
+"""Seconds between two GPU readings."""
+
+GPU_PAUSE: Final = 10.0
+"""Seconds before a GPU stream that ended is opened anew."""
+
+PROCEDURE_INTERVAL: Final = 1.0
+"""Seconds between two looks at the journals; only those that grew are read."""
+
+
+class EndpointSource:
+    """Probes one endpoint: shallow as a rule, deep now and then, slower while it stays down."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        inventory: Inventory,
+        engine: Engine,
+        http: Http,
+        target: Callable[[Endpoint], Awaitable[Target]],
+        clock: Clock,
+        chance: Random,
+    ) -> None:
+        self.key = endpoint.name
+        self.topics = (endpoint.name, endpoint.node) if endpoint.node else (endpoint.name,)
+        self._endpoint = endpoint
+        self._inventory = inventory
+        self._engine = engine
+        self._http = http
+        self._target = target
+        self._clock = clock
+        self._chance = chance
+        self._count = 0
+        self._failures = 0
+        self._last: ProbeResult | None = None
+        self._last_deep: ProbeResult | None = None
+
+    async def read(self) -> tuple[Sequence[Reading], float]:
+        """One probe, and the seconds until the next."""
+        deep = self._count % DEEP_EVERY == 0 or (self._last is not None and stays_deep(self._last))
+        self._count += 1
+        result = await self._probe(deep)
+        result = result if deep else carried(result, self._last_deep)
+        self._last = result
+        if deep:
+            self._last_deep = result
+        self._failures = self._failures + 1 if VERDICT_OF[result.cause] is Verdict.DOWN else 0
+        interval = self._inventory.interval(self._endpoint)
+        pause = backoff(interval, self._failures, self._inventory.defaults.down_after, self._chance)
+        if result.retry_after is not None:
+            pause = max(pause, min(result.retry_after, 3600.0))
+        return [EndpointReading(self.key, self._clock.now(), result, pause)], pause
+
+    async def _probe(self, deep: bool) -> ProbeResult:
+        limit = self._inventory.timeout(self._endpoint)
+        try:
+            async with asyncio.timeout(limit):
+                target = await self._target(self._endpoint)
+        except SecretError as error:
+            return ProbeResult(Cause.CONFIG, str(error))
+        except ReachError as error:
+            return ProbeResult(Cause.UNREACHABLE, f"through SSH: {error.message}")
+        except TimeoutError:
+            return ProbeResult(Cause.TIMEOUT, f"no SSH connection to {self._endpoint.node} within {limit:.3g} s")
+        try:
+            return await self._engine.probe(self._http, target, deep=deep)
+        except ReachError as error:
+            return ProbeResult(Cause.UNREACHABLE, str(error))
+
+
+class MachineSource:
+    """Looks at one node: can it be touched, and what runs on it."""
+
+    def __init__(
+        self,
+        node: Node,
+        look: Callable[[], Awaitable[tuple[Workload, ...]]],
+        clock: Clock,
+        *,
+        interval: float = MACHINE_INTERVAL,
+    ) -> None:
+        self.key = f"machine {node.name}"
+        self.topics = (node.name,)
+        self._node = node
+        self._look = look
+        self._clock = clock
+        self._interval = interval
+        self._failures = 0
+
+    async def read(self) -> tuple[Sequence[Reading], float]:
+        """One look, and the seconds until the next."""
+        name = self._node.name
+        try:
+            workloads = await self._look()
+        except SshError as error:
+            return [ReachReading(name, self._clock.now(), trouble_of(error))], self._slower(60.0)
+        except TierdeckError as error:
+            now = self._clock.now()
+            return [ReachReading(name, now), WorkloadReading(name, now, trouble=trouble_of(error))], self._slower(30.0)
+        except TimeoutError:
+            late = Trouble(f"{name} did not answer in time.", "It may hang; u asks again.")
+            return [WorkloadReading(name, self._clock.now(), trouble=late)], self._slower(60.0)
+        self._failures = 0
+        now = self._clock.now()
+        return [ReachReading(name, now), WorkloadReading(name, now, workloads)], self._interval
+
+    def _slower(self, longest: float) -> float:
+        self._failures += 1
+        return float(min(longest, MACHINE_BACKOFF * 2.0 ** min(self._failures - 1, 5)))
+
+
+class GpuStream:
+    """Listens to one node's GPUs."""
+
+    pause = GPU_PAUSE
+
+    def __init__(self, node: str, stream: Callable[[], AsyncGenerator[tuple[Gpu, ...], None]], clock: Clock) -> None:
+        self.key = f"gpus {node}"
+        self.topics = (node,)
+        self._node = node
+        self._stream = stream
+        self._clock = clock
+
+    async def readings(self) -> AsyncGenerator[Reading, None]:
+        """A reading for each sample; a failure is the last one."""
+        try:
+            async with aclosing(self._stream()) as samples:
+                async for gpus in samples:
+                    yield GpuReading(self._node, self._clock.now(), gpus)
+        except TierdeckError as error:
+            yield GpuReading(self._node, self._clock.now(), trouble=trouble_of(error))
+
+
+class ProceduresSource:
+    """Looks at the journals of this machine."""
+
+    key = "procedures"
+    topics = ("procedures",)
+
+    def __init__(self, known: Callable[[], tuple[ProcedureState, ...]], clock: Clock) -> None:
+        self._known = known
+        self._clock = clock
+
+    async def read(self) -> tuple[Sequence[Reading], float]:
+        """All procedures; the directory is read in a thread."""
+        procedures = await asyncio.to_thread(self._known)
+        return [ProcedureReading(self._clock.now(), procedures)], PROCEDURE_INTERVAL
+
+
+def trouble_of(error: TierdeckError) -> Trouble:
+    """An error as a trouble to show."""
+    return Trouble(error.message, error.advice)

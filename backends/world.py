@@ -1,0 +1,214 @@
+"""The world of one cluster, opened as a whole: what the console and the command line look through."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from backends.clock import Clock, SystemClock
+from backends.cluster.files import Loaded
+from backends.cluster.fold import empty, fold_all
+from backends.cluster.inventory import Endpoint, Node
+from backends.cluster.reading import Gpu, GpuReading, ProcedureState, Reading, Workload
+from backends.cluster.snapshot import ClusterSnapshot
+from backends.engines.chat import ChatEvent, Message, chat
+from backends.engines.http import Http
+from backends.engines.registry import ENGINES
+from backends.engines.target import Target
+from backends.errors import ReachError, TierdeckError
+from backends.gpus.source import read_once, stream
+from backends.poller import Source, Stream
+from backends.procedures import events as procedure_events
+from backends.procedures import journal as journals
+from backends.procedures.commands import Procedures
+from backends.procedures.events import StepEvent
+from backends.procedures.plan import Plan
+from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.runtime import Runtime
+from backends.secrets import Secrets
+from backends.sources import (
+    GPU_INTERVAL,
+    MACHINE_INTERVAL,
+    EndpointSource,
+    GpuStream,
+    MachineSource,
+    ProceduresSource,
+    trouble_of,
+)
+
+LOOK_LIMIT: Final = 15.0
+"""Seconds a one-pass look at one machine or its GPUs may take: an SSH connection and two commands."""
+
+IDLE_INTERVAL: Final = 15.0
+"""Seconds between two looks at a node on which nothing of ours runs."""
+
+
+class World:
+    """Everything outside, for one inventory; closes all it opened."""
+
+    def __init__(self, loaded: Loaded, here: str | None, state_dir: Path, *, clock: Clock | None = None) -> None:
+        self.inventory = loaded.inventory
+        self.here = here
+        self.procedures = Procedures(state_dir, loaded.path)
+        self._clock = clock or SystemClock()
+        self._chance = Random()
+        self._stack = AsyncExitStack()
+        self._secrets = Secrets()
+        self._http: Http
+        self._reaches: Reaches
+
+    async def __aenter__(self) -> Self:
+        self._http = await self._stack.enter_async_context(Http())
+        self._reaches = await self._stack.enter_async_context(Reaches(self.inventory, self.here, self._secrets))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def sources(self) -> list[Source]:
+        """What is polled: machines before endpoints, so that a container's start is known before its refusals."""
+        found: list[Source] = [self._machine(node) for node in self._touched()]
+        found.append(ProceduresSource(self.procedures.list, self._clock))
+        found += [self._endpoint(endpoint) for endpoint in self.inventory.endpoints]
+        return found
+
+    def streams(self) -> list[Stream]:
+        """What tells by itself."""
+        return [GpuStream(node.name, self._sampler(node), self._clock) for node in self._with_gpus()]
+
+    def _touched(self) -> list[Node]:
+        return [n for n in self.inventory.nodes if n.name == self.here or n.ssh is not None]
+
+    def _with_gpus(self) -> list[Node]:
+        return [n for n in self.inventory.nodes if n.gpus != "none"]
+
+    def _endpoint(self, endpoint: Endpoint) -> EndpointSource:
+        engine = ENGINES[endpoint.engine]
+        return EndpointSource(endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance)
+
+    def _machine(self, node: Node) -> MachineSource:
+        busy = self._runs_containers(node) or self._reaches[node.name].services() is not None
+        interval = MACHINE_INTERVAL if busy else IDLE_INTERVAL
+        return MachineSource(node, lambda: self._look(node), self._clock, interval=interval)
+
+    def _runs_containers(self, node: Node) -> bool:
+        """Whether Docker is worth asking: the inventory speaks of it, of a queue or of a container on this node."""
+        named = any(e.container for e in self.inventory.endpoints if e.node == node.name)
+        return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)
+
+    async def _look(self, node: Node) -> tuple[Workload, ...]:
+        """All workloads of a node; where there are none to ask for, that it answers."""
+        reach = self._reaches[node.name]
+        found: list[Workload] = []
+        services = reach.services()
+        async with asyncio.timeout(LOOK_LIMIT):
+            if self._runs_containers(node):
+                found += await (await reach.runtime()).workloads()
+            if services is not None:
+                found += await services.workloads()
+            elif not self._runs_containers(node) and not reach.is_here:
+                await reach.shell.run(["hostname"], timeout=LOOK_LIMIT)
+        return tuple(found)
+
+    def _sampler(self, node: Node) -> Callable[[], AsyncGenerator[tuple[Gpu, ...], None]]:
+        async def samples() -> AsyncGenerator[tuple[Gpu, ...], None]:
+            shell = self._reaches[node.name].shell
+            async with aclosing(stream(node, shell, GPU_INTERVAL)) as found:
+                async for gpus in found:
+                    yield gpus
+
+        return samples
+
+    async def target(self, endpoint: Endpoint) -> Target:
+        """An endpoint as it is asked from here: its key resolved, its address as this machine reaches it."""
+        key = await self._secrets.resolve(endpoint.api_key, polling=True) if endpoint.api_key else None
+        url = await self._reaches.resolve_url(endpoint)
+        metrics = await self._reaches.resolve_url(endpoint, endpoint.metrics_url) if endpoint.metrics_url else None
+        forwarded = urlsplit(url) if endpoint.via == "ssh" and url != endpoint.url else None
+        return Target(
+            endpoint.url if forwarded else url,
+            endpoint.engine,
+            timeout=self.inventory.timeout(endpoint),
+            slow=self.inventory.slow(endpoint),
+            key=key,
+            model=endpoint.model,
+            metrics_url=metrics,
+            via=(forwarded.hostname or "127.0.0.1", forwarded.port or 80) if forwarded else None,
+        )
+
+    async def chat(self, endpoint: str, text: str) -> AsyncGenerator[ChatEvent, None]:
+        """The streamed answer of an endpoint to one prompt; closing it closes the connection."""
+        named = self.inventory.endpoint_named[endpoint]
+        async with aclosing(
+            chat(self._http, await self.target(named), [Message("user", text)], model=named.model)
+        ) as events:
+            async for event in events:
+                yield event
+
+    @asynccontextmanager
+    async def logs(self, node: str, workload: str) -> AsyncGenerator[AsyncIterator[str], None]:
+        """The log of a container or service (systemd:NAME), followed."""
+        runtime, name = await self._runtime_of(self._reaches[node], workload)
+        async with runtime.logs(name, tail=500, follow=True) as lines:
+            yield lines
+
+    async def _runtime_of(self, reach: NodeReach, workload: str) -> tuple[Runtime, str]:
+        manager, separator, name = workload.partition(":")
+        services = reach.services()
+        if separator and manager in ("systemd", "launchd", "windows") and services is not None:
+            return services, name
+        return await reach.runtime(), workload
+
+    async def start(self, plan: Plan) -> str:
+        """Start a procedure in a process of its own; its id."""
+        return await self.procedures.start(plan)
+
+    def follow(self, procedure: str) -> AsyncIterator[StepEvent]:
+        """A procedure's journal, from its first event on."""
+        return journals.follow(journals.journal_path(self.procedures.state_dir, procedure))
+
+    @staticmethod
+    def fold_event(state: ProcedureState | None, event: StepEvent) -> ProcedureState | None:
+        """A procedure's state after one more event."""
+        return procedure_events.fold(state, event)
+
+    async def control(self, procedure: str, word: str) -> None:
+        """Cancel a procedure, or answer its question."""
+        if word == "cancel":
+            await self.procedures.cancel(procedure)
+        else:
+            await self.procedures.answer(procedure, word)
+
+    async def look(self) -> ClusterSnapshot:
+        """One pass over everything, side by side: the first reading of each source gives its verdict."""
+        gathered = await asyncio.gather(
+            *(source.read() for source in self.sources()), *(self._gpus_once(node) for node in self._with_gpus())
+        )
+        readings = [reading for found, _ in gathered for reading in found]
+        return fold_all(self.inventory, empty(self.inventory, self.here), readings)
+
+    async def _gpus_once(self, node: Node) -> tuple[list[Reading], float]:
+        try:
+            gpus = await read_once(node, self._reaches[node.name].shell, timeout=LOOK_LIMIT)
+        except TierdeckError as error:
+            return [GpuReading(node.name, self._clock.now(), trouble=trouble_of(error))], 0.0
+        except TimeoutError:
+            late = ReachError(
+                f"{node.name}: its GPUs were not read within {LOOK_LIMIT:.0f} s.", "Does its driver hang?"
+            )
+            return [GpuReading(node.name, self._clock.now(), trouble=trouble_of(late))], 0.0
+        return [GpuReading(node.name, self._clock.now(), gpus)], 0.0
+
+
+async def survey(loaded: Loaded, here: str | None, state_dir: Path) -> ClusterSnapshot:
+    """One pass over everything, as `tierdeck status` makes it."""
+    async with World(loaded, here, state_dir) as world:
+        return await world.look()

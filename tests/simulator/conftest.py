@@ -1,0 +1,32 @@
+"""A small cluster told five hundred times too fast, and the demo's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from backends.simulator.cluster import SimulatedCluster
+from backends.simulator.demo import demo
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+    """Wait for a condition, at most so many real seconds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=5.0) as client:
+        yield client
+
+
+@pytest.fixture
+async def sim(tmp_path: Path) -> AsyncIterator[SimulatedCluster]:
+    async with demo(tmp_path, speed=100.0, tokens_per_second=400.0) as sim:
+        yield sim

@@ -1,0 +1,74 @@
+"""Follows a procedure from the command line: Ctrl+C cancels at the step's edge, a hang-up only detaches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import aclosing
+from typing import Any, Final
+
+from backends.errors import ProcedureError
+from backends.procedures.commands import Procedures
+
+EXIT: Final = {"done": 0, "failed": 1, "halted": 1, "cancelled": 130}
+"""Exit codes by outcome."""
+
+_SILENT: Final = frozenset({"created", "resumed"})
+
+
+async def follow(procedures: Procedures, procedure: str, *, as_json: bool) -> int:
+    """Print its events as they come; the exit code by its outcome (1 where its runner was lost)."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def cancel() -> None:
+        task = loop.create_task(_cancel(procedures, procedure))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop.add_signal_handler(signal.SIGINT, cancel)
+    outcome = "failed"
+    try:
+        async with aclosing(procedures.attach(procedure)) as events:
+            async for event in events:
+                outcome = event.get("outcome") or outcome
+                if event["event"] not in _SILENT:
+                    print(json.dumps(event, ensure_ascii=False) if as_json else _words(event), flush=True)
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        for task in tasks:
+            task.cancel()
+    return EXIT.get(outcome, 1)
+
+
+async def _cancel(procedures: Procedures, procedure: str) -> None:
+    try:
+        when = await procedures.cancel(procedure)
+    except ProcedureError as error:
+        print(f"tierdeck: {error}", file=sys.stderr)
+        return
+    words = "stopping now" if when == "now" else "stops at the step's edge; Ctrl+C again stops it now"
+    print(f"tierdeck: {words}", file=sys.stderr)
+
+
+def _words(event: dict[str, Any]) -> str:
+    detail = event.get("detail")
+    text = detail.get("text", "") if isinstance(detail, dict) else detail or ""
+    at = str(event["at"])[11:19]
+    step = "" if event["step"] is None else f" {event['step'] + 1}"
+    outcome = f" {event['outcome']}" if event.get("outcome") else ""
+    return f"{at}  {event['event'].replace('_', ' ')}{step}{outcome}  {text}".rstrip()
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def can_ask() -> bool:
+    """Whether there is somebody to ask."""
+    return os.isatty(sys.stdin.fileno())
