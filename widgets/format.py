@@ -28,6 +28,11 @@ def percent(value: float | None) -> str:
     return "?" if value is None else f"{value:.0f}%"
 
 
+def model(name: str) -> str:
+    """A model's name as it is spoken: the file's without its folders and ending."""
+    return name.rstrip("/").rpartition("/")[2].removesuffix(".gguf") if name.startswith("/") else name
+
+
 def plain(text: str) -> str:
     """Text from outside without anything a terminal could obey: no control, no direction-changing characters."""
     if text.isprintable():

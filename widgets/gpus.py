@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 from backends.cluster.inventory import Inventory, Node
 from backends.cluster.reading import Gpu, ModelInfo, Workload
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
-from widgets.format import age, fit, gib, percent
+from widgets.format import age, fit, gib, model, percent
 from widgets.glyphs import Glyphs
 from widgets.lines import Line, LinePane, line
 
@@ -46,7 +48,7 @@ class GpusPane(LinePane):
         lines = []
         for gpu in state.gpus:
             lines.append(self._bar(node, state, gpu, width, key))
-            lines.append(line((fit(self._models(node, state, gpu), width, self.glyphs.ellipsis), "dim")))
+            lines.extend(line((row, "dim")) for row in self._models(node, state, gpu, width))
         if state.gpus_trouble is not None:
             words = f"{node.name}  {state.gpus_trouble.message} {state.gpus_trouble.advice}"
             lines.append(line((fit(words, width, self.glyphs.ellipsis), "bad"), key=key))
@@ -78,30 +80,40 @@ class GpusPane(LinePane):
         """The models that the node's serving endpoints hold, each with its container's name."""
         assert self._snapshot is not None
         return [
-            (model, endpoint.container)
+            (found, endpoint.container)
             for endpoint in self._inventory.endpoints
             if endpoint.node == node.name and self._snapshot.endpoints[endpoint.name].serving
-            for model in self._snapshot.endpoints[endpoint.name].models
-            if model.loaded is not False and endpoint.engine != "litellm"
+            for found in self._snapshot.endpoints[endpoint.name].models
+            if found.loaded is not False and endpoint.engine != "litellm"
         ]
 
     def _declared(self, node: Node) -> float:
-        return sum(model.vram_mib or 0.0 for model, _ in self._endpoint_models(node))
+        return sum(found.vram_mib or 0.0 for found, _ in self._endpoint_models(node))
 
-    def _models(self, node: Node, state: NodeState, gpu: Gpu) -> str:
-        held = _held(gpu, state.workloads)
+    def _models(self, node: Node, state: NodeState, gpu: Gpu, width: int) -> list[str]:
+        """What is free and what is held by which model, in as many rows as that takes."""
         words = []
-        for model, container in self._endpoint_models(node):
-            size = model.vram_mib if model.vram_mib is not None else held.get(container or "")
-            if len(state.gpus) > 1 and container not in held:
-                continue
-            if model.vram_mib == 0:
-                words.append(f"{model.name} on CPU")
-            else:
-                words.append(f"{model.name} {gib(size)}" if size is not None else model.name)
         if gpu.memory_total_mib is not None and gpu.memory_used_mib is not None:
             words.append(f"free {gib(gpu.memory_total_mib - gpu.memory_used_mib)}")
-        return "  " + "  ".join(words)
+        held = _held(gpu, state.workloads)
+        for found, container in self._endpoint_models(node):
+            size = found.vram_mib if found.vram_mib is not None else held.get(container or "")
+            if len(state.gpus) > 1 and container not in held:
+                continue
+            figure = " on CPU" if found.vram_mib == 0 else f" {gib(size)}" if size is not None else ""
+            words.append(model(found.name) + figure)
+        return _rows(words, width, self.glyphs.ellipsis)
+
+
+def _rows(words: Sequence[str], width: int, ellipsis: str) -> list[str]:
+    """Words in rows of at most `width` cells, indented under their bar."""
+    rows: list[str] = []
+    for word in words:
+        if rows and cell_len(rows[-1]) + cell_len(word) + 2 <= width:
+            rows[-1] += f"  {word}"
+        else:
+            rows.append(f"  {word}")
+    return [fit(row, width, ellipsis) for row in rows]
 
 
 def _held(gpu: Gpu, workloads: Sequence[Workload]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, TierState
 from backends.cluster.words import LEFT_OUT, State, Verdict
-from widgets.format import age, fit
+from widgets.format import age, fit, model
 from widgets.glyphs import Glyphs
 from widgets.lines import Line, LinePane, line
 
@@ -78,7 +78,7 @@ class TiersPane(LinePane):
 
     def _rest(self, state: EndpointState, room: int) -> list[tuple[str, str]]:
         trouble = self._trouble(state)
-        models = ", ".join(m.name for m in state.models if m.loaded is not False) or (
+        models = ", ".join(model(m.name) for m in state.models if m.loaded is not False) or (
             f"{len(state.models)} models" if state.models else ""
         )
         if trouble:

@@ -32,6 +32,7 @@ _UNREACHABLE: Final = frozenset(
 )
 _RESET: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_CUT: Final = re.compile(r"Not enough data|not completed|without sending complete")
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
 FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, BadHttpMessage, OSError, UnicodeError)
@@ -46,7 +47,7 @@ def named(error: BaseException, where: str, *, tls: bool, through: bool, answeri
     descriptors left, since that says nothing about the endpoint.
     """
     chain = list(_chain(error))
-    for one in chain:
+    for one in reversed(chain):
         if isinstance(one, socket.gaierror):
             return ProbeFailure(Cause.DNS, f"no address for {where}: {one.strerror or one}")
         if isinstance(one, UnicodeError):
@@ -88,7 +89,7 @@ def _by_kind(chain: list[BaseException], where: str, *, through: bool, answering
             return ProbeFailure(Cause.CONFIG, f"not an address that can be asked: {one}")
         if isinstance(one, TimeoutError):
             return ProbeFailure(Cause.TIMEOUT, f"no connection to {where} in time")
-        if isinstance(one, ContentLengthError) or "Not enough data" in str(one) or "incomplete" in str(one):
+        if isinstance(one, ContentLengthError) or _CUT.search(str(one)):
             return ProbeFailure(Cause.RESET, f"{where} broke off in mid-answer")
     if any(isinstance(one, aiohttp.ServerDisconnectedError) or "disconnected without" in str(one) for one in chain):
         if through and not answering:
@@ -117,5 +118,7 @@ def _errno(error: BaseException) -> int | None:
         return None
     if error.errno is not None and error.errno > 0:
         return error.errno
+    if isinstance(error, ConnectionResetError):
+        return errno.ECONNRESET
     numbers = [int(n) for n in _ERRNO.findall(str(error))]
     return errno.ECONNREFUSED if errno.ECONNREFUSED in numbers else numbers[-1] if numbers else None

@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None, *, kinds: Kinds = KINDS, opens: Open
     starter = _Starter()
     try:
         asyncio.run(_serve(told, handed, kinds, opens or _real, starter))
+        return 0
     except TierdeckError as error:
         starter.refuse(error)
         return 1
@@ -98,7 +99,10 @@ def main(argv: Sequence[str] | None = None, *, kinds: Kinds = KINDS, opens: Open
         traceback.print_exc()
         starter.refuse(ProcedureError(f"The runner failed: {reason(error)}."))
         return 1
-    return 0
+    finally:
+        log = journals.journal_path(told.state, told.id).with_suffix(".log")
+        if log.exists() and not log.stat().st_size:
+            log.unlink()
 
 
 def _real(inventory: Inventory) -> AbstractAsyncContextManager[Context]:

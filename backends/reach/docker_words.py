@@ -39,6 +39,11 @@ _ADVICE: Final = (
         "cannot connect to the docker daemon",
         "Start Docker on {node}: sudo systemctl start docker (Docker Desktop runs only while somebody is logged in).",
     ),
+    (
+        "failed to open the raw stream connection",
+        "Start Docker on {node}: sudo systemctl start docker (Docker Desktop runs only while somebody is logged in).",
+    ),
+    ("context not found", "See `docker context ls` on {node}, and correct docker.context in cluster.toml."),
     ("docker: command not found", "Install Docker on {node}, or say docker = false in cluster.toml."),
     ("not recognized as an internal", "Install Docker on {node}, or say docker = false in cluster.toml."),
 )

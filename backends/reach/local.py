@@ -90,7 +90,7 @@ class LocalShell:
                 stdout, stderr, _ = await asyncio.gather(read_all(out.read), read_all(err.read), _feed(into, stdin))
                 status = await process.wait()
         except TimeoutError:
-            raise TimeoutError(f"`{shlex.join(argv[:4])}` did not end within {timeout:g} s here.") from None
+            raise TimeoutError(f"`{shlex.join(argv[:6])}` did not end within {timeout:g} s here.") from None
         return Completed(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
     @asynccontextmanager
@@ -160,7 +160,7 @@ def raise_failure(argv: Sequence[str], status: int, complaint: bytes, where: str
     """Raise CommandError with the command's own words where its exit code is not 0."""
     if status:
         words = first_words(complaint.decode(errors="replace")) or f"it ended with status {status}"
-        raise CommandError(f"`{shlex.join(argv[:4])}` failed {where}: {words}", status=status)
+        raise CommandError(f"`{shlex.join(argv[:6])}` failed {where}: {words}", status=status)
 
 
 async def _end(process: asyncio.subprocess.Process, *, kill: bool) -> None:

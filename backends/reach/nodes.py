@@ -143,7 +143,7 @@ class NodeReach:
             async with asyncio.timeout(timeout):
                 await link.connection()
         except TimeoutError:
-            raise link.hindrance(timeout) from None
+            raise link.unfinished(timeout) from None
         async with self._opening:
             if (host, port) not in self._forwards:
                 self._forwards[host, port] = await link.forward_port(host, port)
@@ -173,7 +173,7 @@ class NodeReach:
         if bridge.failure or self.is_here:
             return bridge.failure
         link = self._remote()[0]
-        return None if link.connected else link.hindrance(link.connect_limit)
+        return None if link.connected else link.unfinished(link.connect_limit)
 
     @asynccontextmanager
     async def _remote_socket(self, path: str) -> AsyncGenerator[Duplex, None]:

@@ -96,11 +96,9 @@ class SshLink:
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._connecting)
 
-    def hindrance(self, limit: float) -> SshError:
-        """Why a command could not be begun within `limit` seconds."""
-        if not self.connected:
-            return ssh_errors.explain(TimeoutError(), self.target, self._attempt, limit)
-        return ssh_errors.no_session(self.target, self.sessions if self._slots.locked() else None, limit)
+    def unfinished(self, limit: float) -> SshError:
+        """Why there is no connection yet, for who waited only `limit` seconds."""
+        return ssh_errors.explain(TimeoutError(), self.target, self._attempt, limit)
 
     def watch(self, reader: asyncssh.SSHReader[bytes]) -> _Watched:
         """The reader, saying in our words when the connection is gone."""
@@ -127,15 +125,18 @@ class SshLink:
         self, argv: Sequence[str], *, limit: float = CONNECT_LIMIT
     ) -> AsyncGenerator[asyncssh.SSHClientProcess[bytes], None]:
         """A command's session, begun within `limit` seconds; the command is ended on leaving."""
+        deadline = asyncio.get_running_loop().time() + limit
+        waiting = False
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout_at(deadline):
                 connection = await self.connection()
+                waiting = self._slots.locked()
                 await self._slots.acquire()
         except TimeoutError:
-            raise self.hindrance(limit) from None
+            raise self._hindrance(limit, waiting=waiting) from None
         process = None
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout_at(deadline):
                 opening = connection.create_process(shlex.join(argv), encoding=None)
                 process = await _opened(opening, _end)
             yield process
@@ -146,7 +147,7 @@ class SshLink:
         except TimeoutError:
             if process:
                 raise
-            raise self.hindrance(limit) from None
+            raise self._hindrance(limit, waiting=False) from None
         finally:
             if process:
                 _end(process)
@@ -175,6 +176,12 @@ class SshLink:
         """A port on 127.0.0.1 that leads to `host`:`port` as seen from the node, and the bridge to close."""
         bridge = Bridge(lambda: self.tcp(host, port))
         return await bridge.listen_tcp(), bridge
+
+    def _hindrance(self, limit: float, *, waiting: bool) -> SshError:
+        """Why a command could not be begun within `limit` seconds; `waiting` says that all sessions were in use."""
+        if not self.connected:
+            return self.unfinished(limit)
+        return ssh_errors.no_session(self.target, self.sessions if waiting else None, limit)
 
     @asynccontextmanager
     async def _channel(self, opening: Awaitable[_Channel], to: str) -> AsyncGenerator[Duplex, None]:
@@ -329,21 +336,20 @@ class SshShell:
     async def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout: float) -> Completed:
         """Run a command to its end; TimeoutError after `timeout` seconds, SshError where it is not begun, or lost."""
         watch = self._link.watch
-        begun = False
-        try:
-            async with asyncio.timeout(timeout), self._link.session(argv, limit=timeout) as process:
-                begun = True
-                stdout, stderr, _ = await asyncio.gather(
-                    read_all(watch(process.stdout).read),
-                    read_all(watch(process.stderr).read),
-                    _feed(process.stdin, stdin),
-                )
-                await process.wait_closed()
-                status = self._status(process)
-        except TimeoutError:
-            if not begun:
-                raise self._link.hindrance(timeout) from None
-            raise TimeoutError(f"`{shlex.join(argv[:4])}` did not end within {timeout:g} s {self._where}.") from None
+        deadline = asyncio.get_running_loop().time() + timeout
+        async with self._link.session(argv, limit=timeout) as process:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    stdout, stderr, _ = await asyncio.gather(
+                        read_all(watch(process.stdout).read),
+                        read_all(watch(process.stderr).read),
+                        _feed(process.stdin, stdin),
+                    )
+                    await process.wait_closed()
+            except TimeoutError:
+                command = shlex.join(argv[:6])
+                raise TimeoutError(f"`{command}` did not end within {timeout:g} s {self._where}.") from None
+            status = self._status(process)
         return Completed(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
     @asynccontextmanager

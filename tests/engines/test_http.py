@@ -42,7 +42,7 @@ async def failure(http: Http, url: str, **how: object) -> ProbeFailure:
         (servers.half_open, Cause.TIMEOUT, "answer of 127.0.0.1:{port} not complete within 0.4 s (5 bytes came)"),
         (servers.drip, Cause.TIMEOUT, "answer of 127.0.0.1:{port} not complete within 0.4 s"),
         (servers.drip_headers, Cause.TIMEOUT, "no answer from 127.0.0.1:{port} within 0.4 s"),
-        (servers.reset, Cause.RESET, "connection reset by 127.0.0.1:{port} in mid-answer"),
+        (servers.reset, Cause.RESET, "127.0.0.1:{port} broke off in mid-answer"),
         (servers.reset_at_once, Cause.RESET, "connection reset by 127.0.0.1:{port}"),
         (servers.close_at_once, Cause.RESET, "closed by 127.0.0.1:{port} before it answered"),
         (servers.cut, Cause.RESET, "127.0.0.1:{port} broke off in mid-answer"),
@@ -168,8 +168,14 @@ class TestTls:
             assert (await http.get(f"https://127.0.0.1:{port}/", timeout=LIMIT)).body == b"ok"
 
     async def test_a_server_without_tls(self, http: Http) -> None:
-        async with listening(Canned({})) as port:
-            assert (await failure(http, f"https://127.0.0.1:{port}/")).cause is Cause.TLS
+        async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.write(Reply(400, "what?").wire)
+            await asyncio.Event().wait()
+
+        async with listening(plain) as port:
+            found = await failure(http, f"https://127.0.0.1:{port}/")
+        assert (found.cause, found.evidence) == (Cause.TLS, f"no TLS with 127.0.0.1:{port}: wrong version number")
 
     async def test_garbage_instead_of_a_handshake(self, http: Http) -> None:
         async def garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -247,7 +253,7 @@ class TestForwards:
             servers.black_hole: Cause.TIMEOUT,
             servers.drip: Cause.TIMEOUT,
             servers.cut: Cause.RESET,
-            servers.no_http: Cause.BAD_RESPONSE,
+            servers.bad_chunks: Cause.BAD_RESPONSE,
         }
         for number, (handler, cause) in enumerate(wanted.items()):
             path = str(tmp_path / str(number))

@@ -16,7 +16,7 @@ PARTS = ("docker", "sshd", "llamacpp", "litellm")
 
 def write_env(cluster: LabCluster, path: Path) -> None:
     """Writes what a shell must know to use the cluster, for its owner's eyes only."""
-    env = {"TIERDECK_CLUSTER": str(cluster.config), "DOCKER_HOST": f"unix://{cluster.engine.socket}", **cluster.env}
+    env = {"TIERDECK_CLUSTER": str(cluster.config), **cluster.env}
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in env.items()]
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.writelines(lines)
@@ -28,7 +28,8 @@ def up(directory: Path, lock: float) -> None:
     with start_cluster(directory, lock=lock) as cluster:
         env = directory / "env"
         write_env(cluster, env)
-        print(f"cluster.toml  {cluster.config}\nenvironment   . {env}", flush=True)
+        print(f"cluster.toml  {cluster.config}\nenvironment   . {env}")
+        print(f"docker        docker -H unix://{cluster.engine.socket}", flush=True)
         signal.pause()
 
 

@@ -80,7 +80,7 @@ class Host:
             box.log.append(line)
         if box.exits_after is not None:
             await asyncio.sleep(box.exits_after)
-            box.state, box.phase = "exited", ""
+            box.state, box.phase = "restarting" if box.policy == "always" else "exited", ""
             if box.policy == "always":
                 await asyncio.sleep(0.1)
                 self.begin(box.name)

@@ -79,7 +79,8 @@ async def test_logs_tail_since_and_follow(sim: SimulatedCluster, docker: aiodock
 
 async def test_events_with_since_and_filters(sim: SimulatedCluster, docker: aiodocker.Docker) -> None:
     events: Any = docker.events.subscribe(  # type: ignore[no-untyped-call]
-        since="1", filters=json.dumps({"event": ["die", "start"]}))
+        since="1", filters=json.dumps({"event": ["die", "start"]})
+    )
     await (await docker.containers.get("mark-v")).stop()
     actions: list[str] = []
     while actions[-1:] != ["die"]:

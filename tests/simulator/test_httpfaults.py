@@ -51,9 +51,7 @@ async def test_refused_while_stopped_and_under_a_fault(endpoint: SimEndpoint, cl
         assert (await client.get(url)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected"), [("black_hole", httpx.ConnectTimeout), ("half_open", httpx.ReadTimeout)]
-)
+@pytest.mark.parametrize(("kind", "expected"), [("black_hole", httpx.ConnectTimeout), ("half_open", httpx.ReadTimeout)])
 async def test_silence(endpoint: SimEndpoint, kind: Kind, expected: type[Exception]) -> None:
     url = endpoint.server.url + "/health"
     async with httpx.AsyncClient(timeout=0.1) as warm:
@@ -149,9 +147,7 @@ async def test_streams_that_break(endpoint: SimEndpoint, client: httpx.AsyncClie
     assert (await client.get(endpoint.server.url + "/health")).status_code == 200
 
 
-async def test_an_endless_stream_ends_when_its_reader_leaves(
-    endpoint: SimEndpoint, client: httpx.AsyncClient
-) -> None:
+async def test_an_endless_stream_ends_when_its_reader_leaves(endpoint: SimEndpoint, client: httpx.AsyncClient) -> None:
     await endpoint.server.inflict(HttpFault("endless_stream"))
     seen = 0
     async with client.stream("POST", endpoint.server.url + "/v1/chat/completions", json=CHAT) as answer:

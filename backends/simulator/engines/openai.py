@@ -63,7 +63,8 @@ class OpenAi(Engine):
             yield self.event(self.chunk(prompt, ident, [self.choice(first)]))
         async with aclosing(self.tokens(prompt)) as words:
             async for word in words:
-                yield self.event(self.chunk(prompt, ident, [self.choice({"content": word})]))
+                role = {"role": "assistant"} if first is None and prompt.made == 1 else {}
+                yield self.event(self.chunk(prompt, ident, [self.choice(role | {"content": word})]))
         yield self.event(self.chunk(prompt, ident, [self.choice({}, prompt.finish)]))
         if prompt.usage:
             last = self.chunk(prompt, ident, []) | {"usage": self.usage(prompt)}
@@ -87,7 +88,7 @@ class OpenAi(Engine):
         return self.frame(prompt, ident) | {"object": "chat.completion.chunk", "choices": choices}
 
     def first_delta(self) -> Json | None:
-        """The delta that names the role before any word, if this server sends one."""
+        """The delta that names the role before any word; None where the first word's own does."""
         return {"role": "assistant", "content": ""}
 
     def choice(self, delta: Json, finish: str | None = None) -> Json:

@@ -1,0 +1,413 @@
+"""The runner in a process of its own, for real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.cluster.reading import ProcedureState
+from backends.errors import ProcedureError
+from backends.procedures.commands import Procedures
+from backends.procedures.lock import holder
+from backends.procedures.plan import Danger, Plan, Step
+from backends.procedures.process import LONGEST_SOCKET
+
+ROOT = Path(__file__).parents[2]
+RUNNER = (sys.executable, "-m", "tests.procedures.toy_runner")
+CLUSTER = 'version = 1\nname = "toys"\n\n[[nodes]]\nname = "mark"\naddress = "127.0.0.1"\n'
+PATIENCE = 30.0
+
+
+async def until(condition: Callable[[], Any], what: str = "") -> Any:
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE:.0f} s for {what or condition}"
+        await asyncio.sleep(0.01)
+    return found
+
+
+class Bench:
+    """A state directory, an inventory, and a folder in which toy steps work."""
+
+    def __init__(self, tmp_path: Path, state: Path | None = None) -> None:
+        self.toys = tmp_path / "toys"
+        self.toys.mkdir(exist_ok=True)
+        self.cluster = tmp_path / "cluster.toml"
+        self.cluster.write_text(CLUSTER)
+        self.state = state or tmp_path / "state"
+        self.procedures = Procedures(self.state, self.cluster, runner=RUNNER)
+
+    def plan(self, *names: str, node: str = "mark") -> Plan:
+        def step(name: str) -> Step:
+            return Step("toy", f"do {name}", {"folder": str(self.toys), "name": name}, 60.0, Danger.CHANGES)
+
+        return Plan("toy", node, "Toys of mark", tuple(step(name) for name in names), targets=names)
+
+    def hold(self, spot: str) -> Path:
+        path = self.toys / f"hold-{spot}"
+        path.touch()
+        return path
+
+    async def reached(self, spot: str) -> None:
+        await until((self.toys / f"at-{spot}").exists, f"the runner at {spot}")
+        (self.toys / f"at-{spot}").unlink()
+
+    def done(self, name: str) -> str:
+        path = self.toys / f"done-{name}"
+        return path.read_text() if path.exists() else ""
+
+    def state_of(self, procedure: str) -> ProcedureState:
+        return self.procedures.state(procedure)
+
+    def pid(self, procedure: str) -> int:
+        return int(self.state_of(procedure).owner.rpartition(":")[2])
+
+    def alive(self, pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
+
+    async def followed(self, procedure: str) -> list[dict[str, Any]]:
+        async with asyncio.timeout(PATIENCE):
+            return [event async for event in self.procedures.attach(procedure)]
+
+    def end_all(self) -> None:
+        for path in self.toys.glob("hold-*"):
+            path.unlink()
+        for state in self.procedures.list():
+            if state.open:
+                os.kill(self.pid(state.id), signal.SIGKILL)
+
+
+@asynccontextmanager
+async def bench_in(tmp_path: Path, state: Path | None = None) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path, state)
+    try:
+        yield bench
+    finally:
+        bench.end_all()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    async with bench_in(tmp_path) as made:
+        yield made
+
+
+async def test_a_procedure_from_start_to_end(bench: Bench) -> None:
+    procedure = await bench.procedures.start(bench.plan("a", "b"))
+    events = await bench.followed(procedure)
+    assert [event["event"] for event in events] == [
+        "created",
+        *("step_started", "output", "step_done") * 2,
+        "finished",
+    ]
+    assert events[-1]["outcome"] == "done"
+    assert set(events[1]) == {"at", "procedure", "event", "step", "detail"}
+    assert all(event["procedure"] == procedure for event in events)
+    assert events[0]["detail"]["owner"].endswith(f"@{socket.gethostname()}:{bench.pid(procedure)}")
+    assert (bench.done("a"), bench.done("b")) == ("x", "x")
+    pid = bench.pid(procedure)
+    await until(lambda: not bench.alive(pid), "the runner to end")
+    folder = bench.state / "procedures"
+    assert [path.name for path in folder.iterdir()] == [f"{procedure}.jsonl"]
+    assert (folder.stat().st_mode & 0o777, (folder / f"{procedure}.jsonl").stat().st_mode & 0o777) == (0o700, 0o600)
+    assert holder(bench.state, "mark") is None
+    assert [state.state for state in bench.procedures.list()] == ["done"]
+
+
+async def test_it_belongs_to_nobody_and_holds_nothing_of_its_starter(bench: Bench, tmp_path: Path) -> None:
+    held = bench.hold("apply-a")
+    fd = os.open(tmp_path / "mine", os.O_CREAT | os.O_RDWR)
+    os.set_inheritable(fd, True)
+    procedure = await bench.procedures.start(bench.plan("a"))
+    await bench.reached("apply-a")
+    pid = bench.pid(procedure)
+    status = dict(
+        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+    )
+    assert int(status["PPid"]) != os.getpid()
+    assert os.getsid(pid) != os.getsid(0)
+    fds = {int(p.name): os.readlink(p) for p in Path(f"/proc/{pid}/fd").iterdir()}
+    assert str(tmp_path / "mine") not in fds.values()
+    assert fds[0] == fds[1] == "/dev/null"
+    assert fds[2].endswith(f"{procedure}.log")
+    assert "toys" not in Path(f"/proc/{pid}/cmdline").read_text()
+    sock = bench.state / "procedures" / f"{procedure}.sock"
+    assert sock.stat().st_mode & 0o777 == 0o600
+    os.close(fd)
+    held.unlink()
+    assert (await bench.followed(procedure))[-1]["outcome"] == "done"
+
+
+STARTER = """
+import asyncio, json, sys
+from pathlib import Path
+from backends.procedures.commands import Procedures
+from backends.procedures.plan import from_json
+state, cluster, plan, *runner = sys.argv[1:]
+async def go():
+    procedures = Procedures(Path(state), Path(cluster), runner=runner)
+    procedure = await procedures.start(from_json(json.loads(plan)))
+    async for event in procedures.attach(procedure):
+        print(event["event"], flush=True)
+asyncio.run(go())
+"""
+
+
+async def test_a_closed_terminal_detaches_and_the_procedure_goes_on(bench: Bench) -> None:
+    from backends.procedures.plan import to_json
+
+    held = bench.hold("apply-a")
+    plan = json.dumps(to_json(bench.plan("a", "b")))
+    master, slave = pty.openpty()
+    starter = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        f"import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{STARTER}",
+        *(str(bench.state), str(bench.cluster), plan, *RUNNER),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    await bench.reached("apply-a")
+    (state,) = bench.procedures.list()
+    os.close(master)
+    async with asyncio.timeout(PATIENCE):
+        assert await starter.wait() != 0
+    pid = bench.pid(state.id)
+    os.kill(pid, signal.SIGHUP)
+    assert bench.alive(pid)
+    assert bench.state_of(state.id).state == "running"
+    held.unlink()
+    assert (await bench.followed(state.id))[-1]["outcome"] == "done"
+    assert bench.done("b") == "x"
+
+
+@pytest.mark.parametrize("spot", ["check-a", "apply-a", "applied-a", "verify-a", "apply-b"])
+async def test_killed_it_is_lost_and_resumed_it_finishes(bench: Bench, spot: str) -> None:
+    held = bench.hold(spot)
+    procedure = await bench.procedures.start(bench.plan("a", "b"))
+    await bench.reached(spot)
+    pid = bench.pid(procedure)
+    follower = asyncio.create_task(bench.followed(procedure))
+    os.kill(pid, signal.SIGKILL)
+    events = await follower
+    assert events[-1]["event"] == "lost"
+    assert bench.state_of(procedure).state == "lost"
+    assert [state.state for state in bench.procedures.list()] == ["lost"]
+    assert holder(bench.state, "mark") is None
+    with pytest.raises(ProcedureError, match="does not run any more"):
+        await bench.procedures.cancel(procedure)
+    held.unlink()
+    await bench.procedures.resume(procedure)
+    events = await bench.followed(procedure)
+    assert events[-1]["outcome"] == "done"
+    assert sum(event["event"] == "resumed" for event in events) == 1
+    assert (bench.done("a"), bench.done("b")) == ("x", "x")
+    with pytest.raises(ProcedureError, match="nothing to resume"):
+        await bench.procedures.resume(procedure)
+
+
+async def test_cancelled_over_the_socket(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    procedure = await bench.procedures.start(bench.plan("a", "b"))
+    await bench.reached("apply-a")
+    assert await bench.procedures.cancel(procedure) == "edge"
+    held.unlink()
+    events = await bench.followed(procedure)
+    assert (events[-1]["event"], events[-1]["outcome"]) == ("finished", "cancelled")
+    assert (bench.done("a"), bench.done("b")) == ("x", "")
+    held = bench.hold("apply-b")
+    await bench.procedures.resume(procedure)
+    await bench.reached("apply-b")
+    with pytest.raises(ProcedureError, match="still runs|has held mark"):
+        await bench.procedures.resume(procedure)
+    await bench.procedures.cancel(procedure)
+    assert await bench.procedures.cancel(procedure) == "now"
+    assert (await bench.followed(procedure))[-1]["outcome"] == "cancelled"
+    assert bench.done("b") == ""
+
+
+async def test_a_polite_kill_stops_at_the_edge(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    procedure = await bench.procedures.start(bench.plan("a", "b"))
+    await bench.reached("apply-a")
+    os.kill(bench.pid(procedure), signal.SIGTERM)
+    held.unlink()
+    assert (await bench.followed(procedure))[-1]["outcome"] == "cancelled"
+    assert (bench.done("a"), bench.done("b")) == ("x", "")
+
+
+async def test_questions_are_answered_over_the_socket(bench: Bench) -> None:
+    fails = bench.toys / "fail-apply-a"
+    fails.touch()
+    procedure = await bench.procedures.start(bench.plan("a"))
+    state = await until(lambda: (s := bench.state_of(procedure)).state == "asking" and s, "a question")
+    assert "apply-a failed. Try again. retry, skip, hold, abort?" in state.question
+    assert state.open
+    with pytest.raises(ProcedureError, match="The answers are: retry, skip, hold, abort"):
+        await bench.procedures.answer(procedure, "perhaps")
+    fails.unlink()
+    await bench.procedures.answer(procedure, "retry")
+    events = await bench.followed(procedure)
+    assert events[-1]["outcome"] == "done"
+    assert [e["detail"]["text"] for e in events if e["event"] == "answer"] == ["retry"]
+
+
+async def test_nothing_asked_nothing_answered(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    procedure = await bench.procedures.start(bench.plan("a"))
+    await bench.reached("apply-a")
+    with pytest.raises(ProcedureError, match="asks nothing now"):
+        await bench.procedures.answer(procedure, "retry")
+    path = bench.state / "procedures" / f"{procedure}.sock"
+    for rubbish in (b"", b"x\n", b"[]\n", b'{"command":"dance"}\n', b"x" * 100_000 + b"\n"):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(rubbish)
+        writer.write_eof()
+        async with asyncio.timeout(PATIENCE):
+            answer = await reader.read()
+        writer.close()
+        assert answer == b"" or b"error" in answer
+    held.unlink()
+    assert (await bench.followed(procedure))[-1]["outcome"] == "done"
+
+
+async def test_unattended_a_failure_halts_and_it_can_be_resumed_or_abandoned(bench: Bench) -> None:
+    fails = bench.toys / "fail-apply-a"
+    fails.touch()
+    procedure = await bench.procedures.start(bench.plan("a"), attended=False)
+    assert (await bench.followed(procedure))[-1]["outcome"] == "halted"
+    other = await bench.procedures.start(bench.plan("a"), attended=False)
+    assert (await bench.followed(other))[-1]["outcome"] == "halted"
+    bench.procedures.abandon(other)
+    assert bench.state_of(other).state == "cancelled"
+    fails.unlink()
+    await bench.procedures.resume(procedure)
+    assert (await bench.followed(procedure))[-1]["outcome"] == "done"
+    with pytest.raises(ProcedureError, match="nothing to abandon"):
+        bench.procedures.abandon(procedure)
+
+
+async def test_one_per_node_and_the_other_is_named(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    first = await bench.procedures.start(bench.plan("a"))
+    await bench.reached("apply-a")
+    with pytest.raises(ProcedureError, match=rf"has held mark for \d+ s with procedure {first}"):
+        await bench.procedures.start(bench.plan("b"))
+    with pytest.raises(ProcedureError, match="still runs"):
+        bench.procedures.abandon(first)
+    second = await bench.procedures.start(bench.plan("c", node="desk"))
+    assert (await bench.followed(second))[-1]["outcome"] == "done"
+    held.unlink()
+    assert (await bench.followed(first))[-1]["outcome"] == "done"
+    third = await bench.procedures.start(bench.plan("b"))
+    assert (await bench.followed(third))[-1]["outcome"] == "done"
+
+
+async def test_two_at_the_same_moment_one_wins(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    results = await asyncio.gather(*(bench.procedures.start(bench.plan("a")) for _ in range(4)), return_exceptions=True)
+    held.unlink()
+    won = [result for result in results if isinstance(result, str)]
+    assert len(won) == 1
+    assert all("has held mark" in str(r) or "another process" in str(r) for r in results if not isinstance(r, str))
+    assert len(bench.procedures.list()) == 1
+    await bench.followed(won[0])
+
+
+async def test_a_crash_is_written_and_its_trace_kept(bench: Bench) -> None:
+    (bench.toys / "crash-verify-a").touch()
+    procedure = await bench.procedures.start(bench.plan("a"))
+    events = await bench.followed(procedure)
+    assert events[-1]["outcome"] == "failed"
+    assert events[-1]["detail"]["text"] == "ZeroDivisionError: verify-a"
+    log = bench.state / "procedures" / f"{procedure}.log"
+    await until(lambda: "Traceback" in log.read_text(), "the trace")
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_inventory_that_got_broken_is_said_at_once_and_leaves_nothing(bench: Bench) -> None:
+    bench.cluster.write_text("version = [")
+    with pytest.raises(ProcedureError, match=r"cluster\.toml, line 1"):
+        await bench.procedures.start(bench.plan("a"))
+    assert bench.procedures.list() == ()
+    assert list((bench.state / "procedures").iterdir()) == []
+
+
+async def test_a_step_of_another_version(bench: Bench) -> None:
+    procedure = await bench.procedures.start(Plan("toy", "mark", "t", (Step("teleport", "x"),)))
+    events = await bench.followed(procedure)
+    assert events[-1]["outcome"] == "failed"
+    assert "teleport" in events[-1]["detail"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("runner", "words"),
+    [
+        (("/nowhere/python",), "cannot be started: No such file"),
+        ((sys.executable, "-c", "raise SystemExit('broken')"), "ended before it began"),
+    ],
+)
+async def test_a_runner_that_does_not_begin(bench: Bench, runner: tuple[str, ...], words: str) -> None:
+    procedures = Procedures(bench.state, bench.cluster, runner=runner)
+    with pytest.raises(ProcedureError, match=words):
+        await procedures.start(bench.plan("a"))
+    assert procedures.list() == ()
+
+
+async def test_a_path_too_long_for_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    short = tmp_path.parent / "r"
+    short.mkdir(exist_ok=True)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short))
+    async with bench_in(tmp_path, tmp_path / ("deep" * 20) / "state") as bench:
+        held = bench.hold("apply-a")
+        procedure = await bench.procedures.start(bench.plan("a", "b"))
+        await bench.reached("apply-a")
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        assert await bench.procedures.cancel(procedure) == "edge"
+        held.unlink()
+        assert (await bench.followed(procedure))[-1]["outcome"] == "cancelled"
+        socket_ = Path(str((await bench.followed(procedure))[0]["detail"]["socket"]))
+        assert len(os.fsencode(socket_)) <= LONGEST_SOCKET
+        assert socket_.parent.stat().st_mode & 0o777 == 0o700
+        await until(lambda: not socket_.exists(), "the socket to go")
+
+
+async def test_found_by_a_part_of_its_name(bench: Bench) -> None:
+    procedure = await bench.procedures.start(bench.plan("a"))
+    assert bench.procedures.find(procedure) == procedure
+    assert bench.procedures.find(procedure[-4:]) == procedure
+    assert bench.procedures.find(procedure[:4]) == procedure
+    for word in ("", "zzz"):
+        with pytest.raises(ProcedureError, match="procedure"):
+            bench.procedures.find(word)
+    await bench.followed(procedure)
+
+
+async def test_what_does_not_exist(bench: Bench) -> None:
+    with pytest.raises(ProcedureError, match="no procedure"):
+        await bench.procedures.cancel("nope")
+    with pytest.raises(ProcedureError, match="no procedure"):
+        await bench.procedures.resume("nope")
+    with pytest.raises(ProcedureError, match="no procedure"):
+        bench.procedures.abandon("nope")
+    with pytest.raises(ProcedureError, match="no procedure"):
+        await bench.followed("nope")
