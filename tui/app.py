@@ -55,6 +55,7 @@ class TierdeckApp(App[None]):
         self.dashboard = DashboardScreen(setup.loaded.inventory, setup.place, setup.marks, setup.glyphs)
         self.commands = Commands(self)
         self.chatting = Chatting(self)
+        self.set_class(setup.glyphs.border == "ascii", "ascii")
         if setup.over_ssh:
             self.animation_level = "none"
 

@@ -11,6 +11,7 @@ from textual.worker import Worker
 from backends.errors import TierdeckError
 from backends.routing.choose import Decision, choose
 from backends.routing.classify import Classified, classify
+from widgets.format import model
 
 if TYPE_CHECKING:
     from tui.app import TierdeckApp
@@ -51,13 +52,12 @@ class Chatting:
         return classified, choose(self._app.setup.loaded.inventory, self._app.feed.snapshot, classified.task)
 
     def _words(self, classified: Classified, decision: Decision) -> str:
-        arrow = self._app.setup.glyphs.arrow
-        why = f"{classified.task} {classified.confidence:.2f} ({', '.join(classified.why)})"
+        task = f"{classified.task} {classified.confidence:.2f} {self._app.setup.glyphs.arrow}"
         if decision.chosen is None:
-            return f"{why} {arrow} {decision.sentence}"
+            return f"{task} {decision.sentence}"
         models = self._app.feed.snapshot.endpoints[decision.chosen].models
-        model = f" {models[0].name}" if models else ""
-        return f"{why} {arrow} {decision.chosen}{model}"
+        named = f" {model(models[0].name)}" if models else ""
+        return f"{task} {decision.chosen}{named} ({', '.join(classified.why)})"
 
     def send(self, text: str) -> None:
         """Send a prompt to whoever serves its task, and stream the answer."""

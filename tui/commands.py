@@ -127,9 +127,8 @@ class Commands:
         rows: list[Line] = [line(("Keys", "title"))]
         for action in allowed(self._app.setup.read_only):
             keys = self._app.setup.keys.get(action.id) or ", ".join(shown(k) for k in action.keys)
-            rows.append(line((f"  {keys:<12} ", "accent"), action.help))
-            if action.command and width >= 70:
-                rows.append(line((f"  {'':<12} {action.command}", "dim")))
+            command = f"  ({action.command})" if action.command and width >= 100 else ""
+            rows.append(line((f"  {keys:<12} ", "accent"), action.help, (command, "dim")))
         rows += [
             line(""),
             line(("In every list", "title")),

@@ -97,7 +97,9 @@ def _workload(workload: Workload) -> list[Row]:
     state = " ".join(filter(None, (workload.state, workload.health)))
     if workload.state == "exited":
         state += f" with code {workload.exit_code}" + (", out of memory" if workload.oom_killed else "")
-    rows: list[Row] = [("state", state, "good" if workload.running else "warn"), ("image", workload.image, "")]
+    rows: list[Row] = [("state", state, "good" if workload.running else "warn")]
+    if workload.image:
+        rows.append(("image", workload.image, ""))
     if workload.started_at:
         rows.append(("started", _when(workload.started_at), ""))
     if workload.error:

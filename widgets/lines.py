@@ -75,7 +75,7 @@ class LinePane(ScrollView, can_focus=True):
         background: $background;
     }
     LinePane:focus { border: round $primary; border-title-style: bold; }
-    LinePane.ascii { border: ascii $foreground 30%; }
+    LinePane.ascii { border: ascii $foreground 30%; scrollbar-size-vertical: 0; scrollbar-gutter: auto; }
     LinePane.ascii:focus { border: ascii $primary; }
     LinePane > .pane--dim { text-style: dim; }
     LinePane > .pane--good { color: $text-success; }

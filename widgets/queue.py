@@ -100,7 +100,7 @@ class QueuePane(LinePane):
         order = f"{position}." if position else "  "
         head = f"  {glyph} {order:<3}{fit(name, min(22, max(8, width // 3)), self.glyphs.ellipsis)} {word:<10}"
         key = f"container:{node.name}/{name}"
-        return line((head, style), (fit(" " + detail, max(0, width - len(head))), "dim"), key=key)
+        return line((head, style), (fit(" " + detail, max(0, width - len(head)), self.glyphs.ellipsis), "dim"), key=key)
 
     def _word(self, endpoint: Endpoint | None, workload: Workload | None) -> tuple[str, str, str]:
         """One word for a container, what it waits for or died of, and a style."""

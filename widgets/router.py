@@ -89,7 +89,7 @@ class Prompt(TextArea):
 class Answer(LinePane):
     """The conversation, wrapped to the pane; long ones keep their end."""
 
-    DEFAULT_CSS = "Answer, Answer:focus { border: none; height: 1fr; }"
+    DEFAULT_CSS = "Answer, Answer:focus, Answer.ascii, Answer.ascii:focus { border: none; height: 1fr; }"
 
     def __init__(self, glyphs: Glyphs) -> None:
         super().__init__(id="answer", glyphs=glyphs)
@@ -206,7 +206,7 @@ class RouterPane(Vertical):
 class Decided(LinePane, can_focus=False):
     """One line that says who answers, and below it why others were passed over."""
 
-    DEFAULT_CSS = "Decided { border: none; height: auto; }"
+    DEFAULT_CSS = "Decided, Decided.ascii { border: none; height: auto; }"
 
     def __init__(self, glyphs: Glyphs) -> None:
         super().__init__(id="decision", glyphs=glyphs)

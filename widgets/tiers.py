@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, TierState
-from backends.cluster.words import LEFT_OUT, State, Verdict
+from backends.cluster.words import Cause, Verdict
 from widgets.format import age, fit, model
 from widgets.glyphs import Glyphs
 from widgets.lines import Line, LinePane, line
@@ -19,6 +19,8 @@ STYLES = {
     "UNKNOWN": "dim",
 }
 """The style of each verdict and state."""
+
+_WORDS = {Cause.OFF: "off", Cause.MAINTENANCE: "maint."}
 
 
 class TiersPane(LinePane):
@@ -65,10 +67,9 @@ class TiersPane(LinePane):
         longest = max((len(name) for name in names), default=8)
         room = min(longest, max(10, width // 3) if width < 60 else 30)
         style = STYLES[state.verdict.value]
-        word = "OFF" if state.cause in LEFT_OUT else state.verdict.value
-        if state.cause in LEFT_OUT and state.cause is not None:
-            word = {"OFF": "off", "MAINTENANCE": "maint."}[state.cause.value]
-        head = f"  {self.glyphs.of(state.verdict)} {fit(self._named(state.name, width), room, self.glyphs.ellipsis)} {word:<8} "
+        word = _WORDS.get(state.cause, state.verdict.value) if state.cause else state.verdict.value
+        name = fit(self._named(state.name, width), room, self.glyphs.ellipsis)
+        head = f"  {self.glyphs.of(state.verdict)} {name} {word:<8} "
         return line((head, style), *self._rest(state, max(0, width - len(head))), key=f"endpoint:{state.name}")
 
     def _named(self, name: str, width: int) -> str:
@@ -98,8 +99,3 @@ class TiersPane(LinePane):
             return f"{state.successes}/{self._inventory.defaults.up_after} answered"
         since = f" {age(state.age)}" if state.age else ""
         return f"{state.cause.value.lower().replace('_', ' ')}{since}  {state.evidence}"
-
-
-def state_style(state: State) -> str:
-    """The style name of a state."""
-    return STYLES[state.value]

@@ -32,7 +32,7 @@ class Ask:
         self._until = asyncio.get_running_loop().time() + target.timeout
 
     async def get(self, route: str, *, keyed: bool = True) -> HttpAnswer:
-        """The answer at `route` of the target (or at a whole address), whatever its status."""
+        """The answer at `route` of the target (or at a whole address, which gets no key), whatever its status."""
         target = self.target
         left = self._until - asyncio.get_running_loop().time()
         if left <= 0:
@@ -41,13 +41,16 @@ class Ask:
         return await self.http.get(
             target.url + route if own else route,
             timeout=left,
-            headers=target.headers if keyed else None,
+            headers=target.headers if keyed and own else None,
             via=target.via if own else None,
         )
 
     async def read(self, route: str, shape: type[Payload]) -> Payload:
         """The JSON at `route`; ProbeFailure where the answer is another."""
-        answer = await self.get(route)
+        return self.payload(await self.get(route), route, shape)
+
+    def payload(self, answer: HttpAnswer, route: str, shape: type[Payload]) -> Payload:
+        """What `answer` says; ProbeFailure where it is not the JSON that is due at `route`."""
         payload = parsed(answer, shape) if answer.status == 200 else None
         if payload is None:
             raise refusal(answer, route, self.target)

@@ -21,6 +21,7 @@ from backends.text import plain
 METRICS_LET_SLEEP: Final = 10519
 """The first build whose /metrics neither wakes a sleeper nor keeps it awake (ggml-org/llama.cpp#27376)."""
 
+_LOADING: Final = "503 Loading model"
 _BUILD: Final = re.compile(r"b(\d{1,9})")
 _SEPARATOR: Final = re.compile(r"[/\\]")
 
@@ -79,8 +80,8 @@ class LlamaCpp(HealthFirst):
 
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
         """Good on {"status":"ok"}; 503 "Loading model" is LOADING."""
-        if answer.status == 503 and "loading model" in (message(answer) or answer.text).lower():
-            return ProbeResult(Cause.LOADING, "503 Loading model", latency=answer.seconds)
+        if _loading(answer):
+            return ProbeResult(Cause.LOADING, _LOADING, latency=answer.seconds)
         said = parsed(answer, _Health) if answer.status == 200 else None
         if said is None or said.status != "ok":
             return None
@@ -89,7 +90,10 @@ class LlamaCpp(HealthFirst):
     async def look(self, ask: Ask, health: ProbeResult) -> ProbeResult:
         """Its models, its build, whether it sleeps, and where that disturbs nothing its counters."""
         wanted = ask.target.model
-        models = bounded((await ask.read("/v1/models", _Models)).data)
+        answer = await ask.get("/v1/models")
+        if _loading(answer):
+            raise ProbeFailure(Cause.LOADING, _LOADING)
+        models = bounded(ask.payload(answer, "/v1/models", _Models).data)
         chosen = [m for m in models if wanted is None or m.answers_to(wanted)]
         if not chosen:
             require(wanted, (m.id for m in models))
@@ -107,6 +111,10 @@ class LlamaCpp(HealthFirst):
         if counters is None or counters.status != 200:
             return found
         return replace(found, progress=progress(counters.body.decode("utf-8", "replace"), LLAMACPP))
+
+
+def _loading(answer: HttpAnswer) -> bool:
+    return answer.status == 503 and "loading model" in (message(answer) or answer.text).lower()
 
 
 def _asleep(found: ProbeResult) -> ProbeResult:

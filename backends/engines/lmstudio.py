@@ -11,6 +11,7 @@ from backends.cluster.words import Cause
 from backends.engines.ask import Ask, parsed
 from backends.engines.engine import HealthFirst, well
 from backends.engines.models import Count, Maybe, ModelList, Size, Words, bounded, counted, mib, named, require
+from backends.engines.recognise import by_owner
 from backends.engines.target import HttpAnswer, ProbeFailure
 
 
@@ -45,7 +46,7 @@ class LmStudio(HealthFirst):
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
         """Good where it lists its models; routes it does not know it answers with 200 and an error."""
         listed = parsed(answer, ModelList) if answer.status == 200 else None
-        if listed is None:
+        if listed is None or by_owner(listed) not in (None, self.name):
             return None
         models = tuple(m.info for m in listed.entries)
         return replace(well(answer), models=models, evidence=f"answered; {counted(models)}")

@@ -62,15 +62,12 @@ def samples(text: str, wanted: Iterable[str]) -> list[tuple[str, str, float]]:
     """The samples of the `wanted` metrics as (name, labels, value); broken lines are passed over."""
     names = set(wanted)
     found = []
-    for line in text.splitlines():
-        if not line or line[0] == "#" or len(line) > LONGEST_LINE:
+    for line in text.split("\n"):
+        name, brace, rest = line.partition("{") if "{" in line else line.partition(" ")
+        if name not in names or len(line) > LONGEST_LINE:
             continue
-        brace = line.find("{")
-        name = line[:brace] if brace >= 0 else line.split(None, 1)[0]
-        if name not in names:
-            continue
-        labels, _, rest = line[brace + 1 :].rpartition("}") if brace >= 0 else ("", "", line[len(name) :])
-        value = _number(rest)
+        labels, closed, value_text = rest.rpartition("}") if brace == "{" else ("", "}", rest)
+        value = _number(value_text) if closed else None
         if value is not None:
             found.append((name, labels, value))
     return found

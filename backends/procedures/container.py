@@ -15,9 +15,10 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from backends.cluster.reading import Workload
 from backends.errors import ProcedureError, ReachError, RuntimeFailure
 from backends.procedures import gate, trouble
-from backends.procedures.context import Context
+from backends.procedures.context import Context, title
 from backends.procedures.plan import Step
 from backends.procedures.runner import Report
+from backends.reach.runtime import Runtime
 
 CONFIG_PATIENCE = 5.0
 """Seconds for which an engine may answer with a fault that no retry cures, before it counts."""
@@ -38,17 +39,24 @@ class Start:
 
     node: str
     name: str
+    runtime: str = "docker"
     gpu: bool = True
     gap: float = 0.0
     patience: float = 180.0
     restart: bool = False
     since: float | None = None
 
+    @property
+    def title(self) -> str:
+        """The workload as cluster.toml names it."""
+        return title(Workload(self.name, self.runtime, ""))
+
     def to_json(self) -> dict[str, JsonValue]:
         """As a step's arguments."""
         return {
             "node": self.node,
             "name": self.name,
+            "runtime": self.runtime,
             "gpu": self.gpu,
             "gap": self.gap,
             "patience": self.patience,
@@ -112,7 +120,7 @@ class StartContainer:
             elif workload.running:
                 return
             try:
-                await (await self._context.runtime(self._told.node)).start(self._told.name)
+                await (await self._runtime()).start(self._told.name)
                 return
             except RuntimeFailure as error:
                 if error.status is not None or tries + 1 == _MOST_STARTS:
@@ -150,16 +158,18 @@ class StartContainer:
             gauge = await stack.enter_async_context(gate.gauging(context, told.node, SAY_EVERY))
             while True:
                 try:
-                    found = await gate.blockers(context, told.node, told.name)
+                    found = await gate.blockers(context, told.node, told.title)
                 except ReachError as error:
                     await self._endure(error, patience, report, "waiting")
                     continue
                 if not found:
                     return
-                name, why = next(iter(found.items()))
+                workload, why = found[0]
+                name = workload.name
                 if name not in watches:
-                    watches[name] = await stack.enter_async_context(gate.watching(context, told.node, name))
-                patience.see("blockers", tuple(found))
+                    watch = gate.watching(context, told.node, workload.runtime, name)
+                    watches[name] = await stack.enter_async_context(watch)
+                patience.see("blockers", tuple(blocker.name for blocker, _ in found))
                 patience.see("vram", gauge.step)
                 patience.see("log", tuple(watch.count for watch in watches.values()))
                 if patience.exhausted:
@@ -169,18 +179,14 @@ class StartContainer:
                         f"Look at {name}; stop it or wait for it, then retry.",
                     )
                 others = f" and {len(found) - 1} more" if len(found) > 1 else ""
-                self._say(
-                    report,
-                    "waiting",
-                    patience.waited,
-                    f"waiting for {name}{others}: {why}",
-                    {"for": list(found), "vram_mib": gauge.mib},
-                )
+                waiting: list[JsonValue] = [blocker.name for blocker, _ in found]
+                figures: dict[str, JsonValue] = {"for": waiting, "vram_mib": gauge.mib}
+                self._say(report, "waiting", patience.waited, f"waiting for {name}{others}: {why}", figures)
                 await self._clock.sleep(patience.pause)
 
     async def _stop(self, report: Report) -> None:
         report({"text": f"stopping {self._told.name}", "gate": "stopping"})
-        await (await self._context.runtime(self._told.node)).stop(self._told.name)
+        await (await self._runtime()).stop(self._told.name)
         if self._told.gpu:
             await self._until_steady(report)
 
@@ -192,7 +198,7 @@ class StartContainer:
         starts: set[float | None] = set()
         config_since: float | None = None
         async with (
-            gate.watching(context, told.node, told.name) as watch,
+            gate.watching(context, told.node, told.runtime, told.name) as watch,
             gate.gauging(context, told.node, SAY_EVERY) as gauge,
         ):
             while True:
@@ -254,8 +260,10 @@ class StartContainer:
     # -- small things ----------------------------------------------------------------------------------------------
 
     async def _state(self) -> Workload:
-        runtime = await self._context.runtime(self._told.node)
-        return await runtime.state(self._told.name)
+        return await (await self._runtime()).state(self._told.name)
+
+    async def _runtime(self) -> Runtime:
+        return await self._context.runtime(self._told.node, self._told.runtime)
 
     async def _reachable_state(self, patience: gate.Patience, report: Report) -> Workload:
         while True:
@@ -278,7 +286,8 @@ class StartContainer:
             raise await self._ended(workload, 1 + max(0, restarts))
 
     async def _ended(self, workload: Workload, times: int = 1) -> ProcedureError:
-        lines = await gate.last_lines(self._context, self._told.node, self._told.name)
+        told = self._told
+        lines = await gate.last_lines(self._context, told.node, told.runtime, told.name)
         return trouble.exited(workload, lines, times=times)
 
     def _is_old(self, workload: Workload) -> bool:

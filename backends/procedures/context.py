@@ -7,30 +7,36 @@ from dataclasses import dataclass
 
 from backends.clock import Clock
 from backends.cluster.inventory import Endpoint, Inventory
-from backends.cluster.reading import Gpu, ProbeResult
+from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.reach.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The outside of a procedure.
+    """The outside of a procedure; whoever opened it closes it.
 
-    `runtime(node)` and `probe(endpoint)` take names; both may raise a ReachError. `vram(node)` is None where GPU memory
-    cannot be read. A context opened for real belongs to whoever opened it, who also closes it.
+    `runtime(node, kind)` drives what runs there (kind: docker, systemd, launchd, windows), `workloads(node)` lists all of
+    it; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None where it cannot be read.
     """
 
     inventory: Inventory
     clock: Clock
-    runtime: Callable[[str], Awaitable[Runtime]]
+    runtime: Callable[[str, str], Awaitable[Runtime]]
+    workloads: Callable[[str], Awaitable[tuple[Workload, ...]]]
     probe: Callable[[str], Awaitable[ProbeResult]]
     vram: Callable[[str], Awaitable[tuple[Gpu, ...] | None]]
 
 
-def workload_name(endpoint: Endpoint) -> str:
-    """The container or native service an endpoint runs in, as its node's runtime calls it; "" where none is named."""
-    return endpoint.container or (endpoint.service or "").partition(":")[2]
+def title(workload: Workload) -> str:
+    """A workload as cluster.toml names it: a container by its name, a service as systemd:NAME."""
+    return workload.name if workload.runtime == "docker" else f"{workload.runtime}:{workload.name}"
+
+
+def residence(endpoint: Endpoint) -> str:
+    """The container or service an endpoint runs in, as cluster.toml names it; "" where it names none."""
+    return endpoint.container or endpoint.service or ""
 
 
 def endpoints_in(inventory: Inventory, node: str, workload: str) -> tuple[Endpoint, ...]:
-    """The endpoints that run in `workload` of `node`."""
-    return tuple(e for e in inventory.endpoints if e.node == node and workload and workload_name(e) == workload)
+    """The endpoints of `node` that run in the workload of that title."""
+    return tuple(e for e in inventory.endpoints if e.node == node and workload and residence(e) == workload)

@@ -13,7 +13,7 @@ from backends.clock import Clock
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.words import SERVING, Cause
 from backends.errors import ReachError
-from backends.procedures.context import Context, endpoints_in
+from backends.procedures.context import Context, endpoints_in, title
 from backends.text import plain
 
 STEADY_MIB: Final = 64.0
@@ -96,20 +96,20 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(context: Context, node: str, name: str) -> AsyncIterator[Watch]:
-    """Follow the log of `name` from now on; a log that breaks off is followed anew."""
+async def watching(context: Context, node: str, kind: str, name: str) -> AsyncIterator[Watch]:
+    """Follow the log of a workload from now on; a log that breaks off is followed anew."""
     watch = Watch()
-    task = asyncio.create_task(_follow(context, node, name, watch))
+    task = asyncio.create_task(_follow(context, node, kind, name, watch))
     try:
         yield watch
     finally:
         await _end(task)
 
 
-async def _follow(context: Context, node: str, name: str, watch: Watch) -> None:
+async def _follow(context: Context, node: str, kind: str, name: str, watch: Watch) -> None:
     while True:
         try:
-            runtime = await context.runtime(node)
+            runtime = await context.runtime(node, kind)
             async with runtime.logs(name, tail=0, follow=True) as lines:
                 async for line in lines:
                     watch.count += 1
@@ -121,10 +121,10 @@ async def _follow(context: Context, node: str, name: str, watch: Watch) -> None:
         await context.clock.sleep(REOPEN)
 
 
-async def last_lines(context: Context, node: str, name: str, most: int = 5) -> list[str]:
+async def last_lines(context: Context, node: str, kind: str, name: str, most: int = 5) -> list[str]:
     """The last lines of a log; what cannot be had is said in their place."""
     try:
-        runtime = await context.runtime(node)
+        runtime = await context.runtime(node, kind)
         async with asyncio.timeout(5), runtime.logs(name, tail=most) as lines:
             return [text for text in [plain(line) async for line in lines] if text][-most:]
     except (ReachError, TimeoutError) as error:
@@ -201,7 +201,7 @@ async def readiness(context: Context, node: str, workload: Workload) -> Readines
 
 
 async def _probes(context: Context, node: str, workload: Workload) -> list[ProbeResult]:
-    endpoints = endpoints_in(context.inventory, node, workload.name)
+    endpoints = endpoints_in(context.inventory, node, title(workload))
     return await asyncio.gather(*(context.probe(endpoint.name) for endpoint in endpoints))
 
 
@@ -232,15 +232,17 @@ def blocks(workload: Workload, results: Sequence[ProbeResult], wall: float) -> s
     return "" if found.ready else found.evidence
 
 
-async def blockers(context: Context, node: str, but: str) -> dict[str, str]:
-    """The running GPU workloads of `node` that are not ready, other than `but`, whoever started them, and why."""
-    runtime = await context.runtime(node)
-    found: dict[str, str] = {}
-    for workload in await runtime.workloads():
-        if workload.gpu and workload.name != but and workload.state in ("running", "restarting"):
+async def blockers(context: Context, node: str, but: str) -> list[tuple[Workload, str]]:
+    """The running GPU workloads of `node` that are not ready, other than the one titled `but`, and why.
+
+    Asked of the node itself, whoever started them.
+    """
+    found = []
+    for workload in await context.workloads(node):
+        if workload.gpu and title(workload) != but and workload.state in ("running", "restarting"):
             results = await _probes(context, node, workload)
             if why := blocks(workload, results, context.clock.now().wall):
-                found[workload.name] = why
+                found.append((workload, why))
     return found
 
 

@@ -111,6 +111,8 @@ def create(state_dir: Path, procedure: str) -> Iterator[Journal]:
         _sync_folder(path.parent)
         yield Journal(fd, path)
     finally:
+        if not os.fstat(fd).st_size:
+            path.unlink(missing_ok=True)  # nothing was said, so nothing happened
         os.close(fd)
 
 

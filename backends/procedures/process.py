@@ -20,7 +20,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +44,9 @@ ANSWER_LIMIT: Final = 3600.0
 
 LONGEST_SOCKET: Final = 100
 """Bytes of a socket's path; systems allow 104 to 108."""
+
+CLOSE_LIMIT: Final = 10.0
+"""Seconds that connections may take to close."""
 
 COMMAND_LIMIT: Final = 5.0
 """Seconds a caller has to say its command."""
@@ -137,55 +140,73 @@ class _Starter:
 async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter: _Starter) -> None:
     inventory = load(told.cluster).inventory
     plan = _earlier_plan(told) if told.resume else from_json(_json(handed))
+    path = socket_path(told.state, told.id)
     owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}"
-    clock = SystemClock()
     desk = _Desk()
-    async with AsyncExitStack() as stack:
-        context = await stack.enter_async_context(opens(inventory))
-        lock = stack.enter_context(hold(told.state, plan.node, owner=owner, procedure=told.id, now=clock.now().wall))
-        opened = journals.reopen if told.resume else journals.create
-        journal = stack.enter_context(opened(told.state, told.id))
-        past = _past(journal.path) if told.resume else Past()
-        path = socket_path(told.state, told.id)
-        await stack.enter_async_context(_listening(str(path), desk))
-        await stack.enter_async_context(_beating(lock))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, desk.control.cancel)
-        recorder = _Recorder(journal)
-        try:
-            recorder.write(_opening(told, plan, owner, path))
-            starter.accept(told.id)
-            ask = halt if told.unattended else desk.ask
-            events = run(
-                plan,
-                kinds,
-                context,
-                procedure=told.id,
-                journal=recorder,
-                ask=ask,
-                control=desk.control,
-                clock=clock,
-                past=past,
-            )
-            async with aclosing(events):
-                async for _ in events:
-                    pass
-        except BaseException as error:
-            if not recorder.finished:
-                at = clock.now().wall
-                recorder.write(StepEvent(at, told.id, "finished", None, {"text": reason(error)}, "failed"))
-            raise
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, desk.control.cancel)
+    async with _closed_in_time() as outside:
+        with ExitStack() as held:
+            lock = held.enter_context(hold(told.state, plan.node, owner=owner, procedure=told.id, now=time.time()))
+            opened = journals.reopen if told.resume else journals.create
+            journal = _Recorder(held.enter_context(opened(told.state, told.id)))
+            past = _past(journal.path) if told.resume else Past()
+            async with _listening(str(path), desk), _beating(lock):
+                try:
+                    journal.write(_opening(told, plan, owner, path))
+                    starter.accept(told.id)
+                    context = await outside.enter_async_context(opens(inventory))
+                    await _carry_out(told, plan, kinds, context, desk, journal, past)
+                except BaseException as error:
+                    journal.fail(told.id, reason(error))
+                    raise
+
+
+async def _carry_out(
+    told: Told, plan: Plan, kinds: Kinds, context: Context, desk: _Desk, journal: _Recorder, past: Past
+) -> None:
+    events = run(
+        plan,
+        kinds,
+        context,
+        procedure=told.id,
+        journal=journal,
+        ask=halt if told.unattended else desk.ask,
+        control=desk.control,
+        clock=SystemClock(),
+        past=past,
+    )
+    async with aclosing(events):
+        async for _ in events:
+            pass
+
+
+@asynccontextmanager
+async def _closed_in_time() -> AsyncIterator[AsyncExitStack]:
+    """A stack that is closed last, when the node is free again already, and does not keep the process for long."""
+    stack = AsyncExitStack()
+    try:
+        yield stack
+    finally:
+        async with asyncio.timeout(CLOSE_LIMIT):
+            await stack.aclose()
 
 
 class _Recorder:
-    """A journal that knows whether the last word was said."""
+    """A journal that knows whether its last word was said."""
 
     def __init__(self, journal: journals.Journal) -> None:
         self._journal = journal
-        self.finished = False
+        self._last = "finished"
+        self.path = journal.path
 
     def write(self, event: StepEvent) -> None:
         self._journal.write(event)
-        self.finished = event.event == "finished"
+        self._last = event.event
+
+    def fail(self, procedure: str, why: str) -> None:
+        """Say the last word, unless it was said, or nothing was."""
+        if self._last != "finished":
+            self.write(StepEvent(time.time(), procedure, "finished", None, {"text": why}, "failed"))
 
 
 def _opening(told: Told, plan: Plan, owner: str, path: Path) -> StepEvent:

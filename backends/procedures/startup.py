@@ -11,7 +11,7 @@ from backends.cluster.snapshot import ClusterSnapshot, NodeState
 from backends.errors import ProcedureError
 from backends.procedures import gate
 from backends.procedures.container import Start
-from backends.procedures.context import endpoints_in, workload_name
+from backends.procedures.context import endpoints_in, residence, title
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.trouble import call
 
@@ -57,7 +57,7 @@ def is_ready(inventory: Inventory, snapshot: ClusterSnapshot, node: str, workloa
     """Whether a workload runs and is ready, as far as the snapshot tells; the step itself asks again."""
     if not workload.running:
         return False
-    endpoints = endpoints_in(inventory, node, workload.name)
+    endpoints = endpoints_in(inventory, node, title(workload))
     if not endpoints:
         return gate.judge(workload, (), snapshot.taken.wall if snapshot.taken else 0.0).ready
     states = [snapshot.endpoints.get(endpoint.name) for endpoint in endpoints]
@@ -69,7 +69,7 @@ def _workloads(state: NodeState | None, node: str) -> dict[str, Workload]:
         trouble = (state.workloads_trouble or state.reach_trouble) if state else None
         why = trouble.message if trouble else "it has not been read yet."
         raise ProcedureError(f"What runs on {node} is not known: {why}", trouble.advice if trouble else "Try again.")
-    return {workload.name: workload for workload in state.workloads}
+    return {title(workload): workload for workload in state.workloads}
 
 
 def _chosen(
@@ -77,10 +77,10 @@ def _chosen(
 ) -> tuple[list[str], list[str]]:
     """The containers to queue in order, and remarks on those left out."""
     order = list(dict.fromkeys(node.queue.order))
-    here = [e for e in inventory.endpoints if e.node == node.name and workload_name(e)]
-    resident = dict.fromkeys(workload_name(e) for e in here if not e.on_demand)
+    here = [e for e in inventory.endpoints if e.node == node.name and residence(e)]
+    resident = dict.fromkeys(residence(e) for e in here if not e.on_demand)
     others = [name for name in resident if name not in order and name in known and known[name].gpu]
-    on_demand = {workload_name(e) for e in here} - set(resident)
+    on_demand = {residence(e) for e in here} - set(resident)
     remarks: list[str] = []
     if only is not None:
         listed = [name for name in (*order, *others) if name in only]
@@ -117,12 +117,12 @@ def _nearest(word: str, words: Iterable[str]) -> str:
 def _start(node: Node, workload: Workload, *, restart: bool, last: bool) -> Step:
     again = restart and workload.running
     verb = "restart" if again else "start"
-    gpu = workload.gpu or (workload.runtime != "docker" and node.gpus != "none")
     told = Start(
         node=node.name,
         name=workload.name,
-        gpu=gpu,
-        gap=0.0 if last or not gpu else node.queue.gap,
+        runtime=workload.runtime,
+        gpu=workload.gpu,
+        gap=0.0 if last or not workload.gpu else node.queue.gap,
         patience=node.queue.ready_timeout,
         restart=again,
         since=workload.started_at if again else None,
@@ -130,7 +130,7 @@ def _start(node: Node, workload: Workload, *, restart: bool, last: bool) -> Step
     command = call(workload.runtime, "start", workload.name)
     return Step(
         kind="start_container",
-        label=f"{verb} {workload.name}",
+        label=f"{verb} {title(workload)}",
         arguments=told.to_json(),
         time_limit=node.queue.hard_timeout,
         danger=Danger.INTERRUPTS if again else Danger.CHANGES,

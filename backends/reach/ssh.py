@@ -311,12 +311,12 @@ def _read_files(target: Target, attempt: Attempt) -> tuple[asyncssh.SSHKnownHost
         raise SshError(
             f"{target.node}: there is no key file {target.key}.", "Correct ssh.key, or make one with ssh-keygen."
         ) from None
-    except asyncssh.KeyEncryptionError:
-        attempt.locked_key = True
-    except (OSError, asyncssh.KeyImportError) as error:
-        raise SshError(
-            f"{target.node}: the key file {target.key} cannot be used: {error}.", "Name a private key in ssh.key."
-        ) from error
+    except (OSError, ValueError) as error:
+        attempt.locked_key = "assphrase" in str(error)
+        if not attempt.locked_key:
+            raise SshError(
+                f"{target.node}: the key file {target.key} cannot be used: {error}.", "Name a private key in ssh.key."
+            ) from error
     return known, [str(target.key)]
 
 

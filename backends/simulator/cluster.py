@@ -183,7 +183,7 @@ class SimulatedCluster:
         assert node is not None
         assert node.docker is not None
         spec = wanted if isinstance(wanted, Spec) else Spec(wanted, gpu=gpu)
-        container = SimContainer(self.world, spec, program, node.docker.notify)
+        container = SimContainer(self.world, spec, program, node.docker.events.tell)
         node.docker.add(container)
         return container
 

@@ -11,12 +11,9 @@ from typing import Any
 import asyncssh
 from asyncssh.channel import SSHChannel
 
-from backends.simulator.commands import Commands
+from backends.simulator.commands import SOCKETS, Commands
 from backends.simulator.httpfaults import SilentProtocol
 from backends.simulator.ports import LOOPBACK, Port
-
-SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
-"""Paths under which a node's Docker socket is asked for."""
 
 
 class SimSsh:
@@ -134,6 +131,7 @@ class SimSsh:
             server_host_keys=[self.host_key],
             encoding=None,
             login_timeout=0,
+            line_editor=False,
         )
 
 

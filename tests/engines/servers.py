@@ -255,3 +255,10 @@ def free_port() -> int:
     with closing(socket.socket()) as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 2) -> None:
+    """Wait until `condition` holds."""
+    async with asyncio.timeout(seconds):
+        for _ in iter(condition, True):
+            await asyncio.sleep(0.005)

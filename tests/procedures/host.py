@@ -11,7 +11,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.words import Cause
 from backends.errors import ReachError, RuntimeFailure
-from backends.procedures.context import Context, workload_name
+from backends.procedures.context import Context, residence
 from backends.reach.runtime import Runtime, RuntimeEvent
 from tests.procedures.virtual import EPOCH, VirtualClock
 
@@ -138,9 +138,12 @@ class Host:
 
     # -- what a procedure sees -------------------------------------------------------------------------------------
 
-    async def runtime(self, node: str) -> Runtime:
-        assert node == self.name
+    async def runtime(self, node: str, kind: str) -> Runtime:
+        assert (node, kind) == (self.name, "docker")
         return HostRuntime(self)
+
+    async def workloads(self, node: str) -> tuple[Workload, ...]:
+        return await (await self.runtime(node, "docker")).workloads()
 
     async def answer(self) -> None:
         await asyncio.sleep(ANSWER)
@@ -149,7 +152,7 @@ class Host:
 
     async def probe(self, inventory: Inventory, name: str) -> ProbeResult:
         await asyncio.sleep(ANSWER)
-        box = self.boxes[workload_name(inventory.endpoint_named[name])]
+        box = self.boxes[residence(inventory.endpoint_named[name])]
         if box.state != "running" or box.phase == "init":
             return ProbeResult(Cause.REFUSED, "connect refused")
         if box.phase == "loading":
@@ -166,7 +169,7 @@ class Host:
         async def probe(name: str) -> ProbeResult:
             return await self.probe(inventory, name)
 
-        return Context(inventory, VirtualClock(), self.runtime, probe, self.vram)
+        return Context(inventory, VirtualClock(), self.runtime, self.workloads, probe, self.vram)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from backends.simulator.demo import demo
 
 async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
     """Wait for a condition, at most so many real seconds."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.002)
+    for _ in range(int(seconds / 0.002)):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise TimeoutError(f"not within {seconds} s")
 
 
 @pytest.fixture

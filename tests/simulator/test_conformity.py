@@ -118,14 +118,13 @@ async def test_llamacpp_while_it_loads(sim: SimulatedCluster) -> None:
     endpoint = sim.add_endpoint("a", engine, load_s=1e6, state="starting")
     rows = recorded("llamacpp-loading")
     assert "refused" in rows[0]["error"]
-    async with sim:
-        async with httpx.AsyncClient(base_url=endpoint.server.url) as client:
-            for row in rows[1:]:
-                if "status" in row:
-                    check(row, await ask(client, row))
-            await endpoint.stop()
-            with pytest.raises(httpx.ConnectError):
-                await client.get("/health")
+    async with sim, httpx.AsyncClient(base_url=endpoint.server.url) as client:
+        for row in rows[1:]:
+            if "status" in row:
+                check(row, await ask(client, row))
+        await endpoint.stop()
+        with pytest.raises(httpx.ConnectError):
+            await client.get("/health")
 
 
 async def test_ollama(sim: SimulatedCluster) -> None:

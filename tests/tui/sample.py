@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from backends.clock import SystemClock
 from backends.cluster.files import Loaded, parse
@@ -187,9 +188,17 @@ class StillClock(SystemClock):
 class StillFeed(Feed):
     """Publishes the sample once and opens no world."""
 
-    async def run(self) -> None:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.clock = StillClock()
+        self.nudged: list[str | None] = []
+
+    async def run(self) -> None:
         before = self.live.snapshot
         self.live.snapshot = snapshot()
         self.live._publish(before, self.live.snapshot)
         await asyncio.Event().wait()
+
+    def nudge(self, topic: str | None) -> int:
+        self.nudged.append(topic)
+        return 1

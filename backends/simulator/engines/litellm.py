@@ -237,7 +237,7 @@ class LiteLlm(Engine):
         choice = answer["choices"][0]
         message = {"content": choice["message"]["content"], "role": "assistant"}
         choices = [{"finish_reason": choice["finish_reason"], "index": 0, "message": message}]
-        return frame | {"choices": choices, "usage": answer["usage"]}
+        return frame | {"choices": choices, "usage": {k: v for k, v in answer["usage"].items() if v is not None}}
 
     async def _events(self, d: Deployment, upstream: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         frame = {

@@ -1,0 +1,119 @@
+"""The real outside of a procedure: nodes over SSH or here, engines over HTTP, GPUs by their drivers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+from urllib.parse import urlsplit
+
+from backends.clock import Clock, SystemClock
+from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
+from backends.engines.http import Http
+from backends.engines.registry import ENGINES
+from backends.engines.target import Target
+from backends.errors import ReachError, RuntimeFailure
+from backends.gpus import nvidia
+from backends.gpus.source import read_once
+from backends.procedures.context import Context
+from backends.reach.local import addresses, hostname, which_node
+from backends.reach.nodes import Reaches
+from backends.reach.runtime import Runtime
+from backends.secrets import Secrets
+from backends.sources import EndpointSource
+
+VRAM_LIMIT: Final = 5.0
+"""Seconds for one look at the GPU memory; the gate wants four in a second."""
+
+
+@asynccontextmanager
+async def open_context(inventory: Inventory) -> AsyncGenerator[Context, None]:
+    """The outside of `inventory`, connected to as it is needed and closed on leaving."""
+    here = which_node(inventory, hostname(), addresses())
+    secrets, clock = Secrets(), SystemClock()
+    async with Http() as http, Reaches(inventory, here, secrets) as reaches:
+        outside = _Outside(inventory, http, reaches, secrets, clock)
+        yield Context(inventory, clock, outside.runtime, outside.workloads, outside.probe, outside.vram)
+
+
+@dataclass(slots=True)
+class _Outside:
+    inventory: Inventory
+    http: Http
+    reaches: Reaches
+    secrets: Secrets
+    clock: Clock
+    sources: dict[str, EndpointSource] = field(default_factory=dict)
+
+    async def runtime(self, node: str, kind: str) -> Runtime:
+        """What drives the workloads of one kind on a node."""
+        reach = self.reaches[node]
+        if kind == "docker":
+            return await reach.runtime()
+        services = reach.services()
+        if services is None or services.kind != kind:
+            raise RuntimeFailure(f"cluster.toml names no {kind} service on {node} any more.", "Plan anew.")
+        return services
+
+    async def workloads(self, node: str) -> tuple[Workload, ...]:
+        """All that runs on a node, of every kind it has."""
+        reach = self.reaches[node]
+        found: list[Workload] = []
+        if runs_containers(self.inventory, self.inventory.node_named[node]):
+            found += await (await reach.runtime()).workloads()
+        if (services := reach.services()) is not None:
+            found += await services.workloads()
+        return tuple(found)
+
+    async def probe(self, endpoint: str) -> ProbeResult:
+        """One probe, with all its engine says."""
+        if endpoint not in self.sources:
+            named = self.inventory.endpoint_named[endpoint]
+            engine = ENGINES[named.engine]
+            self.sources[endpoint] = EndpointSource(
+                named, self.inventory, engine, self.http, self.target, self.clock, Random()
+            )
+        readings, _ = await self.sources[endpoint].read()
+        (reading,) = readings
+        assert isinstance(reading, EndpointReading)
+        return reading.result
+
+    async def target(self, endpoint: Endpoint) -> Target:
+        """An endpoint as it is asked from here."""
+        key = await self.secrets.resolve(endpoint.api_key, polling=True) if endpoint.api_key else None
+        url = await self.reaches.resolve_url(endpoint)
+        metrics = await self.reaches.resolve_url(endpoint, endpoint.metrics_url) if endpoint.metrics_url else None
+        forwarded = urlsplit(url) if endpoint.via == "ssh" and url != endpoint.url else None
+        return Target(
+            endpoint.url if forwarded else url,
+            endpoint.engine,
+            timeout=self.inventory.timeout(endpoint),
+            slow=self.inventory.slow(endpoint),
+            key=key,
+            model=endpoint.model,
+            metrics_url=metrics,
+            via=(forwarded.hostname or "127.0.0.1", forwarded.port or 80) if forwarded else None,
+        )
+
+    async def vram(self, node: str) -> tuple[Gpu, ...] | None:
+        """The GPUs of a node, without what runs on them; None where they cannot be read."""
+        named = self.inventory.node_named[node]
+        if named.gpus == "none":
+            return None
+        try:
+            shell = self.reaches[node].shell
+            if named.gpus != "nvidia":
+                return await read_once(named, shell, VRAM_LIMIT)
+            done = await shell.run(nvidia.QUERY, timeout=VRAM_LIMIT)
+            return nvidia.parse(done.stdout) if done.status == 0 else None
+        except (ReachError, TimeoutError):
+            return None
+
+
+def runs_containers(inventory: Inventory, node: Node) -> bool:
+    """Whether Docker is worth asking: the inventory speaks of it, of a queue or of a container on this node."""
+    named = any(e.container for e in inventory.endpoints if e.node == node.name)
+    return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)

@@ -1,0 +1,95 @@
+"""What the screens look like, in every size; `make snapshots` takes them anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+from syrupy.location import PyTestLocation
+
+from tests.tui.driving import console, shown, until
+from widgets.glyphs import ASCII
+
+SIZES = {"160x45": (160, 45), "100x30": (100, 30), "80x24": (80, 24), "46x30": (46, 30)}
+PANES = {"tiers": "1", "gpus": "2", "queue": "3", "router": "4"}
+
+
+class Svg(SingleFileSnapshotExtension):
+    """SVG files under snapshots/, named after the picture alone."""
+
+    _write_mode = WriteMode.TEXT
+    file_extension = "svg"
+
+    @classmethod
+    def dirname(cls, *, test_location: PyTestLocation) -> str:
+        return str(Path(__file__).parent.parent.parent / "snapshots")
+
+    @classmethod
+    def get_snapshot_name(cls, *, test_location: PyTestLocation, index: int | str = 0) -> str:
+        return str(index)
+
+    def serialize(self, data: object, **kwargs: object) -> str:
+        return "\n".join(row.rstrip() for row in str(data).splitlines()) + "\n"
+
+
+@pytest.fixture
+def svg(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    return snapshot.use_extension(Svg)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_dashboard(size: str, svg: SnapshotAssertion, tmp_path: Path) -> None:
+    async with console(tmp_path, size=SIZES[size]) as (app, _):
+        assert app.export_screenshot() == svg(name=f"dashboard-{size}")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("pane", PANES)
+async def test_panes(pane: str, size: str, svg: SnapshotAssertion, tmp_path: Path) -> None:
+    async with console(tmp_path, size=SIZES[size]) as (app, pilot):
+        await pilot.press(PANES[pane])
+        if pane == "router":
+            await pilot.press(*"write a python function")
+            await until(lambda: "code" in shown(app), "the decision")
+        else:
+            await pilot.press("z")
+        await pilot.pause()
+        assert app.export_screenshot() == svg(name=f"{pane}-{size}")
+
+
+@pytest.mark.parametrize(("name", "keys"), [("help", "?"), ("events", "e")])
+async def test_pages(name: str, keys: str, svg: SnapshotAssertion, tmp_path: Path) -> None:
+    async with console(tmp_path, size=SIZES["80x24"]) as (app, pilot):
+        await pilot.press(*keys)
+        await pilot.pause()
+        assert app.export_screenshot() == svg(name=f"{name}-80x24")
+
+
+async def test_details(svg: SnapshotAssertion, tmp_path: Path) -> None:
+    async with console(tmp_path, size=SIZES["80x24"]) as (app, pilot):
+        await pilot.press("j", "j", "j", "j", "j", "enter")
+        await until(lambda: "REFUSED" in shown(app), "the details of the refused endpoint")
+        assert app.export_screenshot() == svg(name="details-80x24")
+
+
+async def test_plan(svg: SnapshotAssertion, tmp_path: Path) -> None:
+    async with console(tmp_path, size=SIZES["100x30"]) as (app, pilot):
+        await pilot.press("3", "s")
+        await until(lambda: "docker start mark-iv" in shown(app), "the plan")
+        assert app.export_screenshot() == svg(name="plan-100x30")
+
+
+async def test_ascii(svg: SnapshotAssertion, tmp_path: Path) -> None:
+    async with console(tmp_path, size=SIZES["80x24"], glyphs=ASCII) as (app, _):
+        assert shown(app).isascii()
+        assert app.export_screenshot() == svg(name="ascii-80x24")
+
+
+async def test_without_colour(svg: SnapshotAssertion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    async with console(tmp_path, size=SIZES["80x24"]) as (app, _):
+        for word in ("HEALTHY", "DEGRADED", "DOWN", "UP"):
+            assert word in shown(app)
+        assert app.export_screenshot() == svg(name="no-colour-80x24")
