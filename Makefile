@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types lab bench snapshots lock clean
+.PHONY: help setup demo test lint types lab bench docs snapshots lock clean
 
 help:
 	@echo "make demo   open the console on an embedded cluster"
@@ -48,6 +48,9 @@ lab: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.tools.readme
 
 snapshots: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/tui/test_snapshots.py --snapshot-update

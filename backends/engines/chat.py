@@ -185,7 +185,7 @@ class _Tally:
     async def next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
         """The next bytes, None at the end; ChatError when they do not come in time."""
         if self.reason:
-            due = (self._ended or self.began) + AFTER_THE_END
+            due = (self._ended or self.began) + min(AFTER_THE_END, self.patience.next)
         elif self._last is not None:
             due = self._last + self.patience.next
         else:
@@ -254,7 +254,8 @@ class _Tally:
         """The error for an answer that ends here."""
         words = self._target.without_key(words)
         if self._first is None:
-            return ChatError(f"No answer: {words}.", "Choose another endpoint, or look at this one's health.")
+            words = f"N{words[1:]}" if words.startswith("no answer") else f"No answer: {words}"
+            return ChatError(f"{words}.", "Choose another endpoint, or look at this one's health.")
         came = "1 token" if self._deltas == 1 else f"{self._deltas} tokens"
         return ChatError(f"The answer broke off after {came}: {words}.", "Send it again, or to another endpoint.")
 

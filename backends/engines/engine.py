@@ -12,6 +12,7 @@ from backends.engines.ask import TELLING, Ask
 from backends.engines.recognise import by_signs, recognised
 from backends.engines.refusals import refusal
 from backends.engines.target import HttpAnswer, ProbeFailure, Target
+from backends.text import plain
 
 if TYPE_CHECKING:
     from backends.engines.http import Http
@@ -80,7 +81,7 @@ class HealthFirst(ABC):
                 return replace(failed(failure), latency=health.latency, version=health.version)
             ask.remark(failure.evidence)
             result = health
-        return replace(result, evidence="; ".join((result.evidence, *ask.remarks)))
+        return replace(result, evidence=plain("; ".join((result.evidence, *ask.remarks))))
 
     async def _health(self, ask: Ask) -> ProbeResult:
         answer = await ask.get(self.route, keyed=self.keyed)

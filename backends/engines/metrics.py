@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -11,6 +10,10 @@ from backends.cluster.reading import Progress
 
 LONGEST_LINE: Final = 4096
 """Characters; a longer line is no sample of ours."""
+
+
+MOST: Final = 2.0**53
+"""No counter of ours comes near; what is beyond (or infinite, negative, no number) is no sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +77,13 @@ def samples(text: str, wanted: Iterable[str]) -> list[tuple[str, str, float]]:
 
 
 def _number(text: str) -> float | None:
-    """The value at the start of `text`, which may be followed by a timestamp; counters are finite and not negative."""
+    """The value at the start of `text`, which may be followed by a timestamp."""
     words = text.split()
     try:
         value = float(words[0])
     except (IndexError, ValueError):
         return None
-    return value if math.isfinite(value) and value >= 0 else None
+    return value if 0 <= value < MOST else None
 
 
 def _total(values: list[float] | None) -> float | None:

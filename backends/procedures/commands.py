@@ -64,7 +64,7 @@ class Procedures:
         """
         refuse_if_held(self.state_dir, plan.node, time.time())
         procedure = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
-        journals.prune(self.state_dir)
+        await asyncio.to_thread(journals.prune, self.state_dir)
         await self._launch(procedure, json.dumps(to_json(plan)).encode(), resume=False, attended=attended)
         return procedure
 
@@ -115,7 +115,7 @@ class Procedures:
 
     async def _control(self, procedure: str, command: Mapping[str, str]) -> Mapping[str, Any]:
         """Say `command` to a running procedure; its reply. ProcedureError where it refuses or runs no more."""
-        path = self._socket(procedure)
+        path = await asyncio.to_thread(self._socket, procedure)
         ended = ProcedureError(f"Procedure {procedure} does not run any more.", "See: tierdeck procedures")
         try:
             async with asyncio.timeout(CONTROL_LIMIT):

@@ -15,8 +15,8 @@ from backends.reach.runtime import Runtime
 class Context:
     """The outside of a procedure; whoever opened it closes it.
 
-    `runtime(node, kind)` drives what runs there (kind: docker, systemd, launchd, windows), `workloads(node)` lists all of
-    it; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None where it cannot be read.
+    `runtime(node, kind)` drives what runs there (kind: docker, systemd, launchd, windows), `workloads(node)` lists it
+    all; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None where it cannot be read.
     """
 
     inventory: Inventory

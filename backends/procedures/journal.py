@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -197,7 +198,7 @@ async def follow(path: Path, clock: Clock | None = None) -> AsyncGenerator[StepE
 
 
 @dataclass(slots=True)
-class _Shelf:
+class _Shelved:
     reader: Reader
     signature: tuple[int, int] = (0, 0)
     state: ProcedureState | None = None
@@ -208,13 +209,15 @@ class Shelf:
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = folder(state_dir)
-        self._known: dict[Path, _Shelf] = {}
+        self._known: dict[Path, _Shelved] = {}
+        self._one_reader = threading.Lock()
 
     def read(self) -> tuple[ProcedureState, ...]:
-        """Every procedure, the newest first."""
-        paths = sorted(self._folder.glob("*.jsonl"), reverse=True)
-        self._known = {path: self._known.get(path) or _Shelf(Reader(path)) for path in paths}
-        found = (self._look(path) for path in paths)
+        """Every procedure, the newest first; from any thread."""
+        with self._one_reader:
+            paths = list(self._folder.glob("*.jsonl"))
+            self._known = {path: self._known.get(path) or _Shelved(Reader(path)) for path in paths}
+            found = [self._look(path) for path in paths]
         return tuple(sorted((s for s in found if s is not None), key=lambda s: s.started, reverse=True))
 
     def _look(self, path: Path) -> ProcedureState | None:

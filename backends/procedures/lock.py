@@ -49,23 +49,31 @@ def private_folder(path: Path) -> Path:
 def take(fd: int) -> bool:
     """Take the file for this process until it closes it or ends; False where another has it."""
     for _ in range(_TRIES):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(_PAUSE)
-        else:
+        if _lock(fd, fcntl.LOCK_EX):
             return True
+        time.sleep(_PAUSE)
     return False
 
 
 def is_taken(fd: int) -> bool:
     """Whether another process has taken the file."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not _lock(fd, fcntl.LOCK_SH):
         return True
     fcntl.flock(fd, fcntl.LOCK_UN)
     return False
+
+
+def _lock(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise ProcedureError(
+            f"The state directory cannot keep locks: {error.strerror or error}.",
+            "Put it on a local disk: export TIERDECK_STATE=...",
+        ) from error
+    return True
 
 
 def lock_path(state_dir: Path, node: str) -> Path:

@@ -9,21 +9,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
-import hashlib
 import json
 import os
 import signal
 import socket
-import stat
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -33,23 +30,15 @@ from backends.cluster.inventory import Inventory
 from backends.errors import ProcedureError, TierdeckError
 from backends.procedures import journal as journals
 from backends.procedures.context import Context
+from backends.procedures.desk import Desk, listening, socket_path
 from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS
 from backends.procedures.lock import HEARTBEAT, NodeLock, hold
 from backends.procedures.plan import Plan, Step, from_json, to_json
-from backends.procedures.runner import Control, Past, Question, StepKind, halt, past_of, reason, run
-
-ANSWER_LIMIT: Final = 3600.0
-"""Seconds a question waits for an answer; then the procedure halts and can be resumed."""
-
-LONGEST_SOCKET: Final = 100
-"""Bytes of a socket's path; systems allow 104 to 108."""
+from backends.procedures.runner import Past, StepKind, halt, past_of, reason, run
 
 CLOSE_LIMIT: Final = 10.0
 """Seconds that connections may take to close."""
-
-COMMAND_LIMIT: Final = 5.0
-"""Seconds a caller has to say its command."""
 
 Kinds = Mapping[str, Callable[[Step, Context], StepKind]]
 Opens = Callable[[Inventory], AbstractAsyncContextManager[Context]]
@@ -142,7 +131,7 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
     plan = _earlier_plan(told) if told.resume else from_json(_json(handed))
     path = socket_path(told.state, told.id)
     owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}"
-    desk = _Desk()
+    desk = Desk()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, desk.control.cancel)
     async with _closed_in_time() as outside:
         with ExitStack() as held:
@@ -150,7 +139,7 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
             opened = journals.reopen if told.resume else journals.create
             journal = _Recorder(held.enter_context(opened(told.state, told.id)))
             past = _past(journal.path) if told.resume else Past()
-            async with _listening(str(path), desk), _beating(lock):
+            async with listening(str(path), desk), _beating(lock):
                 try:
                     journal.write(_opening(told, plan, owner, path))
                     starter.accept(told.id)
@@ -162,7 +151,7 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
 
 
 async def _carry_out(
-    told: Told, plan: Plan, kinds: Kinds, context: Context, desk: _Desk, journal: _Recorder, past: Past
+    told: Told, plan: Plan, kinds: Kinds, context: Context, desk: Desk, journal: _Recorder, past: Past
 ) -> None:
     events = run(
         plan,
@@ -244,71 +233,6 @@ def _user() -> str:
         return str(os.getuid())
 
 
-class _Desk:
-    """Where people's commands arrive: cancel, and answers to the question that is open."""
-
-    def __init__(self) -> None:
-        self.control = Control()
-        self._open: tuple[Question, asyncio.Future[str]] | None = None
-
-    async def ask(self, question: Question) -> str:
-        """Wait for an answer; hold where none comes."""
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._open = (question, answer)
-        try:
-            async with asyncio.timeout(ANSWER_LIMIT):
-                return await answer
-        except TimeoutError:
-            return "hold"
-        finally:
-            self._open = None
-
-    def obey(self, command: Any) -> dict[str, JsonValue]:
-        """Do one command and say how it went."""
-        match command:
-            case {"command": "cancel"}:
-                self.control.cancel()
-                return {"ok": True, "when": "now" if self.control.now.is_set() else "edge"}
-            case {"command": "answer", "choice": str(choice)}:
-                if self._open is None or self._open[1].done():
-                    return {"error": "It asks nothing now."}
-                if choice not in self._open[0].choices:
-                    return {"error": f"The answers are: {', '.join(self._open[0].choices)}."}
-                self._open[1].set_result(choice)
-                return {"ok": True}
-        return {"error": "The commands are cancel and answer."}
-
-    async def receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one caller."""
-        try:
-            async with asyncio.timeout(COMMAND_LIMIT):
-                raw = await reader.readline()
-                try:
-                    reply = self.obey(json.loads(raw))
-                except ValueError:
-                    reply = {"error": "That is no JSON."}
-                writer.write(json.dumps(reply).encode() + b"\n")
-                await writer.drain()
-        except (OSError, ValueError, TimeoutError):  # the caller went away, said nothing, or too much
-            return
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def _listening(path: str, desk: _Desk) -> AsyncIterator[None]:
-    with suppress(FileNotFoundError):
-        os.unlink(path)  # of an earlier run; this one has taken the journal
-    server = await asyncio.start_unix_server(desk.receive, path=path, limit=4096)
-    try:
-        os.chmod(path, 0o600)
-        yield
-    finally:
-        server.close()
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-
-
 @asynccontextmanager
 async def _beating(lock: NodeLock) -> AsyncIterator[None]:
     async def beat() -> None:
@@ -322,24 +246,6 @@ async def _beating(lock: NodeLock) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def socket_path(state_dir: Path, procedure: str) -> Path:
-    """Where a procedure takes commands: beside its journal or, where that path is too long, in a short folder."""
-    path = journals.folder(state_dir) / f"{procedure}.sock"
-    if len(os.fsencode(path)) <= LONGEST_SOCKET:
-        return path
-    short = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:8]
-    place = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    if len(place) > LONGEST_SOCKET - 60:
-        place = "/tmp"
-    found = Path(place) / f"tierdeck-{os.getuid()}"
-    with suppress(FileExistsError):
-        found.mkdir(mode=0o700)
-    status = found.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise ProcedureError(f"{found} is not a folder of ours alone.", "Remove it, or set XDG_RUNTIME_DIR.")
-    return found / f"{short}-{procedure}.sock"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ CONTEXT_MIB = 280.0
 """What a CUDA context takes before a model is loaded; real ones take 107 to 555 MiB."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Holding:
     """Memory that one process holds on one GPU; it moves to its goal at an even pace."""
 
@@ -45,7 +45,7 @@ class Holding:
         return self.start_mib + (self.goal_mib - self.start_mib) * passed / self.lasts
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class SimGpu:
     """One GPU; `unreadable` are the query fields that answer [N/A], `lost` is off the bus."""
 

@@ -128,8 +128,8 @@ def _unit_properties(name: str, state: str, service: SimService | None) -> dict[
         "NRestarts": str(service.restarts if service else 0), "Result": "success" if active else "exit-code",
         "ActiveEnterTimestamp": f"{datetime.fromtimestamp(since, UTC):%a %Y-%m-%d %H:%M:%S UTC}",
         "ExecMainStartTimestamp": f"{datetime.fromtimestamp(since, UTC):%a %Y-%m-%d %H:%M:%S UTC}",
-        "ExecMainStatus": "0" if active or state == "inactive" else "1", "UnitFileState": "enabled", "Restart": "always",
-        "Description": name,
+        "ExecMainStatus": "0" if active or state == "inactive" else "1", "UnitFileState": "enabled",
+        "Restart": "always", "Description": name,
     }  # fmt: skip
 
 

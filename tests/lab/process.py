@@ -1,6 +1,8 @@
 """Processes of the lab that cannot outlive the test run, and how one waits for them."""
 
+import contextlib
 import os
+import random
 import select
 import socket
 import subprocess
@@ -15,6 +17,7 @@ from typing import Self
 
 KEEPER = Path(__file__).with_name("keeper.py")
 POLL = 0.02
+PORTS = (20000, 32768)
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -23,11 +26,12 @@ class LabError(Exception):
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of loopback that nobody uses, from below those that outgoing connections get while a server starts."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition: Callable[[], object], limit: float, what: str) -> None:

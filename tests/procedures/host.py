@@ -172,7 +172,7 @@ class Host:
         return Context(inventory, VirtualClock(), self.runtime, self.workloads, probe, self.vram)
 
 
-@dataclass(frozen=True)
+@dataclass
 class HostRuntime:
     """The host's containers behind the Runtime protocol."""
 

@@ -21,10 +21,10 @@ import pytest
 from backends.cluster.reading import ProcedureState
 from backends.errors import ProcedureError
 from backends.procedures.commands import Procedures
+from backends.procedures.desk import LONGEST_SOCKET
 from backends.procedures.journal import read_events
 from backends.procedures.lock import holder
 from backends.procedures.plan import Danger, Plan, Step
-from backends.procedures.process import LONGEST_SOCKET
 
 ROOT = Path(__file__).parents[2]
 RUNNER = (sys.executable, "-m", "tests.procedures.toy_runner")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def plan_for(host: Host, *names: str, gap: float = 1.0, patience: float = 60.0, 
     return Plan("queue", "mark", "queue", tuple(step(name) for name in names))
 
 
-Meanwhile = Callable[[Host], Awaitable[None]]
+Meanwhile = Callable[[Host], Coroutine[Any, Any, None]]
 
 
 async def carry(

@@ -51,8 +51,8 @@ async def test_missing_and_unusable_programs(tmp_path: Path) -> None:
 async def test_time_limit_kills_the_whole_group(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = f"sleep 100 & echo $! > {pids}; echo $$ >> {pids}; wait"
-    with pytest.raises(TimeoutError, match="did not end within 0.3 s here"):
-        await SHELL.run(["sh", "-c", script], timeout=0.3)
+    with pytest.raises(TimeoutError, match="did not end within 1 s here"):
+        await SHELL.run(["sh", "-c", script], timeout=1)
     started = [int(line) for line in pids.read_text().split()]
     assert len(started) == 2
     await until(lambda: not any(alive(pid) for pid in started))

@@ -1,0 +1,144 @@
+"""Starting, deadlocking, filling up: what the hardware does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from backends.simulator.cluster import SimulatedCluster
+from backends.simulator.containers import Spec
+from backends.simulator.engines.llamacpp import LlamaCpp
+from backends.simulator.engines.vllm import Vllm
+from tests.simulator.conftest import until
+
+
+def cluster(folder: Path, *names: str, **options: object) -> SimulatedCluster:
+    """GPU containers of one host, stopped, told two hundred times too fast."""
+    sim = SimulatedCluster(folder, speed=200)
+    sim.add_node("mark", gpus=[sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)])
+    for name in names:
+        engine = LlamaCpp(sim.world, models=[f"/models/{name}.gguf"])
+        sim.add_endpoint(
+            name,
+            engine,
+            node="mark",
+            container=Spec(name, gpu=True, **options),  # type: ignore[arg-type]
+            gpu=0,
+            vram_mib=4400,
+            init_s=2.0,
+            load_s=4.0,
+            state="stopped",
+        )
+    return sim
+
+
+async def test_one_after_the_other_both_serve(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "a", "b") as sim:
+        gpu = sim.nodes["mark"].host.gpus[0]
+        assert gpu.used_mib == pytest.approx(12)
+        for name in ("a", "b"):
+            sim.endpoints[name].start()
+            await sim.endpoints[name].program.became_ready.wait()
+        assert gpu.used_mib == pytest.approx(12 + 2 * 4400)
+        assert sim.nodes["mark"].host.cuda.deadlocks == 0
+
+
+async def test_two_at_once_hang_until_they_are_stopped(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "a", "b") as sim:
+        node = sim.nodes["mark"]
+        a, b = sim.endpoints["a"], sim.endpoints["b"]
+        a.start()
+        await until(lambda: a.program.phase == "initialising")
+        b.start()
+        await until(lambda: b.program.hung)
+        lines = len(node.container("a").log.lines)
+        await sim.world.sleep(60)
+        assert (a.program.phase, b.program.phase) == ("initialising", "initialising")
+        assert node.container("a").state == "running"
+        assert len(node.container("a").log.lines) == lines
+        assert node.host.gpus[0].used_mib == pytest.approx(12)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(a.server.url + "/health")).status_code == 503
+        await node.container("a").stop(2)
+        assert node.container("a").exit_code == 137
+        await sim.world.sleep(30)
+        assert b.program.hung
+        await node.container("b").kill()
+        a.start()
+        await a.program.became_ready.wait()
+
+
+async def test_memory_rises_while_it_loads_and_returns_after_it_ends(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "a") as sim:
+        gpu, a = sim.nodes["mark"].host.gpus[0], sim.endpoints["a"]
+        a.start()
+        seen: list[float] = []
+        while not a.program.became_ready.is_set():
+            seen.append(gpu.used_mib)
+            await asyncio.sleep(0.001)
+        assert seen == sorted(seen)
+        assert len({round(mib) for mib in seen}) > 5
+        assert len(gpu.processes()) == 1
+        await a.stop()
+        assert gpu.processes() == ()
+        assert gpu.used_mib > 4000
+        await until(lambda: gpu.used_mib == pytest.approx(12))
+
+
+async def test_too_little_memory_ends_the_start(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "a") as sim:
+        sim.endpoints["a"].program.vram_mib = 48000
+        container = sim.nodes["mark"].container("a")
+        container.start()
+        assert await container.wait() == 1
+        assert any("cudaMalloc failed: out of memory" in line for _, line in container.log.lines)
+
+
+async def test_restart_policies(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "a", restart="on-failure") as sim:
+        container, program = sim.nodes["mark"].container("a"), sim.endpoints["a"].program
+        container.start(at_once=True)
+        await program.became_ready.wait()
+        container.crash(139, "Segmentation fault")
+        await until(lambda: container.restarts == 1)
+        await until(lambda: container.state == "running")
+        await container.stop()
+        assert (container.state, container.restarts, container.exit_code) == ("exited", 1, 0)
+        assert container.starts == 2
+
+
+async def test_llamacpp_listens_early_and_vllm_refuses_until_ready(tmp_path: Path) -> None:
+    sim = cluster(tmp_path, "a")
+    sim.add_endpoint("v", Vllm(sim.world, models=["m"]), load_s=1e6, state="starting")
+    async with sim, httpx.AsyncClient() as client:
+        sim.endpoints["a"].start()
+        await until(lambda: sim.endpoints["a"].server.is_open)
+        loading = await client.get(sim.endpoints["a"].server.url + "/health")
+        assert (loading.status_code, loading.json()["error"]["message"]) == (503, "Loading model")
+        with pytest.raises(httpx.ConnectError):
+            await client.get(sim.endpoints["v"].server.url + "/health")
+
+
+async def test_a_lost_gpu_and_a_broken_driver(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "a") as sim:
+        host, container = sim.nodes["mark"].host, sim.nodes["mark"].container("a")
+        host.lose_gpu(0)
+        container.start()
+        assert await container.wait() == 1
+        host.find_gpus()
+        container.start()
+        await sim.endpoints["a"].program.became_ready.wait()
+
+
+async def test_temperature_and_power_follow_the_load(tmp_path: Path) -> None:
+    async with cluster(tmp_path, "a") as sim:
+        gpu = sim.nodes["mark"].host.gpus[0]
+        cold, idle = gpu.celsius, gpu.watts
+        with gpu.busy():
+            assert gpu.utilization_pct > 50
+            assert gpu.watts > idle + 100
+            await until(lambda: gpu.celsius > cold + 5)
+        assert gpu.utilization_pct == 0
