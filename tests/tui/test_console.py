@@ -98,10 +98,12 @@ async def test_typed_confirmation_needs_the_word(tmp_path: Path) -> None:
     async with console(tmp_path) as (app, pilot):
         answers: list[bool | None] = []
         app.push_screen(ConfirmScreen("Restart", ["docker restart a"], "Restart", typed="mark"), answers.append)
-        await until(lambda: isinstance(app.screen, ConfirmScreen) and app.screen.query("#yes"), "the dialog")
+        await until(lambda: app.focused is not None and app.focused.id == "cancel", "the dialog")
         yes = app.screen.query_one("#yes")
         assert yes.disabled
-        app.screen.query_one("Input").focus()
+        field = app.screen.query_one("Input")
+        field.focus()
+        await until(lambda: field.has_focus, "the field")
         await pilot.press(*"mark")
         await until(lambda: not yes.disabled, "the button")
         await pilot.press("tab", "tab", "enter")
