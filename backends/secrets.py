@@ -9,17 +9,21 @@ import asyncio
 import importlib
 import os
 import re
-import signal
+import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 from pydantic import SecretStr
 
 from backends.cluster.inventory import Inventory
 from backends.errors import SecretError
+from backends.text import plain
+
+_T = TypeVar("_T")
 
 LIMIT: Final = 30.0
 """Seconds a vault gets to answer; its own dialog may be waiting for a person."""
@@ -135,31 +139,25 @@ class Secrets:
         environment = {k: v for k, v in self._environment.items() if _TOOL_ENVIRONMENT.fullmatch(k)}
         if attended and "GPG_TTY" in self._environment:  # a poll must not let pinentry draw over the console
             environment["GPG_TTY"] = self._environment["GPG_TTY"]
-        pipe = asyncio.subprocess.PIPE
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=pipe,
-                stderr=pipe,
-                env=environment,
-                start_new_session=True,
+
+        def run() -> subprocess.CompletedProcess[bytes]:
+            nothing = subprocess.DEVNULL
+            return subprocess.run(
+                argv, stdin=nothing, capture_output=True, env=environment, start_new_session=True, timeout=self._limit
             )
+
+        try:
+            done = await _in_thread(run)
         except OSError as error:
             raise SecretError(
                 f"{reference}: {argv[0]} cannot be run ({error.strerror}).", f"Install {argv[0]}, or use another kind."
             ) from None
-        try:
-            stdout, stderr = await process.communicate()
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
-        if process.returncode:
-            said = re.sub(r"[^ -~]+", " ", stderr.decode(errors="replace")).strip()[:200]
-            raise SecretError(f"{reference}: {argv[0]} failed: {said or f'status {process.returncode}'}")
-        return stdout.decode(errors="replace").partition("\n")[0].rstrip("\r")
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        if done.returncode:
+            said = plain(done.stderr.decode(errors="replace"), 200)
+            raise SecretError(f"{reference}: {argv[0]} failed: {said or f'status {done.returncode}'}")
+        return done.stdout.decode(errors="replace").partition("\n")[0].rstrip("\r")
 
 
 _HOW_TO_SET: Final = {"env": "Set it before you start: export {name}=...", "keyring": "keyring set SERVICE NAME."}
@@ -195,26 +193,22 @@ async def _keyring(reference: str, rest: str) -> str:
     return await _in_thread(look) or ""
 
 
-async def _in_thread(call: Callable[[], str | None]) -> str | None:
-    """Call in a thread that nobody has to wait for: a locked keyring may never answer, not even at exit."""
+async def _in_thread(call: Callable[[], _T]) -> _T:
+    """Call in a thread that nobody has to wait for: a locked vault may never answer, not even at exit."""
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[str | None] = loop.create_future()
+    answer: asyncio.Future[_T] = loop.create_future()
 
-    def settle(value: str | None, error: BaseException | None) -> None:
-        if answer.done():
-            return
-        if error:
-            answer.set_exception(error)
-        else:
-            answer.set_result(value)
+    def settle(act: Callable[[], None]) -> None:
+        if not answer.done():
+            act()
 
     def work() -> None:
         try:
-            result: tuple[str | None, BaseException | None] = (call(), None)
-        except BaseException as error:  # handed to whoever waits
-            result = (None, error)
+            act = partial(answer.set_result, call())
+        except Exception as error:  # handed to whoever waits
+            act = partial(answer.set_exception, error)
         with suppress(RuntimeError):  # the loop may be gone by now
-            loop.call_soon_threadsafe(settle, *result)
+            loop.call_soon_threadsafe(settle, act)
 
-    threading.Thread(target=work, name="keyring", daemon=True).start()
+    threading.Thread(target=work, name="vault", daemon=True).start()
     return await answer

@@ -212,7 +212,7 @@ class Commands:
             self._app.say(str(error), "bad")
             return
         self._app.feed.nudge("procedures")
-        self.attach(procedure)
+        self.attach(procedure, plan.title)
 
     def procedures(self) -> None:
         """Attach to the procedure that is open, or to the latest."""
@@ -222,10 +222,10 @@ class Commands:
         chosen = next((p for p in known if p.open), known[0])
         self.attach(chosen.id)
 
-    def attach(self, procedure: str) -> None:
+    def attach(self, procedure: str, title: str = "") -> None:
         """Follow a procedure's journal."""
         app, world = self._app, self._app.feed.world
-        title = next((p.title for p in app.feed.snapshot.procedures if p.id == procedure), procedure)
+        title = title or next((p.title for p in app.feed.snapshot.procedures if p.id == procedure), procedure)
         app.push_screen(
             ProcedureScreen(
                 title,

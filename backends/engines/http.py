@@ -115,6 +115,7 @@ class Http:
 
         How long its chunks may take, and how many there may be, is the caller's to bound.
         """
+        await self._trust(url)
         try:
             async with asyncio.timeout(timeout) as scope:
                 response = await self._send("POST", url, headers, body, via, connect)
@@ -136,6 +137,7 @@ class Http:
         limit: int,
         via: Via,
     ) -> HttpAnswer:
+        await self._trust(url)
         began, response, parts, size = perf_counter(), None, [], 0
         try:
             async with asyncio.timeout(timeout) as scope:
@@ -167,8 +169,6 @@ class Http:
             raise RuntimeError("Http is used outside its context")
         transport = self._transport(via) if isinstance(via, str) else self._direct
         request = _request(method, url, headers, body, via, connect)
-        if request.url.scheme == "https" and not self._trusts:
-            await self._trust()
         response = await transport.handle_async_request(request)
         encoding = response.headers.get("content-encoding", "identity")
         if encoding != "identity":
@@ -186,8 +186,11 @@ class Http:
             self._sockets[path] = httpx.AsyncHTTPTransport(uds=path, verify=self._tls, trust_env=False, limits=limits)
         return self._sockets[path]
 
-    async def _trust(self) -> None:
-        """Load the system's certificates once, when the first TLS address is asked (35 ms: not on the loop)."""
+    async def _trust(self, url: str) -> None:
+        """Load the system's certificates once, when the first TLS address is asked: 35 ms, in a thread, and on nobody's
+        time limit."""
+        if self._trusts or not url.startswith("https"):
+            return
         async with self._trusting:
             if not self._trusts:
                 await asyncio.to_thread(_load_certificates, self._tls)

@@ -22,23 +22,33 @@ class Events:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._waiting = 0
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[tuple[str, str]]:
         """The events that end within `chunk`."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            raise Overlong
-        for line in lines:
-            yield from self._take(line.removesuffix(b"\r"))
+        first, *others = chunk.split(b"\n")
+        self._keep(first)
+        for part in others:
+            yield from self._take(self._line())
+            self._keep(part)
 
     def close(self) -> Iterator[tuple[str, str]]:
         """The event that the end of the stream ends."""
-        rest, self._rest = self._rest, b""
-        yield from self._take(rest)
+        yield from self._take(self._line())
         yield from self._take(b"")
+
+    def _keep(self, part: bytes) -> None:
+        self._waiting += len(part)
+        if self._waiting > LONGEST_LINE:
+            raise Overlong
+        self._rest.append(part)
+
+    def _line(self) -> bytes:
+        line, self._rest, self._waiting = b"".join(self._rest), [], 0
+        return line.removesuffix(b"\r")
 
     def _take(self, line: bytes) -> Iterator[tuple[str, str]]:
         if not line:

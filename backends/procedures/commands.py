@@ -20,7 +20,7 @@ from backends.procedures import journal as journals
 from backends.procedures.events import StepEvent
 from backends.procedures.lock import private_folder, refuse_if_held
 from backends.procedures.plan import Plan, to_json
-from backends.procedures.process import Told, arguments
+from backends.procedures.process import Told, arguments, remove_if_empty
 
 RUNNER: Final = (sys.executable, "-P", "-m", "backends.procedures.process")
 """How a runner is started; -P keeps a `backends` folder of the current directory out of it."""
@@ -156,6 +156,8 @@ def _begin(command: Sequence[str], handed: bytes, log: Path) -> bytes:
             timeout=LAUNCH_LIMIT,
             check=False,
         )
+    if b'"error"' in begun.stdout:  # it refused, and said why
+        remove_if_empty(log)
     return begun.stdout
 
 

@@ -135,7 +135,7 @@ class StartContainer:
         """The gate."""
         notes = [await self._until_ready(report)]
         if self._told.gpu:
-            notes.append(await self._until_steady(report))
+            notes.append(await self._until_steady(report, "ready"))
         if self._told.gap:
             self._say(report, "gap", self._clock.now().mono, f"{notes[0]}; a pause of {self._told.gap:g} s")
             await self._clock.sleep(self._told.gap)
@@ -188,7 +188,7 @@ class StartContainer:
         report({"text": f"stopping {self._told.name}", "gate": "stopping"})
         await (await self._runtime()).stop(self._told.name)
         if self._told.gpu:
-            await self._until_steady(report)
+            await self._until_steady(report, "stopped")
 
     # -- the gate --------------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class StartContainer:
                 self._say(report, stage, patience.waited, text, _figures(gauge, patience, watch))
                 await self._clock.sleep(patience.pause)
 
-    async def _until_steady(self, report: Report) -> str:
+    async def _until_steady(self, report: Report, after: str) -> str:
         """Wait until GPU memory is steady; what is to be remarked about it, "" where it was as it should be."""
         begun = self._clock.now().mono
         gauge = gate.Gauge()
@@ -250,7 +250,7 @@ class StartContainer:
                         return "VRAM cannot be read: ready and gap only"
                     if gate.is_steady(gauge.samples):
                         return ""
-                    self._say(report, "vram", at - begun, "ready; VRAM settles", {"vram_mib": gauge.mib})
+                    self._say(report, "vram", at - begun, f"{after}; VRAM settles", {"vram_mib": gauge.mib})
                     await self._clock.sleep(max(0.0, gate.SAMPLE - (self._clock.now().mono - at)))
         except TimeoutError:
             warning = f"VRAM still moved after {gate.STEADY_LIMIT:.0f} s"

@@ -210,7 +210,8 @@ def judge(workload: Workload, results: Sequence[ProbeResult], wall: float) -> Re
     for result in results:
         if result.cause not in READY:
             answered = result.cause in (Cause.LOADING, Cause.CONFIG, Cause.BAD_RESPONSE)
-            told = f"{result.cause.value}: {plain(result.evidence, 120)}"
+            said = plain(result.evidence, 120)
+            told = said if result.cause is Cause.LOADING else f"{result.cause.value}: {said}"
             return Readiness(False, told, answered, config=result.cause is Cause.CONFIG)
     if results:
         return Readiness(True, plain(results[0].evidence, 120), answered=True)

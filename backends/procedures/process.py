@@ -92,9 +92,14 @@ def main(argv: Sequence[str] | None = None, *, kinds: Kinds = KINDS, opens: Open
         starter.refuse(ProcedureError(f"The runner failed: {reason(error)}."))
         return 1
     finally:
-        log = journals.journal_path(told.state, told.id).with_suffix(".log")
-        if log.exists() and not log.stat().st_size:
-            log.unlink()
+        remove_if_empty(journals.journal_path(told.state, told.id).with_suffix(".log"))
+
+
+def remove_if_empty(path: Path) -> None:
+    """Remove a log in which nothing stands; the starter and the runner both do."""
+    with suppress(FileNotFoundError):
+        if not path.stat().st_size:
+            path.unlink()
 
 
 def _real(inventory: Inventory) -> AbstractAsyncContextManager[Context]:

@@ -177,7 +177,7 @@ def _warnings(
     policies = [w for w in known.values() if w.gpu and w.restart_policy not in ("no", "")]
     if policies:
         listed = ", ".join(f"{w.name} ({w.restart_policy})" for w in policies)
-        found.append(f"Docker starts these by itself, all at once, at the next boot, past this queue: {listed}.")
+        found.append(f"At the next boot Docker starts by itself, past this queue: {listed}.")
     blind = [name for name in names if known[name].gpu and not endpoints_in(inventory, node.name, name)]
     if blind:
         found.append(f"No endpoint in cluster.toml, so ready means no more than running: {', '.join(blind)}.")

@@ -37,6 +37,9 @@ START_LIMIT: Final = 120.0
 FRESH: Final = 60.0
 """Seconds an inspected container is believed while its listed state stays the same."""
 
+_AT_ONCE: Final = 3
+"""Containers inspected side by side: through `dial-stdio` each takes one of the few SSH sessions of the node."""
+
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _ACTIONS = ["create", "start", "restart", "die", "stop", "kill", "oom", "pause", "unpause", "destroy", "rename"]
 _FILTERS = json.dumps({"type": ["container"], "event": [*_ACTIONS, "health_status", "update"]})
@@ -87,7 +90,7 @@ class DockerRuntime:
         listed = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
         known = {str(item.get("Id", "")) for item in listed}
         self._inspected = {id: entry for id, entry in self._inspected.items() if id in known}
-        gate = asyncio.Semaphore(8)
+        gate = asyncio.Semaphore(_AT_ONCE)
 
         async def look(item: dict[str, Any]) -> Workload | None:
             async with gate:

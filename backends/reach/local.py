@@ -113,11 +113,8 @@ class LocalShell:
 
     @asynccontextmanager
     async def _process(self, argv: Sequence[str]) -> AsyncGenerator[asyncio.subprocess.Process, None]:
-        pipe = asyncio.subprocess.PIPE
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv, stdin=pipe, stdout=pipe, stderr=pipe, env=self._environment, start_new_session=True
-            )
+            process = await _started(argv, self._environment)
         except FileNotFoundError:
             raise CommandError(
                 f"{argv[0]} is not installed here, or not on the PATH.", f"Install {argv[0]}.", status=127
@@ -130,6 +127,23 @@ class LocalShell:
             ended = process.returncode is not None
         finally:
             await _end(process, kill=not ended)
+
+
+async def _started(argv: Sequence[str], environment: Mapping[str, str] | None) -> asyncio.subprocess.Process:
+    """A process of its own group; asyncio must not be cancelled while it opens the pipes, it would hang for ever."""
+    pipe = asyncio.subprocess.PIPE
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *argv, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait({starting})
+        if starting.exception() is None:
+            await _end(starting.result(), kill=True)
+        raise
 
 
 def _pipes(

@@ -270,12 +270,13 @@ def for_ever(part: bytes, pause: float = 0.0) -> Callable[[], Iterable[bytes | f
     ],
 )
 async def test_answers_that_end_badly(http: Http, handler: Handler, message: str) -> None:
+    silent = "nothing came" in message or message.startswith("No answer from")
     began = time.monotonic()
     with pytest.raises(ChatError) as caught:
-        await events(http, handler)
+        await events(http, handler, patience=QUICK if silent else Patience(10, 10))
     assert caught.value.message.startswith(message), caught.value.message
     assert caught.value.advice
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
 
 
 async def test_an_answer_without_end_is_stopped(http: Http) -> None:
@@ -288,7 +289,8 @@ async def test_an_answer_without_end_is_stopped(http: Http) -> None:
 async def test_other_pieces_do_not_pass_for_silence(http: Http) -> None:
     """A tool call or an empty piece is a sign of life once the answer has begun."""
     empty = data({"choices": [{"delta": {"tool_calls": [{"index": 0}]}}]})
-    parts: list[bytes | float] = [piece("a"), *[0.1, empty] * 5, piece("b"), END, DONE]
+    pauses: list[bytes | float] = [0.1, empty]
+    parts = [piece("a"), *pauses * 5, piece("b"), END, DONE]
     assert said(await events(http, streaming(lambda: parts))) == "ab"
 
 

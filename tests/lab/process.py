@@ -27,11 +27,13 @@ class LabError(Exception):
 
 def free_port() -> int:
     """A TCP port of loopback that nobody uses, from below those that outgoing connections get while a server starts."""
-    while True:
-        port = random.randrange(*PORTS)
+    dice = random.SystemRandom()
+    for _ in range(100):
+        port = dice.randrange(*PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise LabError(f"no free port between {PORTS[0]} and {PORTS[1]}")
 
 
 def wait_until(condition: Callable[[], object], limit: float, what: str) -> None:

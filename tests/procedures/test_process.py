@@ -215,7 +215,7 @@ async def test_killed_it_is_lost_and_resumed_it_finishes(bench: Bench, spot: str
     os.kill(pid, signal.SIGKILL)
     events = await follower
     assert events[-1]["event"] == "lost"
-    assert bench.state_of(procedure).state == "lost"
+    await until(lambda: bench.state_of(procedure).state == "lost", "the runner to die")
     assert [state.state for state in bench.procedures.list()] == ["lost"]
     assert holder(bench.state, "mark") is None
     with pytest.raises(ProcedureError, match="does not run any more"):

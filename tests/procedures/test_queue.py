@@ -154,7 +154,7 @@ def test_the_gate_says_what_it_waits_for() -> None:
     events = carried(host, plan_for(host, "a"))
     assert gates(events, 0) == ["ready", "vram", "gap"]
     outputs = [e.detail for e in events if e.event == "output" and isinstance(e.detail, dict)]
-    loading = [o for o in outputs if "LOADING" in str(o.get("text"))]
+    loading = [o for o in outputs if "503 Loading model" in str(o.get("text"))]
     assert 15 <= len(loading) <= 25
     assert all(isinstance(o["waited_s"], float) and o["limit_s"] == 60.0 for o in loading)
     assert loading[-1]["vram_mib"] > loading[0]["vram_mib"]  # type: ignore[operator]

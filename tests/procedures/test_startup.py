@@ -194,7 +194,7 @@ def test_warnings() -> None:
     workloads = (box("a", restart_policy="always"), box("b", "running"), box("other", "restarting"))
     warnings = " ".join(plan_queue(inv, snapshot(inv, workloads, b=Cause.LOADING), "mark", only=["a"]).warnings)
     for words in (
-        "at the next boot, past this queue: a (always)",
+        "At the next boot Docker starts by itself, past this queue: a (always)",
         "b runs and is not ready",
         "other runs and is not ready",
         "cannot be read",

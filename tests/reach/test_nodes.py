@@ -35,6 +35,12 @@ def inventory_of(sim: SimulatedCluster, **nodes: dict[str, Any]) -> Inventory:
     return Inventory.model_validate(tables)
 
 
+async def lost(reach: NodeReach) -> None:
+    """Wait until a node's connection is known to be gone."""
+    link, _ = reach._remote()
+    await until(lambda: not link.connected)
+
+
 async def test_here_is_touched_without_ssh(sim: SimulatedCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIM_KEY_GATEWAY_LITELLM", "sk-secret")
     async with Reaches(inventory_of(sim), "mark", Secrets()) as reaches:
@@ -72,9 +78,11 @@ async def test_docker_is_found_again_after_a_dropped_connection(sim: SimulatedCl
         ssh = sim.nodes["mark"].ssh
         assert ssh is not None
         await ssh.drop()
+        await lost(reaches["mark"])
         assert len(await docker.workloads()) == 5
         await ssh.refuse()
         await ssh.drop()
+        await lost(reaches["mark"])
         with pytest.raises(SshError, match="mark: 127.0.0.1:.* refuses SSH"):
             await docker.workloads()
         await ssh.heal()
@@ -88,7 +96,8 @@ async def test_docker_by_dial_stdio(sim: SimulatedCluster, change: dict[str, Any
         assert len(await docker.workloads()) == 5
         dialled = [line for line in sim.nodes["mark"].commands.ran if "dial-stdio" in line]
         context = "--context desktop " if "context" in change["docker"] else ""
-        assert dialled == [f"docker {context}system dial-stdio"]
+        assert set(dialled) == {f"docker {context}system dial-stdio"}
+        assert len(dialled) <= 3
         engine = sim.nodes["mark"].docker
         assert engine is not None
         await engine.server.close()
@@ -180,6 +189,7 @@ async def test_address_by_ssh(sim: SimulatedCluster) -> None:
         assert ssh is not None
         await ssh.hang()
         await ssh.drop()
+        await lost(reaches["mark"])
         with pytest.raises(SshError, match="said nothing useful for 0.2 s"):
             await reaches.resolve_url(through, timeout=0.2)
         elsewhere = endpoint("http://localhost:1", node=None)

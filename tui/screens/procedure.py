@@ -109,6 +109,7 @@ class ProcedureScreen(Screen[None]):
         if self._state is None:
             return [line((f"reading{self._glyphs.ellipsis}", "dim"))]
         lines = []
+        room = min(max(len(step.label) for step in self._state.steps), width // 2) if self._state.steps else 0
         for step in self._state.steps:
             glyph, style = {
                 "done": (self._glyphs.done, "good"),
@@ -118,7 +119,7 @@ class ProcedureScreen(Screen[None]):
             }.get(step.state, (self._glyphs.waiting, "dim"))
             end = step.ended or (self._now() if step.state == "running" and self._state.open else None)
             spent = f"{max(0.0, end - step.started):>5.0f} s" if step.started and end else " " * 7
-            words = f"{glyph} {fit(step.label, min(28, width // 2))} {step.state:<8}{spent}  {step.detail}"
+            words = f"{glyph} {fit(step.label, room, self._glyphs.ellipsis)} {step.state:<8}{spent}  {step.detail}"
             lines.append(line((fit(words, width, self._glyphs.ellipsis), style)))
         if self._state.question:
             lines.append(line((fit(self._state.question, width, self._glyphs.ellipsis), "warn")))

@@ -1,0 +1,62 @@
+"""Whether every secret the inventory refers to can be had, without anybody being asked; values go nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from backends.cluster.inventory import Inventory
+from backends.doctor.finding import Finding, failed, ok, warn
+from backends.errors import SecretError
+from backends.secrets import Secrets
+
+ASKING: Final = ("prompt", "op")
+"""Kinds that may ask a person, and are not tried here."""
+
+
+@dataclass(slots=True)
+class Use:
+    """Who uses a reference, and who of them is polled and so can ask nobody."""
+
+    users: list[str] = field(default_factory=list)
+    polled: list[str] = field(default_factory=list)
+
+
+def references(inventory: Inventory) -> dict[str, Use]:
+    """Every reference to a secret, in the inventory's order."""
+    found: dict[str, Use] = {}
+
+    def note(reference: str | None, user: str, *, polled: bool) -> None:
+        if reference is not None:
+            use = found.setdefault(reference, Use())
+            use.users.append(user)
+            use.polled += [user] if polled else []
+
+    for node in inventory.nodes:
+        note(node.ssh.password if node.ssh else None, f"SSH to {node.name}", polled=True)
+        note(node.wake.rdp.password if node.wake and node.wake.rdp else None, f"RDP to {node.name}", polled=False)
+    for endpoint in inventory.endpoints:
+        note(endpoint.api_key, endpoint.name, polled=True)
+    return found
+
+
+async def check(reference: str, use: Use, secrets: Secrets) -> Finding:
+    """Whether one reference resolves."""
+    subject, users = f"secret {reference}", _listed(use.users)
+    if reference.partition(":")[0] in ASKING:
+        if use.polled:
+            return warn(
+                subject,
+                f"may ask a person, and so is never had by what is polled: {_listed(use.polled)}",
+                "For these use env:, keyring: or pass:.",
+            )
+        return ok(subject, f"is asked for when it is needed; not tried now ({users})")
+    try:
+        await secrets.resolve(reference, polling=True)
+    except SecretError as error:
+        return failed(subject, SecretError(f"{error.message} It is for {users}.", error.advice))
+    return ok(subject, f"can be had ({users})")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
