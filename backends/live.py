@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from backends.clock import Clock
-from backends.cluster.fold import empty, fold_all
+from backends.cluster.fold import empty, fold_all, workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Reading, Tick
 from backends.cluster.snapshot import ClusterSnapshot
@@ -29,12 +29,14 @@ class LiveCluster:
         clock: Clock,
         publish: Callable[[ClusterSnapshot, ClusterSnapshot], None],
         *,
+        nudge: Callable[[str], object] | None = None,
         pace: float = PACE,
     ) -> None:
         self.inventory = inventory
         self.snapshot = empty(inventory, here)
         self._clock = clock
         self._publish = publish
+        self._nudge = nudge
         self._pace = pace
         self._waiting: list[Reading] = []
         self._news = asyncio.Event()
@@ -63,3 +65,13 @@ class LiveCluster:
         self.snapshot = fold_all(self.inventory, before, [*waiting, Tick(self._clock.now())])
         if self.snapshot != before:
             self._publish(before, self.snapshot)
+            self._probe_restarted(before)
+
+    def _probe_restarted(self, before: ClusterSnapshot) -> None:
+        """Have the endpoints of every workload that started or stopped probed now, not at their next turn."""
+        if self._nudge is None:
+            return
+        for endpoint in self.inventory.endpoints:
+            then, now = workload_of(before, endpoint), workload_of(self.snapshot, endpoint)
+            if then is not None and now is not None and (then.state, then.started_at) != (now.state, now.started_at):
+                self._nudge(endpoint.name)

@@ -20,12 +20,17 @@ def config_dir() -> Path:
     return user_config_path("tierdeck", appauthor=False)
 
 
-def state_dir(environment: Mapping[str, str]) -> Path:
-    """Where journals, locks and learned figures lie (0700, made if missing); TIERDECK_STATE overrides it."""
+def state_path(environment: Mapping[str, str]) -> Path:
+    """Where journals, locks and learned figures lie, or will lie; TIERDECK_STATE overrides it."""
     from platformdirs import user_state_path
 
     named = environment.get("TIERDECK_STATE")
-    path = Path(named).expanduser().absolute() if named else user_state_path("tierdeck", appauthor=False)
+    return Path(named).expanduser().absolute() if named else user_state_path("tierdeck", appauthor=False)
+
+
+def state_dir(environment: Mapping[str, str]) -> Path:
+    """The state directory, for our eyes only (0700), made if missing."""
+    path = state_path(environment)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.chmod(path, 0o700)
     return path

@@ -95,14 +95,9 @@ class World:
         return EndpointSource(endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance)
 
     def _machine(self, node: Node) -> MachineSource:
-        busy = self._runs_containers(node) or self._reaches[node.name].services() is not None
+        busy = self.inventory.runs_containers(node) or self._reaches[node.name].services() is not None
         interval = MACHINE_INTERVAL if busy else IDLE_INTERVAL
         return MachineSource(node, lambda: self._look(node), self._clock, interval=interval)
-
-    def _runs_containers(self, node: Node) -> bool:
-        """Whether Docker is worth asking: the inventory speaks of it, of a queue or of a container on this node."""
-        named = any(e.container for e in self.inventory.endpoints if e.node == node.name)
-        return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)
 
     async def _look(self, node: Node) -> tuple[Workload, ...]:
         """All workloads of a node; where there are none to ask for, that it answers."""
@@ -110,11 +105,11 @@ class World:
         found: list[Workload] = []
         services = reach.services()
         async with asyncio.timeout(LOOK_LIMIT):
-            if self._runs_containers(node):
+            if self.inventory.runs_containers(node):
                 found += await (await reach.runtime()).workloads()
             if services is not None:
                 found += await services.workloads()
-            elif not self._runs_containers(node) and not reach.is_here:
+            elif not self.inventory.runs_containers(node) and not reach.is_here:
                 await reach.shell.run(["hostname"], timeout=LOOK_LIMIT)
         return tuple(found)
 

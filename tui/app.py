@@ -109,6 +109,7 @@ class TierdeckApp(App[None]):
     def _tick(self) -> None:
         if self.screen is self.dashboard:
             self.dashboard.clock.tick(self.feed.clock.now().wall)
+            self.dashboard.queue.show(self.feed.snapshot)
 
     def show_keys(self) -> None:
         """Fill the footer from the registry."""

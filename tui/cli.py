@@ -131,8 +131,19 @@ def _run(arguments: argparse.Namespace) -> int:
 def _call(verb: str, arguments: argparse.Namespace) -> int:
     from importlib import import_module
 
+    _allow_many_files()
     run: int = import_module(f"tui.verbs.{verb}").run(arguments)
     return run
+
+
+def _allow_many_files() -> None:
+    """Raise the soft limit on open files: 1,000 endpoints take as many sockets, and 256 is the default on macOS."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Feed:
         self._crashed = crashed
         pace = PACE_OVER_SSH if setup.over_ssh else PACE_OVER_SSH / 2
         self.clock = SystemClock()
-        self.live = LiveCluster(setup.loaded.inventory, setup.here, self.clock, publish, pace=pace)
+        self.live = LiveCluster(setup.loaded.inventory, setup.here, self.clock, publish, nudge=self.nudge, pace=pace)
         self._world: World | None = None
         self._poller: Poller | None = None
 

@@ -132,7 +132,9 @@ class EventLog(LinePane):
 
     KEEP = 1000
     DEFAULT_CSS = """
-    EventLog, EventLog:focus, EventLog.ascii, EventLog.ascii:focus { border: none; height: 3; scrollbar-size-vertical: 0; scrollbar-gutter: auto; }
+    EventLog, EventLog:focus, EventLog.ascii, EventLog.ascii:focus {
+        border: none; height: 3; scrollbar-size-vertical: 0; scrollbar-gutter: auto;
+    }
     """
 
     def __init__(self, glyphs: Glyphs, *, id: str | None = None) -> None:

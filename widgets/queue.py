@@ -24,7 +24,9 @@ class QueuePane(LinePane):
         self._snapshot: ClusterSnapshot | None = None
 
     def show(self, snapshot: ClusterSnapshot) -> None:
-        """Draw this snapshot's containers and procedures, if they changed or one is under way."""
+        """Draw this snapshot's containers and procedures, if they changed or seconds are being counted."""
+        if snapshot.taken is None:
+            return
         part = (
             {name: (n.workloads, n.workloads_trouble, n.reach_trouble) for name, n in snapshot.nodes.items()},
             {name: (e.cause, e.evidence) for name, e in snapshot.endpoints.items()},

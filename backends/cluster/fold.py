@@ -175,12 +175,14 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
     states = {tier.name: tier.state for tier in before.tiers}
     for tier in after.tiers:
         was = states.get(tier.name, State.UNKNOWN)
-        if tier.state is not was:
+        news = was is not State.UNKNOWN or tier.state is not State.HEALTHY
+        if tier.state is not was and news:
             text = f"{tier.name} -> {tier.state.value} ({tier.up}/{tier.total} up)"
             found.append(Change(at, tier.name, text, tier.state.value))
     for name, now in after.endpoints.items():
         then = before.endpoints.get(name)
-        if then is not None and then.verdict is not now.verdict and now.cause is not None:
+        first_and_well = then is not None and then.cause is None and now.verdict is Verdict.UP
+        if then is not None and then.verdict is not now.verdict and now.cause is not None and not first_and_well:
             text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
             found.append(Change(at, name, text, now.verdict.value))
     for name, node in after.nodes.items():

@@ -256,6 +256,11 @@ class Inventory(_Table):
         """The tasks that at least one endpoint is to serve."""
         return tuple(task for task in TASKS if self.chain(task))
 
+    def runs_containers(self, node: Node) -> bool:
+        """Whether a node's Docker is worth asking: the inventory speaks of it, of a queue or of a container there."""
+        named = any(e.container for e in self.endpoints if e.node == node.name)
+        return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)
+
     def interval(self, endpoint: Endpoint) -> float:
         """Seconds between two probes of `endpoint`."""
         return endpoint.interval or self.defaults.interval

@@ -222,7 +222,7 @@ async def _ask(http: Http, listening: Mapping[int, Listener]) -> dict[int, Ident
 def _boxed(containers: Sequence[Workload], answers: Mapping[int, Identity]) -> list[FoundEngine]:
     """The engines in containers: those that answer, and those whose image tells what they will be."""
     found = []
-    for container in containers:
+    for container in sorted(containers, key=lambda c: c.name):
         known = [(p, i) for p in container.ports if container.running and (i := answers.get(p)) and i.engine]
         hint = by_image(container.image)
         port = likeliest(hint, container.ports) if hint else None

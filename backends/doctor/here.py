@@ -18,6 +18,7 @@ from typing import Final
 from backends.cluster.inventory import Inventory
 from backends.doctor.finding import Finding, bad, ok, warn
 from backends.errors import CommandError
+from backends.paths import state_path
 from backends.reach.local import LocalShell, addresses, hostname
 from backends.reach.runtime import Shell
 
@@ -62,18 +63,10 @@ def this_machine(version: str, encoding: str, environment: Mapping[str, str]) ->
         user=getpass.getuser(),
         platform=sys.platform,
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
-        state=_state_path(environment),
+        state=state_path(environment),
         root=Path("/"),
         shell=LocalShell({name: environment[name] for name in _FOR_LOGINCTL if name in environment}),
     )
-
-
-def _state_path(environment: Mapping[str, str]) -> Path:
-    """Where the state directory is, or will be: looking does not make it."""
-    from platformdirs import user_state_path
-
-    named = environment.get("TIERDECK_STATE")
-    return Path(named).expanduser().absolute() if named else user_state_path("tierdeck", appauthor=False)
 
 
 def versions(here: Here) -> Finding:

@@ -44,17 +44,11 @@ async def examine_node(
     checks = [_bounded(node, "GPUs", _gpus(node, reach))] if node.gpus != "none" else []
     if not reach.is_here:
         checks.insert(0, _bounded(node, "clock", _clock(node, reach, now)))
-    if speaks_of_containers(inventory, node):
+    if inventory.runs_containers(node):
         checks.append(_bounded(node, "Docker", _docker(node, inventory, reach)))
     if (services := reach.services()) is not None:
         checks.append(_bounded(node, "services", _services(node, services)))
     return first + tuple(finding for found in await asyncio.gather(*checks) for finding in found)
-
-
-def speaks_of_containers(inventory: Inventory, node: Node) -> bool:
-    """Whether the inventory says anything that needs Docker on `node`."""
-    named = any(e.container for e in inventory.endpoints if e.node == node.name)
-    return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)
 
 
 async def _bounded(node: Node, what: str, check: Awaitable[tuple[Finding, ...]]) -> tuple[Finding, ...]:
@@ -72,7 +66,7 @@ async def _bounded(node: Node, what: str, check: Awaitable[tuple[Finding, ...]])
 def _untouched(node: Node, inventory: Inventory) -> Finding:
     native = any(e.service for e in inventory.endpoints if e.node == node.name)
     subject = f"{node.name}: SSH"
-    if node.gpus == "none" and not native and not speaks_of_containers(inventory, node):
+    if node.gpus == "none" and not native and not inventory.runs_containers(node):
         return ok(subject, "not this machine, and without ssh: only its endpoints are asked")
     return warn(
         subject,
@@ -153,7 +147,7 @@ def _no_such(node: Node, what: str, name: str, known: Sequence[str]) -> Finding:
 
 def _unruly(node: Node, workloads: Sequence[Workload]) -> list[Finding]:
     """GPU containers that Docker starts by itself."""
-    names = [w.name for w in workloads if w.gpu and w.restart_policy in _STARTS_BY_ITSELF]
+    names = sorted(w.name for w in workloads if w.gpu and w.restart_policy in _STARTS_BY_ITSELF)
     if not names:
         return []
     return [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from backends.cluster.inventory import Inventory
-from backends.doctor.finding import Finding, failed, ok, warn
+from backends.doctor.finding import Finding, bad, ok, warn
 from backends.errors import SecretError
 from backends.secrets import Secrets
 
@@ -54,7 +54,8 @@ async def check(reference: str, use: Use, secrets: Secrets) -> Finding:
     try:
         await secrets.resolve(reference, polling=True)
     except SecretError as error:
-        return failed(subject, SecretError(f"{error.message} It is for {users}.", error.advice))
+        words = error.message.removeprefix(reference).lstrip(": ")
+        return bad(subject, f"{words} It is for {users}.", error.advice)
     return ok(subject, f"can be had ({users})")
 
 

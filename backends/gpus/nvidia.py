@@ -150,7 +150,7 @@ def parse_cgroups(text: str) -> dict[int, str]:
     """The container id of each process that runs in one."""
     found = {}
     for line in text.splitlines():
-        match = re.match(r"/proc/(\d{1,10})/cgroup:.*?([0-9a-f]{64})(?![0-9a-f])", line)
+        match = re.match(r"/proc/(\d{1,10})/cgroup:.*?(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])", line)
         if match:
             found[int(match[1])] = match[2]
     return found

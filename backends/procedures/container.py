@@ -9,8 +9,9 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Final
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 
 from backends.cluster.reading import Workload
 from backends.errors import ProcedureError, ReachError, RuntimeFailure
@@ -20,14 +21,14 @@ from backends.procedures.plan import Step
 from backends.procedures.runner import Report
 from backends.reach.runtime import Runtime
 
-CONFIG_PATIENCE = 5.0
+CONFIG_PATIENCE: Final = 5.0
 """Seconds for which an engine may answer with a fault that no retry cures, before it counts."""
 
-SAY_EVERY = 1.0
+SAY_EVERY: Final = 1.0
 """Seconds between two reports of the same wait."""
 
-_MOST_RESTARTS = 2
-_MOST_STARTS = 2
+_MOST_RESTARTS: Final = 2
+_MOST_STARTS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,27 +108,21 @@ class StartContainer:
         return "already ready: left alone" if found.ready else ""
 
     async def apply(self, report: Report) -> None:
-        """Wait until no other GPU container is starting, then start it, unless it runs already."""
-        if self._told.gpu:
-            await self._after_others(report)
+        """Wait until no other GPU container is starting, then start it, unless it runs already.
+
+        Whatever takes time is followed by another look, so that the last thing before the start is the question.
+        """
         patience = gate.Patience(self._clock, self._told.patience)
-        for tries in range(_MOST_STARTS):
-            workload = await self._reachable_state(patience, report)
-            if workload.state == "missing":
-                raise trouble.gone(self._told.name)
-            if workload.running and self._is_old(workload):
-                await self._stop(report)
-            elif workload.running:
+        for left in range(_MOST_STARTS - 1, -1, -1):
+            if not await self._free_to_start(patience, report):
                 return
             try:
                 await (await self._runtime()).start(self._told.name)
                 return
-            except RuntimeFailure as error:
-                if error.status is not None or tries + 1 == _MOST_STARTS:
-                    raise trouble.refused(self._told.name, error) from error
-                report({"text": f"not sure that it was started, looking again: {error}"})
             except ReachError as error:
-                if tries + 1 == _MOST_STARTS:
+                if isinstance(error, RuntimeFailure) and (error.status is not None or not left):
+                    raise trouble.refused(self._told.name, error) from error
+                if not left:
                     raise
                 report({"text": f"not sure that it was started, looking again: {error}"})
 
@@ -137,7 +132,7 @@ class StartContainer:
         if self._told.gpu:
             notes.append(await self._until_steady(report, "ready"))
         if self._told.gap:
-            self._say(report, "gap", self._clock.now().mono, f"{notes[0]}; a pause of {self._told.gap:g} s")
+            self._say(report, "gap", 0.0, f"{notes[0]}; a pause of {self._told.gap:g} s")
             await self._clock.sleep(self._told.gap)
         workload = await self._state()
         if not workload.running:
@@ -148,6 +143,23 @@ class StartContainer:
         """A container that was started is left alone."""
 
     # -- before the start ------------------------------------------------------------------------------------------
+
+    async def _free_to_start(self, patience: gate.Patience, report: Report) -> bool:
+        """Whether it is to be started now; False where it runs already."""
+        while True:
+            try:
+                if self._told.gpu:
+                    await self._after_others(report)
+                workload = await self._state()
+                if workload.state == "missing":
+                    raise trouble.gone(self._told.name)
+                if not self._is_old(workload) or not workload.running:
+                    return not workload.running
+                await self._stop(report)
+            except ReachError as error:
+                if isinstance(error, RuntimeFailure) and error.status is not None:
+                    raise
+                await self._endure(error, patience, report, "running")
 
     async def _after_others(self, report: Report) -> None:
         """Wait for every running GPU workload of this host that is not ready yet; halt by name where one hangs."""
@@ -265,19 +277,12 @@ class StartContainer:
     async def _runtime(self) -> Runtime:
         return await self._context.runtime(self._told.node, self._told.runtime)
 
-    async def _reachable_state(self, patience: gate.Patience, report: Report) -> Workload:
-        while True:
-            try:
-                return await self._state()
-            except ReachError as error:
-                await self._endure(error, patience, report, "running")
-
     async def _endure(self, error: ReachError, patience: gate.Patience, report: Report, stage: str) -> None:
         """A node that cannot be touched may come back, for as long as the patience lasts."""
         if patience.exhausted:
             raise error
         self._say(report, stage, patience.waited, f"cannot look: {error}")
-        await self._clock.sleep(max(0.25, patience.pause))
+        await self._clock.sleep(max(1.0, 5 * patience.pause))
 
     async def _refuse_ended(self, workload: Workload, restarts: int) -> None:
         if workload.state == "missing":

@@ -35,7 +35,7 @@ from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS
 from backends.procedures.lock import HEARTBEAT, NodeLock, hold
 from backends.procedures.plan import Plan, Step, from_json, to_json
-from backends.procedures.runner import Past, StepKind, halt, past_of, reason, run
+from backends.procedures.runner import Past, StepKind, past_of, reason, run
 
 CLOSE_LIMIT: Final = 10.0
 """Seconds that connections may take to close."""
@@ -164,7 +164,7 @@ async def _carry_out(
         context,
         procedure=told.id,
         journal=journal,
-        ask=halt if told.unattended else desk.ask,
+        ask=None if told.unattended else desk.ask,
         control=desk.control,
         clock=SystemClock(),
         past=past,

@@ -72,11 +72,7 @@ class Question:
 
 
 Ask = Callable[[Question], Awaitable[str]]
-
-
-async def halt(question: Question) -> str:
-    """The answer when there is nobody to ask: stop here, so that it can be resumed."""
-    return "hold"
+"""Asks a person; whoever has nobody to ask passes None, and the procedure halts, to be resumed."""
 
 
 class Control:
@@ -123,7 +119,7 @@ async def run(
     *,
     procedure: str,
     journal: Writes,
-    ask: Ask,
+    ask: Ask | None,
     control: Control,
     clock: Clock,
     past: Past = Past(),
@@ -161,7 +157,7 @@ class _Desk:
     """Where a run tells and asks."""
 
     emit: _Emit
-    ask: Ask
+    ask: Ask | None
     control: Control
 
 
@@ -257,6 +253,8 @@ async def _answer(index: int, step: Step, trouble: str, desk: _Desk) -> str:
     """What to do after a failure; "cancel" where the person cancelled, before or instead of an answer."""
     if desk.control.edge.is_set():
         return "cancel"
+    if desk.ask is None:
+        return "hold"
     question = Question(index, f"{step.label}: {trouble} {', '.join(CHOICES)}?")
     desk.emit("question", index, {"text": question.text, "choices": list(question.choices)})
     answer = asyncio.ensure_future(desk.ask(question))

@@ -94,9 +94,8 @@ def named(text: str) -> tuple[str, str]:
 def refused(name: str, error: RuntimeFailure) -> ProcedureError:
     """The runtime would not start `name`."""
     what, cure = named(error.message)
-    return ProcedureError(
-        f"{name} was not started: " + (f"{what} ({error.message})." if what else error.message), cure or error.advice
-    )
+    said = error.message if len(error.message) <= 120 else f"… {error.message[-110:]}"  # the cause comes last
+    return ProcedureError(f"{name} was not started: " + (f"{what} ({said})." if what else said), cure or error.advice)
 
 
 def gone(name: str) -> ProcedureError:

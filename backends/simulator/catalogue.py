@@ -93,6 +93,7 @@ def _out_of_memory(endpoint: SimEndpoint) -> tuple[Act, Act]:
 
     async def heal() -> None:
         endpoint.program.vram_mib = usual
+        await endpoint.stop()
         endpoint.start(at_once=True)
 
     return act, heal

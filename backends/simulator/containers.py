@@ -89,6 +89,7 @@ class SimContainer:
         self.files: dict[str, bytes] = {}
         self.removed = False
         self.stopped_by_hand = False
+        self._to_end = False
         self._notify = notify
         self._task: asyncio.Task[None] | None = None
         self._exited = asyncio.Event()
@@ -122,7 +123,7 @@ class SimContainer:
 
     def start(self, *, at_once: bool = False) -> None:
         """Start it; `at_once` skips its loading."""
-        self.stopped_by_hand = False
+        self.stopped_by_hand = self._to_end = False
         self._exited.clear()
         self._begun()
         self._task = asyncio.ensure_future(self._run(at_once))
@@ -144,7 +145,7 @@ class SimContainer:
                 await asyncio.Event().wait()
             else:
                 self._died(await self.program.run(self.log.write, cgroup, at_once=at_once))
-            if self.stopped_by_hand or not self._comes_back():
+            if self._to_end or not self._comes_back():
                 return
             self.restarting = True
             await self.world.sleep(pause)
@@ -168,9 +169,13 @@ class SimContainer:
             self._died(137)
         self._exited.set()
 
-    async def end(self, code: int) -> None:
-        """End its process and have it exit with `code`; its restart policy does not act."""
-        self.stopped_by_hand = True
+    async def end(self, code: int, *, by_hand: bool = True) -> None:
+        """End its process and have it exit with `code`; its restart policy does not act now.
+
+        Nor when the engine starts again, for some policies, where it was ended `by_hand`.
+        """
+        self._to_end = True
+        self.stopped_by_hand = self.stopped_by_hand or by_hand
         task = self._task
         if task is None:
             return
@@ -211,7 +216,7 @@ class SimContainer:
 
     async def close(self) -> None:
         """End it without a word: the simulation is over."""
-        self.stopped_by_hand = True
+        self._to_end = True
         task, self._notify = self._task, lambda *_: None
         if task is not None:
             task.cancel()

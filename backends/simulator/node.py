@@ -105,9 +105,8 @@ class SimNode:
     async def stop_docker(self) -> None:
         """The engine ends and takes its containers along; the socket refuses."""
         assert self.docker is not None
-        await asyncio.gather(*(c.end(137) for c in self.docker.containers.values() if c.running))
-        for container in self.docker.containers.values():
-            container.stopped_by_hand = False
+        running = [c for c in self.docker.containers.values() if c.running]
+        await asyncio.gather(*(c.end(137, by_hand=False) for c in running))
         await self.docker.server.close()
 
     async def start_docker(self) -> None:
@@ -129,7 +128,7 @@ class SimNode:
         self.powered = False
         if self.docker is not None:
             self._ran = [c for c in self.docker.containers.values() if c.running]
-            await asyncio.gather(*(c.end(137) for c in self._ran))
+            await asyncio.gather(*(c.end(137, by_hand=False) for c in self._ran))
             await self.docker.server.close()
         self._served = [s for s in self.services.values() if s.state == "active"]
         await asyncio.gather(*(s.stop() for s in self._served))

@@ -13,16 +13,21 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from fcntl import ioctl
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-_ESCAPES = re.compile(rb"\x1b(\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\|[()][A-Z0-9]|[=>78A-Z])")
+_ESCAPES = re.compile(
+    rb"\x1b(\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\|[()][A-Z0-9]|[=>78A-Z])"
+)
 
 
 class Terminal:
     """A program with a terminal of its own; ended on leaving."""
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], *, size: tuple[int, int] = (160, 45)) -> None:
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], *, size: tuple[int, int] = (160, 45)
+    ) -> None:
         self._argv = list(argv)
         self._environment = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "LANG": "C.UTF-8", **environment}
         self._size = size
@@ -65,6 +70,14 @@ class Terminal:
                 count += len(chunk)
         return count
 
+    def read_some(self, limit: float) -> int:
+        """Take the next thing that comes within `limit` seconds; how many bytes that was."""
+        if not select.select([self._fd], [], [], limit)[0]:
+            return 0
+        chunk = os.read(self._fd, 65536)
+        self.raw += chunk
+        return len(chunk)
+
     def until(self, words: Sequence[str], limit: float = 20.0) -> float:
         """Seconds from the start until all `words` have been on the screen."""
         end = time.perf_counter() + limit
@@ -85,7 +98,7 @@ class Terminal:
 
     def cpu(self) -> float:
         """Seconds of CPU it has used so far."""
-        fields = open(f"/proc/{self.pid}/stat").read().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

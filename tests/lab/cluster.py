@@ -34,6 +34,10 @@ class LabCluster:
         """Where the container of this name serves."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
+    def healthy(self, name: str) -> bool:
+        """Whether the container of this name serves."""
+        return serves(f"{self.url(name)}/health")
+
     def heal(self) -> None:
         """Undoes what a test has broken: starts what is down, the containers one after the other behind their gate."""
         for part in (self.ssh, self.engine, self.litellm):
@@ -41,12 +45,14 @@ class LabCluster:
                 part.start()
         self.engine.ready()
         self.ssh.ready()
-        for name in self.ports:
+        broken = [name for name in self.ports if not self.healthy(name)]
+        for name in broken:
             if self.engine.docker("inspect", "--format", "{{.State.Paused}}", name) == "true":
                 self.engine.docker("unpause", name)
+            self.engine.docker("stop", "--time", "0", name)
+        for name in broken:
             self.engine.docker("start", name)
-            health = f"{self.url(name)}/health"
-            self.engine.wait_until(partial(serves, health), 30, f"{name} serves")
+            self.engine.wait_until(partial(self.healthy, name), 30, f"{name} serves")
         self.litellm.ready()
 
 

@@ -55,8 +55,8 @@ class DockerEngine(Kept):
     def _settle(self) -> None:
         """Makes the bridge and a folder whose path is short enough for the sockets in it."""
         self.link = make_bridge()
-        self.cgroup = f"tierdeck-{self.link}"
         self.folder = Path(tempfile.mkdtemp(prefix="tierdeck-docker-"))
+        self.cgroup = self.folder.name
         self.leftovers = {"link": self.link, "cgroup": self.cgroup, "folder": str(self.folder)}
         (self.folder / "bin").mkdir()
         config = self.folder / "daemon.json"

@@ -94,6 +94,8 @@ class Keeper:
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
+        if left := children():
+            raise SystemExit(f"still there after {SWEEP_LIMIT:g} s: {left}")
 
 
 def remove_folder(folder: str) -> None:
@@ -110,12 +112,11 @@ def remove_cgroups(name: str) -> None:
     tops = [*CGROUPS.glob(name), *CGROUPS.glob(f"*/{name}")]
     deadline = time.monotonic() + SWEEP_LIMIT
     for group in sorted((group for top in tops for group in top.glob("**/")), reverse=True):
-        while time.monotonic() < deadline:
+        while group.exists():
             try:
                 group.rmdir()
-                break
             except OSError as error:
-                if error.errno != errno.EBUSY:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 

@@ -45,6 +45,13 @@ def wait_until(condition: Callable[[], object], limit: float, what: str) -> None
         time.sleep(POLL)
 
 
+def listens(address: str, port: int) -> bool:
+    """Whether a TCP connection is accepted."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), 2):
+        return True
+    return False
+
+
 def http_status(url: str, *, limit: float = 2.0) -> int:
     """The status of a GET, or 0 when nobody answers."""
     try:

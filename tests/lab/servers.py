@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.lab.cache import cache, llama_python
-from tests.lab.process import Kept, free_port, serves
+from tests.lab.process import Kept, free_port, listens, serves
 
 LLAMA_SERVER = Path(__file__).with_name("image") / "llama_server.py"
 
@@ -56,7 +56,7 @@ class OpenSsh(Kept):
 
     def ready(self) -> None:
         """Waits until it listens."""
-        self.wait_until(lambda: f"port {self.port}." in self.log.read_text(), 10, "sshd listens")
+        self.wait_until(lambda: listens(self.address, self.port), 10, "sshd listens")
 
 
 def make_key(path: Path) -> Path:

@@ -20,7 +20,7 @@ from backends.reach.ssh import SshLink, SshShell, target_of
 async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
     """Wait for a condition, at most so many seconds."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # conditions of others, which set no event
             await asyncio.sleep(0.005)
 
 
@@ -201,7 +201,9 @@ async def linked(node: Node, **options: Any) -> AsyncIterator[tuple[SshLink, Ssh
 
 
 @contextlib.asynccontextmanager
-async def tcp_server(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+async def tcp_server(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
     """A TCP server on a port from the OS; connections it left open are ended with it."""
     tasks: set[asyncio.Task[None]] = set()
 

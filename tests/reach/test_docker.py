@@ -231,7 +231,12 @@ async def odd(answer: Answer) -> AsyncIterator[DockerRuntime]:
     [
         (200, "text/html", "<html>", "Docker on mark"),
         (200, "application/json", "{not json", "Docker on mark"),
-        (500, "application/json", '{"message":"driver failed: port is already allocated"}', "port is already allocated"),
+        (
+            500,
+            "application/json",
+            '{"message":"driver failed: port is already allocated"}',
+            "port is already allocated",
+        ),
         (500, "application/json", '{"oops":1}', "Docker on mark"),
         (503, "text/plain", "try later\x1b[2J", "try later"),
         (500, "application/json", '{"message":"write /x: no space left on device"}', "no space left"),
@@ -269,7 +274,9 @@ async def test_output_of_a_terminal_and_broken_frames() -> None:
         async with docker.logs("box") as lines:
             assert [line async for line in lines] == ["raw \ufffd line", "second"]
         inspected["Config"] = {"Tty": False}
-        output = b"\1\0\0\0\0\0\0\4one\n\2\0\0\0\0\0\0\3tw\xc3\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\2\xa9\n\1\0\0\0\0\0\0\x63cut"
+        output = (
+            b"\1\0\0\0\0\0\0\4one\n\2\0\0\0\0\0\0\3tw\xc3\1\0\0\0\0\0\0\0\1\0\0\0\0\0\0\2\xa9\n\1\0\0\0\0\0\0\x63cut"
+        )
         async with docker.logs("box") as lines:
             assert [line async for line in lines] == ["one", "tw\xe9", "cut"]
 
@@ -277,7 +284,9 @@ async def test_output_of_a_terminal_and_broken_frames() -> None:
 async def test_events_that_are_none_are_passed_over() -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/events"):
-            good = '{"Type":"container","Action":"oom","Actor":{"ID":"x","Attributes":{"name":"a"}},"timeNano":1500000000}'
+            good = (
+                '{"Type":"container","Action":"oom","Actor":{"ID":"x","Attributes":{"name":"a"}},"timeNano":1500000000}'
+            )
             return web.Response(text=f'{{broken\n[]\n{{"Type":"image","Action":"pull"}}\n{good}\n')
         return web.json_response({"message": "No such container"}, status=404)
 

@@ -78,6 +78,17 @@ async def test_cancelling_kills_the_command(tmp_path: Path) -> None:
     await until(lambda: not alive(int(pids.read_text())))
 
 
+async def test_cancelling_at_any_moment_is_quick() -> None:
+    """asyncio hangs for ever where a process is cancelled while its pipes are being opened."""
+    for step in range(20):
+        task = asyncio.create_task(SHELL.run(["sleep", "100"], timeout=60))
+        await asyncio.sleep(0.0005 * step)
+        task.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.wait({task})
+        assert task.cancelled()
+
+
 async def test_what_a_finished_command_left_running_is_left_alone() -> None:
     done = await SHELL.run(["sh", "-c", "sleep 5 >/dev/null 2>&1 & echo $!"], timeout=4)
     left = int(done.stdout)
@@ -154,7 +165,14 @@ def test_which_node(nodes: list[dict[str, Any]], name: str, ours: list[str], her
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [("localhost", True), ("LOCALHOST.", True), ("127.8.9.1", True), ("::1", True), ("10.0.0.1", False), ("nas", False)],
+    [
+        ("localhost", True),
+        ("LOCALHOST.", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("nas", False),
+    ],
 )
 def test_is_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback

@@ -83,7 +83,7 @@ async def test_docker_is_found_again_after_a_dropped_connection(sim: SimulatedCl
         await ssh.refuse()
         await ssh.drop()
         await lost(reaches["mark"])
-        with pytest.raises(SshError, match="mark: 127.0.0.1:.* refuses SSH"):
+        with pytest.raises(SshError, match=r"mark: 127\.0\.0\.1:.* refuses SSH"):
             await docker.workloads()
         await ssh.heal()
         assert len(await docker.workloads()) == 5
@@ -101,11 +101,13 @@ async def test_docker_by_dial_stdio(sim: SimulatedCluster, change: dict[str, Any
         engine = sim.nodes["mark"].docker
         assert engine is not None
         await engine.server.close()
-        with pytest.raises(RuntimeFailure, match="Docker on mark: .*dial"):
+        with pytest.raises(RuntimeFailure, match=r"Docker on mark: .*dial"):
             await docker.version()
 
 
-async def test_local_docker_by_dial_stdio(sim: SimulatedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_local_docker_by_dial_stdio(
+    sim: SimulatedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = tmp_path / "docker"
     program.write_text('#!/bin/sh\necho "context \\"$2\\": context not found" >&2\nexit 1\n')
     program.chmod(0o755)
@@ -190,7 +192,7 @@ async def test_address_by_ssh(sim: SimulatedCluster) -> None:
         await ssh.hang()
         await ssh.drop()
         await lost(reaches["mark"])
-        with pytest.raises(SshError, match="said nothing useful for 0.2 s"):
+        with pytest.raises(SshError, match=r"said nothing useful for 0\.2 s"):
             await reaches.resolve_url(through, timeout=0.2)
         elsewhere = endpoint("http://localhost:1", node=None)
         assert await reaches.resolve_url(elsewhere) == "http://localhost:1"
@@ -203,11 +205,15 @@ async def test_closing_leaves_nothing_behind(sim: SimulatedCluster) -> None:
         docker = await reaches["mark"].runtime()
         async with docker.events(), docker.logs("mark-i", follow=True), reaches["mark"].shell.lines(["hostname"]):
             await reaches.resolve_url(endpoint("http://localhost:1", node="mark", via="ssh"))
-    ours = {task for task in asyncio.all_tasks() - before if "simulator" not in repr(task) and "asyncssh" not in repr(task)}
+    ours = {
+        task for task in asyncio.all_tasks() - before if "simulator" not in repr(task) and "asyncssh" not in repr(task)
+    }
     await until(lambda: not any(not task.done() and "reach" in repr(task) for task in ours))
 
 
 def test_nothing_costly_is_imported_before_it_is_needed() -> None:
-    code = "import sys, backends.reach.nodes; print([m for m in ('asyncssh', 'aiodocker', 'aiohttp') if m in sys.modules])"
+    code = (
+        "import sys, backends.reach.nodes; print([m for m in ('asyncssh', 'aiodocker', 'aiohttp') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import stat
 from pathlib import Path
@@ -67,7 +66,7 @@ async def test_lines_of_a_command_that_fails_end_with_its_words(server: Server) 
 
 async def test_time_limit_ends_the_command(server: Server) -> None:
     async with linked(server.node()) as (_, shell):
-        with pytest.raises(TimeoutError, match="`hang` did not end within 0.2 s on mark"):
+        with pytest.raises(TimeoutError, match=r"`hang` did not end within 0\.2 s on mark"):
             await shell.run(["hang"], timeout=0.2)
         await until(lambda: server.killed == ["hang"])
 
@@ -113,7 +112,7 @@ async def test_a_line_that_is_dead_without_a_word_is_noticed(server: Server) -> 
             waiting = asyncio.create_task(shell.run(["hang"], timeout=20))
             await until(lambda: server.ran == ["hang"])
             stalled.set()
-            with pytest.raises(SshError, match="dropped .*keepalive"):
+            with pytest.raises(SshError, match=r"dropped .*keepalive"):
                 await waiting
 
 
@@ -232,7 +231,7 @@ async def test_time_limit_of_a_command_says_what_it_waited_for(server: Server) -
         await reader.read()
 
     async with tcp_server(mute) as port, linked(server.node(port=port)) as (_, shell):
-        with pytest.raises(SshError, match="said nothing useful for 0.2 s"):
+        with pytest.raises(SshError, match=r"said nothing useful for 0\.2 s"):
             await shell.run(["say", "", "", "0"], timeout=0.2)
 
 
@@ -289,7 +288,7 @@ async def test_own_limit_of_sessions(server: Server) -> None:
 
 
 async def test_node_without_ssh() -> None:
-    with pytest.raises(SshError, match="nas is not reached: no ssh in cluster.toml"):
+    with pytest.raises(SshError, match=r"nas is not reached: no ssh in cluster\.toml"):
         target_of(Node(name="nas", address="10.0.0.9"))
 
 
@@ -302,7 +301,8 @@ async def test_forwarded_socket_outlives_the_connection_and_leaves_nothing(serve
     remote = await asyncio.start_unix_server(echo, tmp_path / "remote")
     async with linked(server.node()) as (link, _), remote:
         path, bridge = await link.forward_socket(str(tmp_path / "remote"))
-        assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o700
+        folder = Path(path).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         for _ in range(2):
             reader, writer = await asyncio.open_unix_connection(path)
             writer.write(b"hello\n")
@@ -312,7 +312,7 @@ async def test_forwarded_socket_outlives_the_connection_and_leaves_nothing(serve
             await until(lambda: not link.connected)
         assert server.logins == 2
         await bridge.close()
-        assert not os.path.exists(os.path.dirname(path))
+        assert not folder.exists()
 
 
 async def test_forwarded_port_says_why_it_closed(server: Server) -> None:

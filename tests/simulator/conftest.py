@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from backends.simulator.cluster import SimulatedCluster
+from backends.simulator.cluster import SimEndpoint, SimulatedCluster
 from backends.simulator.demo import demo
 
 
@@ -20,6 +20,12 @@ async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
             return
         await asyncio.sleep(0.002)
     raise TimeoutError(f"not within {seconds} s")
+
+
+async def ready(endpoint: SimEndpoint) -> None:
+    """Wait until an endpoint serves, at most five real seconds."""
+    async with asyncio.timeout(5.0):
+        await endpoint.program.became_ready.wait()
 
 
 @pytest.fixture

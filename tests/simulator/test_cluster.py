@@ -16,7 +16,7 @@ from backends.cluster.words import TASKS
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.demo import demo, many
 from backends.simulator.engines.llamacpp import LlamaCpp
-from tests.simulator.conftest import until
+from tests.simulator.conftest import ready, until
 
 FAULTS = (
     "crash-mark-iii", "hang-mark-i", "wedge-mark-iv", "oom-mark-ii", "deadlock-mark", "docker-mark",
@@ -121,7 +121,7 @@ async def test_power_off_silences_a_node_and_frees_its_gpu(sim: SimulatedCluster
     await mark.power_on(at_once=False)
     phases = {name: sim.endpoints[f"remote/{name}"].program.phase for name in ("mark-i", "mark-iii")}
     assert phases["mark-iii"] == "stopped"  # restart "no": nobody starts it after a boot
-    await sim.endpoints["remote/mark-i"].program.became_ready.wait()
+    await ready(sim.endpoints["remote/mark-i"])
 
 
 async def test_a_cluster_that_cannot_be_opened_closes_again(tmp_path: Path) -> None:

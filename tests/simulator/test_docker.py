@@ -13,7 +13,7 @@ import pytest
 
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.httpfaults import HttpFault
-from tests.simulator.conftest import until
+from tests.simulator.conftest import ready, until
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def test_stop_frees_memory_and_start_loads_again(sim: SimulatedCluster, do
     assert len(await docker.containers.list()) == 4
     assert len(await docker.containers.list(all=True)) == 5
     await container.start()
-    await endpoint.program.became_ready.wait()
+    await ready(endpoint)
     assert gpu.used_mib == pytest.approx(before, abs=1)
     assert (await container.show())["State"]["ExitCode"] == 0
 
@@ -56,7 +56,7 @@ async def test_stop_frees_memory_and_start_loads_again(sim: SimulatedCluster, do
 async def test_logs_tail_since_and_follow(sim: SimulatedCluster, docker: aiodocker.Docker) -> None:
     container = await docker.containers.get("mark-iii")
     await container.restart()
-    await sim.endpoints["remote/mark-iii"].program.became_ready.wait()
+    await ready(sim.endpoints["remote/mark-iii"])
     whole = await container.log(stdout=True, stderr=True)
     assert any("offloaded 33/33 layers to GPU" in line for line in whole)
     assert len(await container.log(stdout=True, tail=2)) == 2
@@ -131,5 +131,5 @@ async def test_faults(sim: SimulatedCluster, docker: aiodocker.Docker) -> None:
         await docker.version()
     assert not sim.endpoints["remote/mark-i"].engine.ready
     await sim.nodes["mark"].start_docker()
-    await sim.endpoints["remote/mark-i"].program.became_ready.wait()
+    await ready(sim.endpoints["remote/mark-i"])
     assert not sim.endpoints["remote/mark-iii"].engine.ready

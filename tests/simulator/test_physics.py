@@ -12,7 +12,7 @@ from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.containers import Spec
 from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.simulator.engines.vllm import Vllm
-from tests.simulator.conftest import until
+from tests.simulator.conftest import ready, until
 
 
 def cluster(folder: Path, *names: str, **options: object) -> SimulatedCluster:
@@ -41,7 +41,7 @@ async def test_one_after_the_other_both_serve(tmp_path: Path) -> None:
         assert gpu.used_mib == pytest.approx(12)
         for name in ("a", "b"):
             sim.endpoints[name].start()
-            await sim.endpoints[name].program.became_ready.wait()
+            await ready(sim.endpoints[name])
         assert gpu.used_mib == pytest.approx(12 + 2 * 4400)
         assert sim.nodes["mark"].host.cuda.deadlocks == 0
 
@@ -68,7 +68,7 @@ async def test_two_at_once_hang_until_they_are_stopped(tmp_path: Path) -> None:
         assert b.program.hung
         await node.container("b").kill()
         a.start()
-        await a.program.became_ready.wait()
+        await ready(a)
 
 
 async def test_memory_rises_while_it_loads_and_returns_after_it_ends(tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ async def test_too_little_memory_ends_the_start(tmp_path: Path) -> None:
 
 async def test_restart_policies(tmp_path: Path) -> None:
     async with cluster(tmp_path, "a", restart="on-failure") as sim:
-        container, program = sim.nodes["mark"].container("a"), sim.endpoints["a"].program
+        container = sim.nodes["mark"].container("a")
         container.start(at_once=True)
-        await program.became_ready.wait()
+        await ready(sim.endpoints["a"])
         container.crash(139, "Segmentation fault")
         await until(lambda: container.restarts == 1)
         await until(lambda: container.state == "running")
@@ -130,7 +130,7 @@ async def test_a_lost_gpu_and_a_broken_driver(tmp_path: Path) -> None:
         assert await container.wait() == 1
         host.find_gpus()
         container.start()
-        await sim.endpoints["a"].program.became_ready.wait()
+        await ready(sim.endpoints["a"])
 
 
 async def test_temperature_and_power_follow_the_load(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from backends.simulator.cluster import SimulatedCluster
-from tests.simulator.conftest import until
+from tests.simulator.conftest import ready, until
 
 QUERY = "nvidia-smi --query-gpu=index,uuid,name,memory.total,memory.used --format=csv,noheader,nounits"
 
@@ -81,7 +81,7 @@ async def test_systemd_service(sim: SimulatedCluster) -> None:
         await until(lambda: endpoint.service.state == "failed")
         assert (await ssh.run("systemctl is-active ollama")).exit_status == 3
         assert (await ssh.run("sudo -n systemctl restart ollama")).exit_status == 0
-        await endpoint.program.became_ready.wait()
+        await ready(endpoint)
         shown = (await ssh.run("systemctl show ollama -p ActiveState,MainPID")).stdout
         assert shown.startswith("ActiveState=active\n")
         assert "Listening" in (await ssh.run("journalctl -u ollama -n 1 -o cat --no-pager")).stdout

@@ -222,15 +222,12 @@ async def sim(tmp_path: Path) -> AsyncIterator[SimulatedCluster]:
     sim.add_endpoint("sglang", SgLang(sim.world, models=["b"]), node="desk")
     sim.add_endpoint("other", OpenAi(sim.world, models=["c"]), node="desk")
     sim.add_endpoint("web", PlainHttp(sim.world), node="desk")
-    for name, engine, state in (
-        ("mark-i", LlamaCpp(sim.world, models=["/models/d.gguf"]), "ready"),
-        ("mark-ii", Vllm(sim.world, models=["e"], api_key="sk-secret"), "ready"),
-        ("mark-iii", LlamaCpp(sim.world, models=["/models/f.gguf"]), "stopped"),
-    ):
-        image = "vllm/vllm-openai" if name == "mark-ii" else "ghcr.io/ggml-org/llama.cpp:server-cuda"
-        sim.add_endpoint(
-            name, engine, node="desk", container=Spec(name, image, gpu=True), gpu=0, vram_mib=2000, state=state
-        )
+    cuda = "ghcr.io/ggml-org/llama.cpp:server-cuda"
+    secret = Vllm(sim.world, models=["e"], api_key="sk-secret")
+    sim.add_endpoint("mark-i", LlamaCpp(sim.world, models=["d"]), node="desk", container=Spec("mark-i", cuda, gpu=True))
+    sim.add_endpoint("mark-ii", secret, node="desk", container=Spec("mark-ii", "vllm/vllm-openai", gpu=True))
+    third = LlamaCpp(sim.world, models=["f"])
+    sim.add_endpoint("mark-iii", third, node="desk", container=Spec("mark-iii", cuda, gpu=True), state="stopped")
     async with sim:
         yield sim
 

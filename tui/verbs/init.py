@@ -148,9 +148,9 @@ def _write(target: Path, text: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
-        raise _taken(target) from None
     except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.lexists(target):
+            raise _taken(target) from None
         raise TierdeckError(
             f"{target} cannot be written: {error.strerror or error}.", "Name another file with --output FILE."
         ) from None

@@ -1,0 +1,113 @@
+"""`make bench`: one table of budgets, each beside its yardstick measured in the same run; exit 1 when one is missed."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.cluster import cluster
+from tests.bench.terminal import PYTHON, Terminal, environment
+from tests.tui.sample import TOML
+
+ROUNDS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One budget: what was measured, the yardstick, the limit, in `unit`."""
+
+    what: str
+    measured: float
+    yardstick: float
+    limit: float
+    unit: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether the budget was kept."""
+        return self.measured <= self.limit
+
+
+def first_frame(folder: Path) -> Iterator[Row]:
+    """From the command to a frame that names every tier, against a bare Textual application."""
+    path = folder / "cluster.toml"
+    path.write_text(TOML)
+    env = environment() | {"TIERDECK_STATE": str(folder / "state")}
+    words = ["LOCAL", "REMOTE", "NAS", "GATEWAY"]
+
+    def seconds(argv: list[str]) -> float:
+        with Terminal(argv, env) as terminal:
+            return terminal.until(words)
+
+    bare, ours = [], []
+    for _ in range(ROUNDS):
+        bare.append(seconds([PYTHON, "tests/bench/bare.py"]))
+        ours.append(seconds([PYTHON, "-m", "tui.cli", "--cluster", str(path)]))
+    yardstick = statistics.median(bare)
+    yield Row("first frame naming every tier", statistics.median(ours), yardstick, yardstick + 0.3, "s")
+
+
+def version() -> Iterator[Row]:
+    """`tierdeck --version` against a bare interpreter."""
+
+    def seconds(argv: list[str]) -> float:
+        began = time.perf_counter()
+        subprocess.run([PYTHON, *argv], env=environment(), check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - began
+
+    bare, ours = [], []
+    for _ in range(ROUNDS):
+        bare.append(seconds(["-c", "pass"]))
+        ours.append(seconds(["-m", "tui.cli", "--version"]))
+    yardstick = statistics.median(bare)
+    yield Row("tierdeck --version", statistics.median(ours), yardstick, yardstick + 0.1, "s")
+
+
+def idle(folder: Path, seconds: float = 30.0) -> Iterator[Row]:
+    """An idle console over SSH: bytes and CPU, and keys to the screen meanwhile."""
+    folder.mkdir()
+    with (
+        cluster(folder, nodes=16, endpoints=50, containers=True) as found,
+        Terminal([PYTHON, "-m", "tui.cli"], environment() | found) as terminal,
+    ):
+        terminal.until(["HEALTHY", "e0049"], limit=60)
+        terminal.read(10)
+        cpu = terminal.cpu()
+        count = terminal.read(seconds)
+        cpu = terminal.cpu() - cpu
+        yield Row("idle bytes, 50 endpoints, 16 GPUs, 2 s, 160x45", count / seconds / 1000, 0.0, 1.0, "KB/s")
+        yield Row("idle CPU, the same", 100 * cpu / seconds, 0.0, 6.0, "% of a core")
+        delays = sorted(_key(terminal, key) for key in "jk" * 100)
+        yield Row("key to screen meanwhile, 99th percentile", 1000 * delays[int(len(delays) * 0.99)], 0.0, 30.0, "ms")
+
+
+def _key(terminal: Terminal, key: str) -> float:
+    terminal.read(0.03)
+    began = time.perf_counter()
+    terminal.send(key)
+    if not terminal.read_some(1.0):
+        raise TimeoutError("a key without an answer")
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    """Print the table."""
+    with tempfile.TemporaryDirectory(prefix="tierdeck-bench-") as name:
+        folder = Path(name)
+        rows = [*first_frame(folder), *version(), *idle(folder / "idle")]
+    print(f"{'what':<50} {'measured':>10} {'yardstick':>10} {'limit':>10}")
+    for row in rows:
+        verdict = "" if row.kept else "  MISSED"
+        figures = f"{row.measured:>10.3f} {row.yardstick:>10.3f} {row.limit:>10.3f}"
+        print(f"{row.what:<50} {figures} {row.unit}{verdict}")
+    return 0 if all(row.kept for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""A simulated cluster in a process of its own, so that its cost is not taken for the console's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+async def _serve(directory: Path, nodes: int, endpoints: int, containers: bool) -> None:
+    from backends.simulator.demo import many
+
+    sim = many(directory, nodes=nodes, endpoints=endpoints, docker=containers)
+    sim.extra = {"defaults": {"interval": "2s", "timeout": "3s"}}
+    async with sim:
+        print(json.dumps({"cluster": str(sim.inventory_path), "environment": sim.secrets}), flush=True)
+        ended = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+        await ended.wait()
+
+
+@contextlib.contextmanager
+def cluster(directory: Path, *, nodes: int, endpoints: int, containers: bool) -> Iterator[dict[str, str]]:
+    """Run one; yields the environment in which the console finds it."""
+    argv = [sys.executable, "-m", "tests.bench.cluster", str(directory), str(nodes), str(endpoints), str(containers)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        yield {
+            "TIERDECK_CLUSTER": told["cluster"],
+            "TIERDECK_STATE": str(directory / "state"),
+            "SSH_CONNECTION": "127.0.0.1 1 127.0.0.1 22",
+            **told["environment"],
+        }
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+if __name__ == "__main__":
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 20), hard))
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    asyncio.run(_serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "True"))
