@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from backends.cluster.reading import Workload
 from backends.errors import ProcedureError, ReachError, RuntimeFailure
@@ -100,11 +100,14 @@ class StartContainer:
         self._said = -SAY_EVERY
 
     async def check(self) -> str:
-        """Running since the plan and ready: nothing to do."""
-        workload = await self._state()
-        if not workload.running or self._is_old(workload):
+        """Running since the plan and ready: nothing to do. Where nobody can look now, `apply` waits until it can."""
+        try:
+            workload = await self._state()
+            if not workload.running or self._is_old(workload):
+                return ""
+            found = await gate.readiness(self._context, self._told.node, workload)
+        except ReachError:
             return ""
-        found = await gate.readiness(self._context, self._told.node, workload)
         return "already ready: left alone" if found.ready else ""
 
     async def apply(self, report: Report) -> None:
@@ -134,7 +137,7 @@ class StartContainer:
         if self._told.gap:
             self._say(report, "gap", 0.0, f"{notes[0]}; a pause of {self._told.gap:g} s")
             await self._clock.sleep(self._told.gap)
-        workload = await self._state()
+        workload = await self._state_when_reached(report)
         if not workload.running:
             raise await self._ended(workload)
         return ", ".join(note for note in notes if note)
@@ -273,6 +276,14 @@ class StartContainer:
 
     async def _state(self) -> Workload:
         return await (await self._runtime()).state(self._told.name)
+
+    async def _state_when_reached(self, report: Report) -> Workload:
+        patience = gate.Patience(self._clock, self._told.patience)
+        while True:
+            try:
+                return await self._state()
+            except ReachError as error:
+                await self._endure(error, patience, report, "running")
 
     async def _runtime(self) -> Runtime:
         return await self._context.runtime(self._told.node, self._told.runtime)

@@ -11,7 +11,8 @@ from typing import Any, Final
 from backends.cluster.reading import Workload
 from backends.errors import RuntimeFailure
 from backends.reach.runtime import RuntimeEvent
-from backends.reach.streams import first_words
+from backends.reach.streams import clean, first_words
+from backends.text import plain
 
 KIND: Final = "docker"
 
@@ -125,7 +126,7 @@ def timestamp(text: object) -> float | None:
 
 def refusal(node: str, status: int, words: str) -> RuntimeFailure:
     """What Docker refused, in its own words, with advice where there is any."""
-    said = first_words(words) or "no reason given"
+    said = plain(" ".join(clean(line) for line in words[:4000].splitlines()), 500) or "no reason given"
     advice = next((advice for part, advice in _ADVICE if part in words.lower()), "")
     return RuntimeFailure(f"Docker on {node}: {said}", advice.format(node=node), status=status or None)
 

@@ -348,6 +348,22 @@ def test_a_daemon_that_goes_away_and_comes_back_is_waited_for() -> None:
     assert any("cannot look" in e.text for e in events)
 
 
+@pytest.mark.parametrize("at", [0.02, 0.1, 1.0, 4.0, 4.6, 5.1])
+def test_what_comes_up_with_the_daemon_is_waited_for(at: float) -> None:
+    async def restart(host: Host) -> None:
+        await asyncio.sleep(at)
+        host.down = True
+        await asyncio.sleep(10.0)
+        host.begin("stranger")
+        host.down = False
+
+    host = Host(Box("a"), Box("b"), Box("stranger", init=6.0))
+    events = carried(host, plan_for(host, "a", "b"), meanwhile=restart)
+    assert story(events)[-1] == "finished done"
+    assert host.most_at_once == 1
+    assert [name for _, name in host.starts].count("b") == 1
+
+
 def test_a_daemon_that_stays_away_halts_it() -> None:
     async def stop(host: Host) -> None:
         await asyncio.sleep(1.0)

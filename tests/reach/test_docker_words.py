@@ -119,6 +119,11 @@ def test_refusals_keep_dockers_words_and_add_advice(said: str, advice: str) -> N
     assert failure.status == 500
 
 
+def test_a_cause_on_the_second_line_is_kept() -> None:
+    said = "OCI runtime create failed: exit status 1\n\x1b[31mnvidia-container-cli: nvml error: unknown"
+    assert words.refusal("mark", 500, said).message.endswith("exit status 1 nvidia-container-cli: nvml error: unknown")
+
+
 @pytest.mark.parametrize(
     ("number", "says", "advice"),
     [

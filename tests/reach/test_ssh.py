@@ -149,9 +149,9 @@ async def test_revoked_host_key(server: Server) -> None:
 
 
 async def test_known_hosts_that_is_no_such_file(server: Server) -> None:
-    (server.folder / "known_hosts").write_text("[127.0.0.1 nonsense\n|1|x ssh-ed25519 AAAA\n")
+    (server.folder / "known_hosts").write_text("@nonsense 127.0.0.1 ssh-ed25519 AAAA\n")
     error = await failure(server.node())
-    assert "known_hosts cannot be read" in error.message or "unknown" in error.message
+    assert "known_hosts cannot be read: Invalid known hosts marker: nonsense" in error.message
 
 
 async def test_denied_names_the_user_and_what_was_tried(server: Server) -> None:

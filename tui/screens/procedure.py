@@ -65,6 +65,7 @@ class ProcedureScreen(Screen[None]):
         self._steps.id = "steps"
         self._log = Page("Output", lambda width: list(self._output), glyphs)
         self._outcome = ""
+        self._said: tuple[int | None, str] = (None, "")
 
     def compose(self) -> ComposeResult:
         """Steps above, output below."""
@@ -96,7 +97,8 @@ class ProcedureScreen(Screen[None]):
             self._outcome = event.outcome or ""
             words = f"{self._outcome}: {event.text}" if event.text else self._outcome
             self._output.append(line((words, _OUTCOMES.get(self._outcome, ""))))
-        elif event.text and event.event not in ("created", "step_started"):
+        elif event.text and event.event not in ("created", "step_started") and (event.step, event.text) != self._said:
+            self._said = (event.step, event.text)
             label = self._label(event.step)
             self._output.append(line((f"{label}  ", "dim"), (event.text, _STYLES.get(event.event, ""))))
         self._show_keys()
