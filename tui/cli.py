@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 USAGE = 2
 STATUS_USAGE = 3
@@ -14,12 +14,14 @@ STATUS_USAGE = 3
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in a line, and exits as the verb promises."""
+    """Takes whole words only, and says what is wrong in a line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Exit 2, or 3 where the verb is status."""
-        status = self.prog.split()[-1] == "status" or "status" in sys.argv[1:]
-        self.exit(STATUS_USAGE if status else USAGE, f"tierdeck: {message}\n{self.format_usage()}")
+        """Say it, and how to use it."""
+        self.exit(USAGE, f"tierdeck: {message}\n{self.format_usage()}")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,13 +37,12 @@ def parser() -> argparse.ArgumentParser:
         prog="tierdeck",
         description="The console for language models on your own machines. Without a verb it opens.",
         parents=[common, look],
-        allow_abbrev=False,
     )
     top.add_argument("--version", action="store_true", help="print the version")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
 
     def verb(name: str, text: str, *parents: _Parser) -> _Parser:
-        return verbs.add_parser(name, help=text, description=text, parents=[common, *parents], allow_abbrev=False)
+        return verbs.add_parser(name, help=text, description=text, parents=[common, *parents])
 
     verb("status", "Look at everything once; exits 0 healthy, 1 degraded, 2 down, 3 unknown.", json_too)
     demo = verb("demo", "Open the console on an embedded cluster; nothing outside is touched.", look)
@@ -96,10 +97,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
         print(f"tierdeck {__version__}")
         raise SystemExit(0)
-    arguments = parser().parse_args(words)
+    try:
+        arguments = parser().parse_args(words)
+    except SystemExit as end:
+        raise SystemExit(STATUS_USAGE if end.code == USAGE and _verb(words) == "status" else end.code) from None
     if getattr(arguments, "version", False):
         main(["--version"])
     raise SystemExit(_run(arguments))
+
+
+def _verb(words: Sequence[str]) -> str:
+    """The first word that is neither an option nor the value of one."""
+    bare = (word for before, word in zip(["", *words], words) if before != "--cluster" and not word.startswith("-"))
+    return next(bare, "")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -108,7 +118,9 @@ def _run(arguments: argparse.Namespace) -> int:
     verb = arguments.verb or "console"
     status = verb == "status"
     try:
-        return _call(verb, arguments)
+        code = _call(verb, arguments)
+        print(end="", flush=True)
+        return code
     except InventoryError as error:
         print(f"tierdeck: {error}", file=sys.stderr)
         return STATUS_USAGE if status else USAGE
@@ -123,9 +135,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return 3 if status else 4
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"tierdeck: {error}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what was not written yet goes nowhere
+        return 3 if status else 1
 
 
 def _call(verb: str, arguments: argparse.Namespace) -> int:

@@ -53,6 +53,8 @@ class HealthFirst(ABC):
     route: str
     keyed = False
     """Whether the health call needs the key. Where it does not it goes without: nobody else on that port gets it."""
+    specific = True
+    """Whether another engine on its port would be a mistake."""
 
     @abstractmethod
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
@@ -91,7 +93,7 @@ class HealthFirst(ABC):
             answer = await ask.get(self.route)
             result = self.judge(answer)
         if result is None:
-            if other := await recognised(ask, answer, self.name):
+            if self.specific and (other := await recognised(ask, answer, self.name)):
                 raise ProbeFailure(Cause.CONFIG, f"{other} answers here, not {self.name}", seconds=answer.seconds)
             raise refusal(answer, self.route, ask.target)
         return result

@@ -14,7 +14,7 @@ from backends.engines.ask import Ask, parsed
 from backends.engines.engine import HealthFirst, well
 from backends.engines.metrics import LLAMACPP, progress
 from backends.engines.models import Count, Listed, Maybe, Size, Words, bounded, counted, mib, named, require
-from backends.engines.refusals import message
+from backends.engines.refusals import loading
 from backends.engines.target import HttpAnswer, ProbeFailure
 from backends.text import plain
 
@@ -80,7 +80,7 @@ class LlamaCpp(HealthFirst):
 
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
         """Good on {"status":"ok"}; 503 "Loading model" is LOADING."""
-        if _loading(answer):
+        if loading(answer):
             return ProbeResult(Cause.LOADING, _LOADING, latency=answer.seconds)
         said = parsed(answer, _Health) if answer.status == 200 else None
         if said is None or said.status != "ok":
@@ -91,7 +91,7 @@ class LlamaCpp(HealthFirst):
         """Its models, its build, whether it sleeps, and where that disturbs nothing its counters."""
         wanted = ask.target.model
         answer = await ask.get("/v1/models")
-        if _loading(answer):
+        if loading(answer):
             raise ProbeFailure(Cause.LOADING, _LOADING)
         models = bounded(ask.payload(answer, "/v1/models", _Models).data)
         chosen = [m for m in models if wanted is None or m.answers_to(wanted)]
@@ -111,10 +111,6 @@ class LlamaCpp(HealthFirst):
         if counters is None or counters.status != 200:
             return found
         return replace(found, progress=progress(counters.body.decode("utf-8", "replace"), LLAMACPP))
-
-
-def _loading(answer: HttpAnswer) -> bool:
-    return answer.status == 503 and "loading model" in (message(answer) or answer.text).lower()
 
 
 def _asleep(found: ProbeResult) -> ProbeResult:

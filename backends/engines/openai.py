@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from backends.cluster.reading import ProbeResult
+from backends.cluster.words import Cause
 from backends.engines.ask import Ask, parsed
 from backends.engines.engine import HealthFirst, well
 from backends.engines.models import ModelList, counted, require
+from backends.engines.refusals import loading
 from backends.engines.target import HttpAnswer
 
 
@@ -17,9 +19,12 @@ class OpenAi(HealthFirst):
     name = "openai"
     route = "/v1/models"
     keyed = True
+    specific = False
 
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
-        """Good where it lists its models."""
+        """Good where it lists its models; whoever says that it loads one is LOADING."""
+        if loading(answer):
+            return ProbeResult(Cause.LOADING, "503 Loading model", latency=answer.seconds)
         listed = parsed(answer, ModelList) if answer.status == 200 else None
         if listed is None:
             return None

@@ -13,6 +13,7 @@ class Plain(HealthFirst):
     name = "http"
     route = ""
     keyed = True
+    specific = False
 
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
         """Good on any 2xx."""

@@ -31,7 +31,7 @@ def refusal(answer: HttpAnswer, route: str, target: Target) -> ProbeFailure:
         words = unlike(answer, target)
     else:
         words = message(answer)
-    shown = route if route.startswith("/") else "the answer"
+    shown = route if route.startswith("/") else "its address"
     text = f"{status} on {shown}: {words}" if words else f"{status} on {shown}"
     return ProbeFailure(cause, target.without_key(text), status=status, seconds=answer.seconds, retry_after=retry_after)
 
@@ -67,6 +67,11 @@ def message(answer: HttpAnswer) -> str:
     if isinstance(said, dict):
         said = said.get("message") or said.get("error")
     return said[:200] if isinstance(said, str) else ""
+
+
+def loading(answer: HttpAnswer) -> bool:
+    """Whether llama.cpp says that it loads its model; before 2024 it said so in another field."""
+    return answer.status == 503 and "loading model" in (message(answer) or answer.text).lower()
 
 
 def retry_seconds(answer: HttpAnswer) -> float | None:

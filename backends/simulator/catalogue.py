@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backends.simulator.engines.litellm import LiteLlm
 from backends.simulator.httpfaults import HttpFault
 
 if TYPE_CHECKING:
-    from backends.simulator.cluster import Fault, SimEndpoint, SimulatedCluster
+    from backends.simulator.cluster import SimEndpoint, SimulatedCluster
     from backends.simulator.node import SimNode
 
-Act = Callable[[], Awaitable[None]]
+Act = Callable[[], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class Fault:
+    """Something a person can break, and mend."""
+
+    id: str
+    label: str
+    target: str
+    apply: Act
+    heal: Act
+    active: bool = False
 
 
 def faults_of(sim: SimulatedCluster) -> list[Fault]:
     """The catalogue, fitted to the demo's cluster."""
-    from backends.simulator.cluster import Fault
-
     mark, desk, nas = sim.nodes["mark"], sim.nodes["desk"], sim.nodes["nas"]
     iii, iv, i = (sim.endpoints[f"remote/mark-{n}"] for n in ("iii", "iv", "i"))
     coder, gateway = sim.endpoints["nas/coder"], sim.endpoints["gateway/litellm"]

@@ -7,18 +7,20 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
+from uuid import uuid4
 
 import asyncssh
 import tomli_w
 
+from backends.simulator.catalogue import Fault
 from backends.simulator.containers import SimContainer, SimService, Spec
 from backends.simulator.engines.base import Engine
-from backends.simulator.httpserver import HttpServer
+from backends.simulator.httpserver import Fence, HttpServer
 from backends.simulator.node import SimNode
 from backends.simulator.physics import Device, SimGpu, SimHost, Vendor
 from backends.simulator.ports import LOOPBACK
@@ -59,20 +61,6 @@ class SimEndpoint:
             await self.container.end(0)
 
 
-@dataclass(slots=True)
-class Fault:
-    """Something a person can break, and mend."""
-
-    id: str
-    label: str
-    target: str
-    apply: Any
-    """Called without arguments, awaited."""
-    heal: Any
-    """Called without arguments, awaited."""
-    active: bool = False
-
-
 class SimulatedCluster:
     """Describe it with `add_node` and `add_endpoint`, then enter it.
 
@@ -92,11 +80,13 @@ class SimulatedCluster:
         self.secrets: dict[str, str] = {}
         self.extra: dict[str, Any] = {}
         """Further tables of the inventory: defaults, router, gateway, ..."""
+        self.background: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        """What goes on besides for as long as the cluster is open."""
         self.inventory = ""
         self._tiers: dict[str, None] = {}
         self._node_fields: dict[str, dict[str, Any]] = {}
         self._bystanders: list[SimContainer] = []
-        self._sockets = Path(tempfile.mkdtemp(prefix="tierdeck-sim-"))
+        self._sockets = Path(tempfile.gettempdir(), f"tierdeck-sim-{uuid4().hex[:12]}")
         self._stack = AsyncExitStack()
 
     @property
@@ -145,16 +135,17 @@ class SimulatedCluster:
         load_s: float = 8.0,
         state: State = "ready",
         tasks: Sequence[str] = (),
+        fence: Fence | None = None,
         **fields: Any,
     ) -> SimEndpoint:
         """One more endpoint; in a container, as a systemd service, or as a process of nobody's.
 
-        `fields` go into the inventory as they are.
+        Behind a `fence` it is reached through its node's SSH only; `fields` go into the inventory as they are.
         """
         self._tiers[tier] = None
         where = self.nodes[node] if node else None
         device = Device(where.host, where.host.gpus[gpu]) if where and gpu is not None else None
-        server = HttpServer(engine.answer, name=name)
+        server = HttpServer(engine.answer, name=name, fence=fence)
         program = Program(self.world, engine, server, device=device, vram_mib=vram_mib, init_s=init_s, load_s=load_s)
         boxed = self._container(where, container, program, gpu is not None) if container else None
         native = SimService(self.world, service or name, program)
@@ -197,6 +188,7 @@ class SimulatedCluster:
 
     async def _open(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._sockets.mkdir(mode=0o700)
         client_key = asyncssh.generate_private_key("ssh-ed25519")
         key_file = self.directory / "id_ed25519"
         _write(key_file, client_key.export_private_key().decode())
@@ -219,6 +211,9 @@ class SimulatedCluster:
                 endpoint.start(at_once=endpoint.state == "ready")
         for bystander in self._bystanders:
             bystander.start()
+        for job in self.background:
+            task = asyncio.ensure_future(job())
+            self._stack.push_async_callback(_end, task)
         ready = [e.program for e in self.endpoints.values() if e.state == "ready"]
         await asyncio.gather(*(program.became_ready.wait() for program in ready))
 
@@ -290,6 +285,11 @@ class SimulatedCluster:
             self.secrets[reference] = endpoint.engine.api_key
             table["api_key"] = f"env:{reference}"
         return table | endpoint.fields
+
+
+async def _end(task: asyncio.Future[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _write(path: Path, text: str) -> None:

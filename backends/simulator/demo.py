@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from backends.simulator.engines.litellm import Deployment, LiteLlm
 from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.simulator.engines.ollama import Ollama, OllamaModel
 from backends.simulator.engines.vllm import Vllm
+from backends.simulator.engines.words import Prompt
 
 LLAMA = "ggml-org/llama.cpp:server-cuda-b11549"
 LLAMA_CPU = "ggml-org/llama.cpp:server-b11549"
@@ -21,9 +23,17 @@ GATEWAY_KEY = "sk-demo-0000"
 
 
 def demo(
-    directory: Path, *, speed: float = 1.0, rng: random.Random | None = None, tokens_per_second: float = 38.0
+    directory: Path,
+    *,
+    speed: float = 1.0,
+    rng: random.Random | None = None,
+    tokens_per_second: float = 38.0,
+    visitors: bool = False,
 ) -> SimulatedCluster:
-    """The cluster of `tierdeck demo`: a desk, a box in the rack, a NAS, and LiteLLM in front of all."""
+    """The cluster of `tierdeck demo`: a desk, a box in the rack, a NAS, and LiteLLM in front of all.
+
+    With `visitors` somebody asks one of the engines something every few seconds.
+    """
     sim = SimulatedCluster(directory, name="lumina", speed=speed, rng=rng)
     _desk(sim, tokens_per_second)
     _mark(sim, tokens_per_second)
@@ -42,7 +52,19 @@ def demo(
         "gateway": {"endpoint": "gateway/litellm"},
     }
     sim.faults = faults_of(sim)
+    if visitors:
+        sim.background.append(lambda: _visit(sim))
     return sim
+
+
+async def _visit(sim: SimulatedCluster) -> None:
+    """Prompts from nowhere: the GPUs work, the counters move."""
+    async with asyncio.TaskGroup() as group:
+        while True:
+            await sim.world.sleep(sim.world.rng.uniform(2.0, 7.0))
+            chosen = sim.world.rng.choice([e for e in sim.endpoints.values() if e.engine.kind != "litellm"])
+            if chosen.program.phase == "ready" and not chosen.engine.wedged and not chosen.engine.running:
+                group.create_task(chosen.engine.gather(Prompt("", "a visitor's question", 40)))
 
 
 def _desk(sim: SimulatedCluster, rate: float) -> None:
@@ -54,7 +76,7 @@ def _desk(sim: SimulatedCluster, rate: float) -> None:
         OllamaModel("llama3.1:8b", 4693.0, 6170.0, "llama", "8.0B", load_s=4.0),
     ]
     preload = ["qwen2.5:32b", "nomic-embed-text:latest"]
-    engine = Ollama(sim.world, library=library, preload=preload, tokens_per_second=rate)
+    engine = Ollama(sim.world, library=library, preload=preload, tokens_per_second=rate, latency_s=0.002)
     sim.add_endpoint(
         "local/ollama", engine, tier="LOCAL", node="desk", service="ollama", gpu=0, load_s=0.4,
         tasks=["chat", "reason", "embed"], model="qwen2.5:32b",
@@ -77,7 +99,12 @@ def _mark(sim: SimulatedCluster, rate: float) -> None:
             continue
         model, vram, load, tasks, vision, embeddings = llama[name]
         engine = LlamaCpp(
-            sim.world, models=[f"/models/{model}"], tokens_per_second=rate, vision=vision, embeddings=embeddings
+            sim.world,
+            models=[f"/models/{model}"],
+            tokens_per_second=rate,
+            vision=vision,
+            embeddings=embeddings,
+            latency_s=0.006,
         )
         policy: Restart = "unless-stopped" if name == "mark-i" else "no"
         spec = Spec(
@@ -91,7 +118,7 @@ def _mark(sim: SimulatedCluster, rate: float) -> None:
 
 
 def _mark_iv(sim: SimulatedCluster, rate: float) -> None:
-    engine = Vllm(sim.world, models=["qwen2.5-3b-instruct"], tokens_per_second=rate * 2)
+    engine = Vllm(sim.world, models=["qwen2.5-3b-instruct"], tokens_per_second=rate * 2, latency_s=0.006)
     spec = Spec(
         "mark-iv", VLLM, gpu=True, volumes={"models-vol": "/models"}, inner_port=8000,
         labels={"tierdeck.tier": "REMOTE"}, command=["--model", "/models/qwen2.5-3b-instruct"],
@@ -105,7 +132,7 @@ def _mark_iv(sim: SimulatedCluster, rate: float) -> None:
 def _nas(sim: SimulatedCluster, rate: float) -> None:
     sim.add_node("nas", memory_mib=16384)
     model = "/models/qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"
-    engine = LlamaCpp(sim.world, models=[model], tokens_per_second=rate / 4, slots=1, layers=28)
+    engine = LlamaCpp(sim.world, models=[model], tokens_per_second=rate / 4, slots=1, layers=28, latency_s=0.018)
     spec = Spec("coder", LLAMA_CPU, volumes={"/volume1/models": "/models"}, restart="unless-stopped")
     sim.add_endpoint("nas/coder", engine, tier="NAS", node="nas", container=spec, load_s=3.0, tasks=["code", "fast"])
     sim.add_container("nas", Spec("pihole", "pihole/pihole:2025.10.0", restart="always", inner_port=53))
@@ -125,7 +152,7 @@ def _gate(sim: SimulatedCluster) -> None:
         )
         for name, endpoint, model in behind
     ]
-    engine = LiteLlm(sim.world, deployments=deployments, api_key=GATEWAY_KEY)
+    engine = LiteLlm(sim.world, deployments=deployments, api_key=GATEWAY_KEY, latency_s=0.009)
     spec = Spec("litellm", LITELLM, restart="unless-stopped", inner_port=4000)
     sim.add_endpoint(
         "gateway/litellm", engine, tier="GATEWAY", node="gate", container=spec, load_s=6.0, tasks=["chat"],

@@ -8,22 +8,29 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Literal
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from backends.simulator.httpfaults import FAULT, GarbageProtocol, HttpFault, SilentProtocol, misbehave
+from backends.simulator.httpfaults import FAULT, GarbageProtocol, HttpFault, SilentProtocol, misbehave, reset
 from backends.simulator.ports import LOOPBACK, Port
 
+Fence = Literal["refuse", "black_hole"]
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class HttpServer:
-    """Listens only between `open` and `close`; a fault lies over it until healed. Use as an async context."""
+    """Listens only between `open` and `close`; a fault lies over it until healed. Use as an async context.
 
-    def __init__(self, handler: Handler, *, path: Path | None = None, name: str = "") -> None:
+    With a `fence` its port answers so to everybody, and only its node, asked through SSH, reaches `inner_port`.
+    """
+
+    def __init__(
+        self, handler: Handler, *, path: Path | None = None, name: str = "", fence: Fence | None = None
+    ) -> None:
         self.path = path
         self.name = name
         self.fault: HttpFault | None = None
@@ -31,6 +38,8 @@ class HttpServer:
         """Connections accepted so far."""
         self._handler = handler
         self._open = False
+        self._fence = fence
+        self._outside: Port | None = None
         self._port: Port | None = None
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
@@ -41,20 +50,30 @@ class HttpServer:
     async def __aenter__(self) -> HttpServer:
         if self.path is None:
             self._port = Port()
+        if self._fence is not None:
+            self._outside = Port()
+            if self._fence == "black_hole":
+                self._outside.swallow()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._open = False
         self.fault = None
         await self._settle()
-        if self._port is not None:
-            self._port.close()
+        for port in (self._port, self._outside):
+            if port is not None:
+                port.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
     @property
     def port(self) -> int:
-        """The TCP port's number."""
+        """The TCP port that others see."""
+        return self._outside.number if self._outside is not None else self.inner_port
+
+    @property
+    def inner_port(self) -> int:
+        """The TCP port that it listens on."""
         assert self._port is not None
         return self._port.number
 
@@ -77,6 +96,12 @@ class HttpServer:
         """Refuse from now on and drop who is connected, as the kernel does when a process ends."""
         self._open = False
         await self._settle()
+
+    def drop(self) -> None:
+        """Reset whoever is connected, and go on."""
+        for connection in self._web.connections if self._web else ():
+            if connection.transport is not None:
+                reset(connection.transport)
 
     async def inflict(self, fault: HttpFault) -> None:
         """Lay a fault over this address."""

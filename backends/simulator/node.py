@@ -94,8 +94,12 @@ class SimNode:
             client_key=client_key,
             host_key=host_key,
             docker_socket=self.docker_socket,
+            inner_port=self._inner_port,
         )
         self.ssh = await self._stack.enter_async_context(ssh)
+
+    def _inner_port(self, port: int) -> int:
+        return next((s.inner_port for s in self.servers if s.port == port), port)
 
     def container(self, name: str) -> SimContainer:
         """A container by name."""
@@ -135,8 +139,11 @@ class SimNode:
         for server in self.servers:
             await server.inflict(HttpFault(gone))
         if self.ssh is not None:
-            await (self.ssh.swallow() if gone == "black_hole" else self.ssh.refuse())
-            await self.ssh.drop()
+            if gone == "black_hole":
+                await self.ssh.go_dark()
+            else:
+                await self.ssh.refuse()
+                await self.ssh.drop()
 
     async def power_on(self, *, at_once: bool = True) -> None:
         """Power again: what ran runs, ready at once or as after a real boot, all together."""

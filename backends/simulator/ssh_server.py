@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,16 @@ import asyncssh
 from asyncssh.channel import SSHChannel
 
 from backends.simulator.commands import SOCKETS, Commands
-from backends.simulator.httpfaults import SilentProtocol
 from backends.simulator.ports import LOOPBACK, Port
+from backends.simulator.relay import Relay
 
 
 class SimSsh:
-    """Listens between `open` and `close`. Use as an async context.
+    """Listens while it is open. Use as an async context.
 
-    Faults: `refuse`, `hang` (accepts, no banner), `deny` (no authentication succeeds), `change_host_key`, `drop`
-    (all connections now), `max_sessions`; `heal` ends them all.
+    Faults: `refuse`, `swallow` (neither accepts nor refuses), `hang` (accepts, no banner), `go_dark` (as without
+    power: who is connected hears nothing any more), `drop` (all connections now), `change_host_key`, `denying`
+    (no authentication succeeds), `max_sessions`, `forwards_sockets`, `relay.lag`; `heal` ends them all.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class SimSsh:
         client_key: asyncssh.SSHKey,
         host_key: asyncssh.SSHKey,
         docker_socket: Path | None,
+        inner_port: Callable[[int], int],
     ) -> None:
         self.commands = commands
         self.folder = folder
@@ -41,25 +43,29 @@ class SimSsh:
         self.client_key = client_key
         self.host_key = host_key
         self.docker_socket = docker_socket
+        self.inner_port = inner_port
+        """Where a port of the node really listens, seen from the node itself."""
         self.denying = False
+        self.forwards_sockets = True
         self.max_sessions = 10
         self.logins = 0
         """Connections that authenticated."""
         self.connections: set[asyncssh.SSHServerConnection] = set()
+        self.relay = Relay(lambda: self._acceptor.get_port() if self._acceptor else 0)
         self._true_host_key = host_key
         self._port: Port | None = None
         self._acceptor: asyncssh.SSHAcceptor | None = None
-        self._silent: set[asyncio.Transport] = set()
-        self._hanging: asyncio.Server | None = None
 
     async def __aenter__(self) -> SimSsh:
         self._port = Port()
         await self._serve()
+        await self.relay.listen(self._port.listen())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.refuse()
         await self.drop()
+        await self._end_serving()
         if self._port is not None:
             self._port.close()
 
@@ -78,55 +84,71 @@ class SimSsh:
         """Stop listening; connections stay."""
         if self._port is not None:
             self._port.refuse()
-        if self._acceptor is not None:
-            self._acceptor.close()
-            await self._acceptor.wait_closed()
-            self._acceptor = None
-        if self._hanging is not None:
-            self._hanging.close()
-            self._hanging = None
-        for transport in tuple(self._silent):
-            transport.abort()
+        self.relay.stop_listening()
 
     async def swallow(self) -> None:
-        """Neither accept nor refuse, as a machine without power does."""
+        """Neither accept nor refuse."""
         await self.refuse()
         assert self._port is not None
         self._port.swallow()
 
     async def hang(self) -> None:
-        """Accept, and never say a word."""
-        await self.refuse()
+        """Accept, and never say a word, to those who are connected neither."""
         assert self._port is not None
-        loop = asyncio.get_running_loop()
-        self._hanging = await loop.create_server(lambda: SilentProtocol(self._silent), sock=self._port.listen())
+        if not self.relay.listening:
+            await self.relay.listen(self._port.listen())
+        self.relay.freeze()
+
+    async def go_dark(self) -> None:
+        """Lose power: new connections come to nothing, old ones fall silent without an end."""
+        await self.swallow()
+        self.relay.freeze()
+        await self._abort_connections()
+
+    async def drop(self) -> None:
+        """Reset all connections now."""
+        await self.relay.drop()
+        await self._abort_connections()
 
     async def change_host_key(self) -> None:
         """Come back with another host key, as a reinstalled machine does."""
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
-        await self.refuse()
         await self.drop()
+        await self._end_serving()
         await self._serve()
-
-    async def drop(self) -> None:
-        """End all connections now, without a goodbye."""
-        for connection in tuple(self.connections):
-            connection.abort()
-        for connection in tuple(self.connections):
-            with contextlib.suppress(OSError, asyncssh.Error):
-                await connection.wait_closed()
 
     async def heal(self) -> None:
         """Serve as at first."""
-        self.denying, self.max_sessions = False, 10
-        self.host_key = self._true_host_key
+        self.denying, self.max_sessions, self.forwards_sockets = False, 10, True
+        self.relay.lag = 0.0
         await self.refuse()
-        await self._serve()
+        await self.relay.thaw()
+        if self.host_key is not self._true_host_key:
+            self.host_key = self._true_host_key
+            await self.drop()
+            await self._end_serving()
+            await self._serve()
+        assert self._port is not None
+        await self.relay.listen(self._port.listen())
+
+    async def _abort_connections(self) -> None:
+        connections = tuple(self.connections)
+        for connection in connections:
+            connection.abort()
+        for connection in connections:
+            with contextlib.suppress(OSError, asyncssh.Error):
+                await connection.wait_closed()
+
+    async def _end_serving(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()
+            await self._acceptor.wait_closed()
+            self._acceptor = None
 
     async def _serve(self) -> None:
-        assert self._port is not None
         self._acceptor = await asyncssh.listen(
-            sock=self._port.listen(),
+            LOOPBACK,
+            0,
             server_factory=lambda: _Server(self),
             server_host_keys=[self.host_key],
             encoding=None,
@@ -180,12 +202,12 @@ class _Server(asyncssh.SSHServer):
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
         assert self._connection is not None
-        return self._connection.forward_connection(LOOPBACK, dest_port)
+        return self._connection.forward_connection(LOOPBACK, self._ssh.inner_port(dest_port))
 
     def unix_connection_requested(self, dest_path: str) -> Any:
         assert self._connection is not None
         socket = self._ssh.docker_socket
-        if socket is None or dest_path not in (*SOCKETS, str(socket)):
+        if socket is None or not self._ssh.forwards_sockets or dest_path not in (*SOCKETS, str(socket)):
             return False
         return self._connection.forward_unix_connection(str(socket))
 

@@ -342,3 +342,18 @@ async def test_a_health_route_behind_a_proxy_gets_the_key_when_it_asks_for_it(ht
     result, server = await probe(http, "llama.cpp", server_replies, key=KEY, deep=False)
     assert result.cause is Cause.OK
     assert ["authorization" in seen.headers for seen in server.seen] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("engine", "fixture", "cause", "evidence"),
+    [
+        ("openai", "llamacpp-api-key", Cause.CONFIG, "401 on /v1/models: API key missing"),
+        ("openai", "llamacpp-loading", Cause.LOADING, "503 Loading model"),
+        ("openai", "ollama", Cause.OK, "answered; 2 models"),
+        ("http", "llamacpp", Cause.BAD_RESPONSE, "415 on its address: Error: gzip is not supported by this browser"),
+    ],
+)
+async def test_where_any_engine_is_right(http: Http, engine: str, fixture: str, cause: Cause, evidence: str) -> None:
+    result, server = await probe(http, engine, recorded(fixture))
+    assert (result.cause, result.evidence) == (cause, evidence)
+    assert len(server.paths) == 1

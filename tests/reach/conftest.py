@@ -37,6 +37,7 @@ class Server:
     logins: int = 0
     ran: list[str] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)
+    signals: list[str] = field(default_factory=list)
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
     acceptor: asyncssh.SSHAcceptor | None = None
 
@@ -144,6 +145,7 @@ class _Process(asyncssh.SSHServerProcess[bytes]):
         self._running: asyncio.Task[int] | None = None
 
     def signal_received(self, signal: str) -> None:
+        self._server.signals.append(signal)
         self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -214,7 +214,7 @@ async def odd(answer: Answer) -> AsyncIterator[DockerRuntime]:
     application = web.Application()
     application.router.add_get("/version", version)
     application.router.add_route("*", "/{rest:.*}", answer)
-    runner = web.AppRunner(application)
+    runner = web.AppRunner(application, handler_cancellation=True)
     await runner.setup()
     with tempfile.TemporaryDirectory() as folder:
         await web.UnixSite(runner, f"{folder}/s").start()
@@ -279,6 +279,25 @@ async def test_output_of_a_terminal_and_broken_frames() -> None:
         )
         async with docker.logs("box") as lines:
             assert [line async for line in lines] == ["one", "tw\xe9", "cut"]
+
+
+async def test_leaving_a_stream_hangs_up() -> None:
+    open_now: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        open_now.append(request.path)
+        try:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await asyncio.Event().wait()
+        finally:
+            open_now.remove(request.path)
+        return response
+
+    async with odd(answer) as docker:
+        async with docker.events():
+            assert open_now == ["/v1.41/events"]
+        await until(lambda: open_now == [])
 
 
 async def test_events_that_are_none_are_passed_over() -> None:

@@ -80,9 +80,9 @@ async def test_cancelling_kills_the_command(tmp_path: Path) -> None:
 
 async def test_cancelling_at_any_moment_is_quick() -> None:
     """asyncio hangs for ever where a process is cancelled while its pipes are being opened."""
-    for step in range(20):
-        task = asyncio.create_task(SHELL.run(["sleep", "100"], timeout=60))
-        await asyncio.sleep(0.0005 * step)
+    for step in range(40):
+        task = asyncio.create_task(SHELL.run(["sh", "-c", "echo $$; sleep 100"], timeout=60))
+        await asyncio.sleep(0.00025 * step)
         task.cancel()
         async with asyncio.timeout(5):
             await asyncio.wait({task})

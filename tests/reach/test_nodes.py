@@ -8,12 +8,14 @@ import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.errors import RuntimeFailure, SshError
+from backends.reach.docker import DockerRuntime
 from backends.reach.nodes import NodeReach, Reaches
 from backends.secrets import Secrets
 from backends.simulator.cluster import SimulatedCluster
@@ -200,15 +202,19 @@ async def test_address_by_ssh(sim: SimulatedCluster) -> None:
 
 
 async def test_closing_leaves_nothing_behind(sim: SimulatedCluster) -> None:
-    before = asyncio.all_tasks()
+    through = endpoint("http://localhost:1", node="mark", via="ssh")
     async with Reaches(inventory_of(sim), None, Secrets()) as reaches:
         docker = await reaches["mark"].runtime()
+        assert isinstance(docker, DockerRuntime)
         async with docker.events(), docker.logs("mark-i", follow=True), reaches["mark"].shell.lines(["hostname"]):
-            await reaches.resolve_url(endpoint("http://localhost:1", node="mark", via="ssh"))
-    ours = {
-        task for task in asyncio.all_tasks() - before if "simulator" not in repr(task) and "asyncssh" not in repr(task)
-    }
-    await until(lambda: not any(not task.done() and "reach" in repr(task) for task in ours))
+            port = urlsplit(await reaches.resolve_url(through)).port
+        client, socket = docker._client, Path(docker._socket)
+        assert client is not None
+        assert await asyncio.to_thread(socket.is_socket)
+    assert client.session.closed
+    assert not await asyncio.to_thread(socket.parent.exists)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
 
 
 def test_nothing_costly_is_imported_before_it_is_needed() -> None:

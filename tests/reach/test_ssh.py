@@ -69,6 +69,7 @@ async def test_time_limit_ends_the_command(server: Server) -> None:
         with pytest.raises(TimeoutError, match=r"`hang` did not end within 0\.2 s on mark"):
             await shell.run(["hang"], timeout=0.2)
         await until(lambda: server.killed == ["hang"])
+        assert server.signals == ["KILL"]
 
 
 async def test_a_dropped_connection_reaches_all_who_wait_and_the_next_use_connects_anew(server: Server) -> None:

@@ -151,3 +151,9 @@ async def test_a_host_name_or_localhost_reaches_the_endpoint(tmp_path: Path, cli
     async with sim:
         port = sim.endpoints["a"].server.port
         assert (await client.get(f"http://localhost:{port}/health")).status_code == 200
+
+
+async def test_visitors_keep_the_engines_busy(tmp_path: Path) -> None:
+    async with demo(tmp_path, speed=500, visitors=True) as sim:
+        await until(lambda: sum(e.engine.predicted_tokens for e in sim.endpoints.values()) > 100)
+        assert not any(e.engine.requests for e in sim.endpoints.values())

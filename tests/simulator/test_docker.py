@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiodocker
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 
 from backends.simulator.cluster import SimulatedCluster
+from backends.simulator.containers import Spec
 from backends.simulator.httpfaults import HttpFault
 from tests.simulator.conftest import ready, until
 
@@ -133,3 +135,22 @@ async def test_faults(sim: SimulatedCluster, docker: aiodocker.Docker) -> None:
     await sim.nodes["mark"].start_docker()
     await ready(sim.endpoints["remote/mark-i"])
     assert not sim.endpoints["remote/mark-iii"].engine.ready
+
+
+async def test_events_end_when_the_connection_does(sim: SimulatedCluster, docker: aiodocker.Docker) -> None:
+    engine = sim.nodes["mark"].docker
+    assert engine is not None
+    events: Any = docker.events.subscribe()  # type: ignore[no-untyped-call]
+    await until(lambda: engine.requests["GET /events"] == 1)
+    engine.server.drop()
+    assert await asyncio.wait_for(events.get(), 5) is None
+    assert await docker.version()
+
+
+async def test_a_gpu_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    sim = SimulatedCluster(tmp_path)
+    sim.add_node("nas")
+    sim.add_container("nas", Spec("a", gpu=True), running=False)
+    async with sim, aiodocker.Docker(f"unix://{sim.nodes['nas'].docker_socket}") as docker:
+        with pytest.raises(aiodocker.DockerError, match="could not select device driver"):
+            await (await docker.containers.get("a")).start()

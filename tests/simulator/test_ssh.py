@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import httpx
 import pytest
 
 from backends.simulator.cluster import SimulatedCluster
+from backends.simulator.engines.llamacpp import LlamaCpp
 from tests.simulator.conftest import ready, until
 
 QUERY = "nvidia-smi --query-gpu=index,uuid,name,memory.total,memory.used --format=csv,noheader,nounits"
@@ -193,3 +195,79 @@ async def test_password(tmp_path: Path) -> None:
             pass
         with pytest.raises(asyncssh.PermissionDenied):
             await connect(sim, "box", client_keys=None, password="wrong")
+
+
+async def test_a_dark_machine_leaves_its_clients_in_the_dark(sim: SimulatedCluster) -> None:
+    async with connect(sim, "mark", keepalive_interval=0.1, keepalive_count_max=2) as ssh:
+        async with ssh.create_process(QUERY + " -l 2") as process:
+            await process.stdout.readline()
+            await sim.nodes["mark"].power_off()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(process.wait_closed(), 0.05)
+            await asyncio.wait_for(ssh.wait_closed(), 5)  # only its own keepalive tells it
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(connect(sim, "mark"), 0.1)
+    await sim.nodes["mark"].power_on()
+    async with connect(sim, "mark") as ssh:
+        assert (await ssh.run("true")).exit_status == 0
+
+
+async def test_a_slow_line(sim: SimulatedCluster) -> None:
+    server = sim.nodes["mark"].ssh
+    assert server is not None
+    async with connect(sim, "mark") as ssh:
+        server.relay.lag = 0.05
+        begun = asyncio.get_running_loop().time()
+        await ssh.run("true")
+        assert asyncio.get_running_loop().time() - begun >= 0.1
+
+
+async def test_a_fenced_endpoint_opens_on_its_node_only(tmp_path: Path) -> None:
+    sim = SimulatedCluster(tmp_path, speed=100)
+    sim.add_node("box", docker=False)
+    endpoint = sim.add_endpoint("a", LlamaCpp(sim.world, models=["m"]), node="box", fence="refuse", via="ssh")
+    async with sim, httpx.AsyncClient() as client, connect(sim, "box") as ssh:
+        assert f":{endpoint.server.port}" in sim.inventory
+        with pytest.raises(httpx.ConnectError):
+            await client.get(endpoint.server.url + "/health")
+        listener = await ssh.forward_local_port("127.0.0.1", 0, "localhost", endpoint.server.port)
+        answer = await client.get(f"http://127.0.0.1:{listener.get_port()}/health")
+        assert answer.json() == {"status": "ok"}
+        listener.close()
+
+
+async def test_no_forwarding_of_sockets(sim: SimulatedCluster) -> None:
+    server = sim.nodes["mark"].ssh
+    assert server is not None
+    server.forwards_sockets = False
+    async with connect(sim, "mark") as ssh:
+        with pytest.raises(asyncssh.ChannelOpenError):
+            await ssh.open_unix_connection("/var/run/docker.sock")
+
+
+async def test_what_the_shell_helps_with(sim: SimulatedCluster) -> None:
+    async with connect(sim, "mark") as ssh:
+        pid = sim.nodes["mark"].host.gpus[0].processes()[0].pid
+        found = (await ssh.run(f"grep -sH '' /proc/{pid}/cgroup /proc/1/cgroup")).stdout
+        assert found.startswith(f"/proc/{pid}/cgroup:0::/system.slice/docker-")
+        assert (await ssh.run("test -e /var/run/docker.sock")).exit_status == 0
+        assert (await ssh.run("test -e /nowhere")).exit_status == 1
+        assert (await ssh.run("systemctl is-active docker")).stdout == "active\n"
+        assert (await ssh.run("systemctl restart docker")).exit_status == 0
+        assert (await ssh.run("cat /proc/uptime /nowhere")).exit_status == 1
+
+
+async def test_other_vendors(tmp_path: Path) -> None:
+    sim = SimulatedCluster(tmp_path, speed=100)
+    sim.add_node("amd", gpus=[sim.gpu(0, "Radeon RX 7900 XTX", 24560)], vendor="amd")
+    sim.add_node("mac", gpus=[sim.gpu(0, "Apple M4 Max", 49152)], vendor="apple", os="macos", docker=False)
+    async with sim:
+        async with connect(sim, "amd") as ssh:
+            cards = json.loads((await ssh.run("rocm-smi --showmeminfo vram --showuse --json")).stdout)
+            assert int(cards["card0"]["VRAM Total Memory (B)"]) == 24560 * 2**20
+            assert (await ssh.run("nvidia-smi")).exit_status == 127
+        async with connect(sim, "mac") as ssh:
+            assert (await ssh.run("sysctl -n iogpu.wired_limit_mb")).stdout == "49152\n"
+            assert "In use system memory" in (await ssh.run("ioreg -r -d 1 -w 0 -c IOAccelerator")).stdout
+            assert (await ssh.run("uname -sm")).stdout == "Darwin arm64\n"
+            assert (await ssh.run("systemctl status")).exit_status == 127

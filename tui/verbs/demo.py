@@ -50,7 +50,7 @@ async def _console(arguments: argparse.Namespace, sim: SimulatedCluster, folder:
     from backends.cluster.files import load
     from tui.app import TierdeckApp
     from tui.setup import Demo, Setup
-    from tui.verbs.console import glyphs
+    from tui.verbs.console import glyphs, opened
 
     faults = {fault.id: fault for fault in sim.faults}
 
@@ -69,5 +69,4 @@ async def _console(arguments: argparse.Namespace, sim: SimulatedCluster, folder:
             demo=Demo(tuple(sim.faults), inflict, sim.heal_all),
         )
     )
-    await app.run_async()
-    return app.return_code or 0
+    return await opened(app)

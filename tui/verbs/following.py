@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -19,22 +20,23 @@ EXIT: Final = {"done": 0, "failed": 1, "halted": 1, "cancelled": 130}
 _SILENT: Final = frozenset({"created", "resumed"})
 
 
-async def follow(procedures: Procedures, procedure: str, *, as_json: bool) -> int:
-    """Print its events as they come; the exit code by its outcome (1 where its runner was lost)."""
+async def follow(procedures: Procedures, begins: Awaitable[str], *, as_json: bool) -> int:
+    """Print the events of the procedure that `begins` names; the exit code by its outcome (1 where it was lost)."""
     loop = asyncio.get_running_loop()
+    begun = asyncio.ensure_future(begins)
     tasks: set[asyncio.Task[None]] = set()
 
     def cancel() -> None:
-        task = loop.create_task(_cancel(procedures, procedure))
+        task = loop.create_task(_cancel(procedures, begun))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     loop.add_signal_handler(signal.SIGINT, cancel)
     outcome = "failed"
     try:
-        async with aclosing(procedures.attach(procedure)) as events:
+        async with aclosing(procedures.attach(await begun)) as events:
             async for event in events:
-                outcome = event.get("outcome") or outcome
+                outcome = event.get("outcome") or "failed"
                 if event["event"] not in _SILENT:
                     print(json.dumps(event, ensure_ascii=False) if as_json else _words(event), flush=True)
     finally:
@@ -44,9 +46,9 @@ async def follow(procedures: Procedures, procedure: str, *, as_json: bool) -> in
     return EXIT.get(outcome, 1)
 
 
-async def _cancel(procedures: Procedures, procedure: str) -> None:
+async def _cancel(procedures: Procedures, begun: asyncio.Future[str]) -> None:
     try:
-        when = await procedures.cancel(procedure)
+        when = await procedures.cancel(await asyncio.shield(begun))
     except ProcedureError as error:
         print(f"tierdeck: {error}", file=sys.stderr)
         return
@@ -71,4 +73,4 @@ def confirm(question: str) -> bool:
 
 def can_ask() -> bool:
     """Whether there is somebody to ask."""
-    return os.isatty(sys.stdin.fileno())
+    return os.isatty(0)

@@ -53,9 +53,13 @@ async def _one(procedures: Procedures, arguments: argparse.Namespace, *, as_json
         when = await procedures.cancel(procedure)
         print("stopping now" if when == "now" else "stops at the step's edge; once more stops it now")
         return 0
-    if arguments.what == "resume":
-        await procedures.resume(procedure)
     if arguments.what == "abandon":
         await asyncio.to_thread(procedures.abandon, procedure)
         return 0
-    return await follow(procedures, procedure, as_json=as_json)
+    return await follow(procedures, _begun(procedures, procedure, arguments.what), as_json=as_json)
+
+
+async def _begun(procedures: Procedures, procedure: str, what: str) -> str:
+    if what == "resume":
+        await procedures.resume(procedure)
+    return procedure

@@ -100,6 +100,10 @@ async def _run(opened: Opened, arguments: argparse.Namespace, *, as_json: bool) 
         if not confirm("Run it?"):
             return 1
     procedures = Procedures(opened.state_dir, opened.loaded.path)
-    procedure = await procedures.start(plan, attended=not arguments.yes)
-    print(f"tierdeck: procedure {procedure}; attach with: tierdeck procedures attach {procedure}", file=sys.stderr)
-    return await follow(procedures, procedure, as_json=as_json)
+
+    async def begin() -> str:
+        procedure = await procedures.start(plan, attended=not arguments.yes)
+        print(f"tierdeck: procedure {procedure}; attach with: tierdeck procedures attach {procedure}", file=sys.stderr)
+        return procedure
+
+    return await follow(procedures, begin(), as_json=as_json)

@@ -51,6 +51,7 @@ class Engine:
         answer_tokens: int = 48,
         slots: int = 4,
         context: int = 8192,
+        latency_s: float = 0.0,
     ) -> None:
         self.world = world
         self.models = list(models)
@@ -60,6 +61,8 @@ class Engine:
         self.answer_tokens = answer_tokens
         self.slots = slots
         self.context = context
+        self.latency_s = latency_s
+        """Real seconds before any answer, give or take a fifth."""
         self.requests: Counter[str] = Counter()
         self.seen: deque[str] = deque(maxlen=2000)
         self.abandoned = 0
@@ -84,6 +87,8 @@ class Engine:
         self.requests[route] += 1
         self.seen.append(f"{request.method} {request.path_qs}")
         try:
+            if self.latency_s:
+                await asyncio.sleep(self.latency_s * self.world.rng.uniform(0.8, 1.2))
             self.admit(request)
             handler = self.routes.get(route)
             return await handler(request) if handler else self.no_route(request)
