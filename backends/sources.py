@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from random import Random
 from typing import Final
+from urllib.parse import urlsplit
 
 from backends.clock import Clock
 from backends.cluster.inventory import Endpoint, Inventory, Node
@@ -32,6 +33,8 @@ from backends.engines.http import Http
 from backends.engines.target import Target
 from backends.errors import ReachError, SecretError, SshError, TierdeckError
 from backends.poller import backoff
+from backends.reach.nodes import Reaches
+from backends.secrets import Secrets
 
 DEEP_EVERY: Final = 5
 """Every how many probes models and progress are asked for, too."""
@@ -50,6 +53,24 @@ GPU_PAUSE: Final = 10.0
 
 PROCEDURE_INTERVAL: Final = 1.0
 """Seconds between two looks at the journals; only those that grew are read."""
+
+
+async def target_of(endpoint: Endpoint, inventory: Inventory, reaches: Reaches, secrets: Secrets) -> Target:
+    """An endpoint as it is asked from here: its key resolved, its address as this machine reaches it."""
+    key = await secrets.resolve(endpoint.api_key, polling=True) if endpoint.api_key else None
+    url = await reaches.resolve_url(endpoint)
+    metrics = await reaches.resolve_url(endpoint, endpoint.metrics_url) if endpoint.metrics_url else None
+    forwarded = urlsplit(url) if endpoint.via == "ssh" and url != endpoint.url else None
+    return Target(
+        endpoint.url if forwarded else url,
+        endpoint.engine,
+        timeout=inventory.timeout(endpoint),
+        slow=inventory.slow(endpoint),
+        key=key,
+        model=endpoint.model,
+        metrics_url=metrics,
+        via=(forwarded.hostname or "127.0.0.1", forwarded.port or 80) if forwarded else None,
+    )
 
 
 class EndpointSource:

@@ -9,7 +9,6 @@ from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
@@ -39,6 +38,7 @@ from backends.sources import (
     GpuStream,
     MachineSource,
     ProceduresSource,
+    target_of,
     trouble_of,
 )
 
@@ -124,20 +124,7 @@ class World:
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here: its key resolved, its address as this machine reaches it."""
-        key = await self._secrets.resolve(endpoint.api_key, polling=True) if endpoint.api_key else None
-        url = await self._reaches.resolve_url(endpoint)
-        metrics = await self._reaches.resolve_url(endpoint, endpoint.metrics_url) if endpoint.metrics_url else None
-        forwarded = urlsplit(url) if endpoint.via == "ssh" and url != endpoint.url else None
-        return Target(
-            endpoint.url if forwarded else url,
-            endpoint.engine,
-            timeout=self.inventory.timeout(endpoint),
-            slow=self.inventory.slow(endpoint),
-            key=key,
-            model=endpoint.model,
-            metrics_url=metrics,
-            via=(forwarded.hostname or "127.0.0.1", forwarded.port or 80) if forwarded else None,
-        )
+        return await target_of(endpoint, self.inventory, self._reaches, self._secrets)
 
     async def chat(self, endpoint: str, text: str) -> AsyncGenerator[ChatEvent, None]:
         """The streamed answer of an endpoint to one prompt; closing it closes the connection."""

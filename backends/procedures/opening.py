@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
-from urllib.parse import urlsplit
 
 from backends.clock import Clock, SystemClock
-from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
@@ -23,7 +22,7 @@ from backends.reach.local import addresses, hostname, which_node
 from backends.reach.nodes import Reaches
 from backends.reach.runtime import Runtime
 from backends.secrets import Secrets
-from backends.sources import EndpointSource
+from backends.sources import EndpointSource, target_of
 
 VRAM_LIMIT: Final = 5.0
 """Seconds for one look at the GPU memory; the gate wants four in a second."""
@@ -62,7 +61,7 @@ class _Outside:
         """All that runs on a node, of every kind it has."""
         reach = self.reaches[node]
         found: list[Workload] = []
-        if runs_containers(self.inventory, self.inventory.node_named[node]):
+        if self.inventory.runs_containers(self.inventory.node_named[node]):
             found += await (await reach.runtime()).workloads()
         if (services := reach.services()) is not None:
             found += await services.workloads()
@@ -83,20 +82,7 @@ class _Outside:
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""
-        key = await self.secrets.resolve(endpoint.api_key, polling=True) if endpoint.api_key else None
-        url = await self.reaches.resolve_url(endpoint)
-        metrics = await self.reaches.resolve_url(endpoint, endpoint.metrics_url) if endpoint.metrics_url else None
-        forwarded = urlsplit(url) if endpoint.via == "ssh" and url != endpoint.url else None
-        return Target(
-            endpoint.url if forwarded else url,
-            endpoint.engine,
-            timeout=self.inventory.timeout(endpoint),
-            slow=self.inventory.slow(endpoint),
-            key=key,
-            model=endpoint.model,
-            metrics_url=metrics,
-            via=(forwarded.hostname or "127.0.0.1", forwarded.port or 80) if forwarded else None,
-        )
+        return await target_of(endpoint, self.inventory, self.reaches, self.secrets)
 
     async def vram(self, node: str) -> tuple[Gpu, ...] | None:
         """The GPUs of a node, without what runs on them; None where they cannot be read."""
@@ -111,9 +97,3 @@ class _Outside:
             return nvidia.parse(done.stdout) if done.status == 0 else None
         except (ReachError, TimeoutError):
             return None
-
-
-def runs_containers(inventory: Inventory, node: Node) -> bool:
-    """Whether Docker is worth asking: the inventory speaks of it, of a queue or of a container on this node."""
-    named = any(e.container for e in inventory.endpoints if e.node == node.name)
-    return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)

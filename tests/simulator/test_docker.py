@@ -137,14 +137,18 @@ async def test_faults(sim: SimulatedCluster, docker: aiodocker.Docker) -> None:
     assert not sim.endpoints["remote/mark-iii"].engine.ready
 
 
-async def test_events_end_when_the_connection_does(sim: SimulatedCluster, docker: aiodocker.Docker) -> None:
+async def test_events_end_when_the_connection_does(sim: SimulatedCluster) -> None:
     engine = sim.nodes["mark"].docker
     assert engine is not None
+    docker = aiodocker.Docker(f"unix://{sim.nodes['mark'].docker_socket}")
     events: Any = docker.events.subscribe()  # type: ignore[no-untyped-call]
     await until(lambda: engine.requests["GET /events"] == 1)
     engine.server.drop()
     assert await asyncio.wait_for(events.get(), 5) is None
     assert await docker.version()
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await docker.close()
+    await docker.session.close()
 
 
 async def test_a_gpu_is_refused_where_there_is_none(tmp_path: Path) -> None:

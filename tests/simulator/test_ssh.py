@@ -198,13 +198,13 @@ async def test_password(tmp_path: Path) -> None:
 
 
 async def test_a_dark_machine_leaves_its_clients_in_the_dark(sim: SimulatedCluster) -> None:
-    async with connect(sim, "mark", keepalive_interval=0.1, keepalive_count_max=2) as ssh:
-        async with ssh.create_process(QUERY + " -l 2") as process:
-            await process.stdout.readline()
-            await sim.nodes["mark"].power_off()
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(process.wait_closed(), 0.05)
-            await asyncio.wait_for(ssh.wait_closed(), 5)  # only its own keepalive tells it
+    ssh = await connect(sim, "mark", keepalive_interval=0.1, keepalive_count_max=2)
+    async with ssh, ssh.create_process(QUERY + " -l 2") as process:
+        await process.stdout.readline()
+        await sim.nodes["mark"].power_off()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.wait_closed(), 0.05)
+        await asyncio.wait_for(ssh.wait_closed(), 5)  # only its own keepalive tells it
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(connect(sim, "mark"), 0.1)
     await sim.nodes["mark"].power_on()
