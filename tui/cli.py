@@ -108,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _verb(words: Sequence[str]) -> str:
     """The first word that is neither an option nor the value of one."""
-    bare = (word for before, word in zip(["", *words], words) if before != "--cluster" and not word.startswith("-"))
+    pairs = zip(("", *words), words, strict=False)
+    bare = (word for before, word in pairs if before != "--cluster" and not word.startswith("-"))
     return next(bare, "")
 
 

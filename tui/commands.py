@@ -13,6 +13,7 @@ from textual.app import SystemCommand
 from backends.errors import ProcedureError, TierdeckError
 from tui.actions import NAMED, allowed, shown
 from tui.details import details
+from tui.screens.arrange import Arranged, ArrangeScreen, Startable
 from tui.screens.ask import AskScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.output import OutputScreen
@@ -188,22 +189,39 @@ class Commands:
         return node
 
     async def queue(self) -> None:
-        """Plan the start queue of the selected node, ask, and run it in a process of its own."""
+        """Arrange and plan the start queue of the selected node, ask, and run it in a process of its own."""
+        app, node = self._app, self._node_selected()
+        await asyncio.to_thread(importlib.import_module, "backends.procedures.startup")
+        found = app.dashboard.queue.startable(node)
+        if not found:
+            raise ProcedureError(f"{node} has nothing to queue.", "Name its containers in cluster.toml: queue.order.")
+        title = f"Start queue of {node}"
+        rows = [Startable(*each) for each in found]
+
+        async def arranged(choice: Arranged | None) -> None:
+            if choice is not None:
+                self._confirm(node, choice)
+
+        app.push_screen(ArrangeScreen(title, rows, app.setup.glyphs), arranged)
+
+    def _confirm(self, node: str, choice: Arranged) -> None:
+        from backends.procedures.plan import Danger, describe
+        from backends.procedures.startup import plan_queue
+
         app = self._app
-        node = self._node_selected()
-        startup = await asyncio.to_thread(importlib.import_module, "backends.procedures.startup")
-        plans = importlib.import_module("backends.procedures.plan")
-        plan = startup.plan_queue(app.setup.loaded.inventory, app.feed.snapshot, node)
-        if not plan.steps:
-            app.say(f"{plan.title}: nothing to start.", "good")
+        inventory = app.setup.loaded.inventory.with_queue_order(node, choice.names)
+        try:
+            plan = plan_queue(inventory, app.feed.snapshot, node, only=choice.names, restart=choice.restart)
+        except TierdeckError as error:
+            app.say(str(error), "bad")
             return
 
         def answered(yes: bool | None) -> None:
             if yes:
                 app.run_worker(self._start(plan), group="start", exit_on_error=False)
 
-        typed = node if plan.danger is plans.Danger.INTERRUPTS else None
-        app.push_screen(ConfirmScreen(plan.title, plans.describe(plan)[1:], "Start", typed=typed), answered)
+        typed = node if plan.danger is Danger.INTERRUPTS else None
+        app.push_screen(ConfirmScreen(plan.title, describe(plan)[1:], "Start", typed=typed), answered)
 
     async def _start(self, plan: Plan) -> None:
         try:

@@ -53,6 +53,18 @@ class QueuePane(LinePane):
                 lines.extend(self._node(node, self._snapshot.nodes[node.name], width))
         return lines or [line(("no node of this cluster runs containers", "dim"))]
 
+    def startable(self, node: str) -> list[tuple[str, str, str]]:
+        """The containers of a node that can be queued, in their order, as (name, a word on each, its style)."""
+        if self._snapshot is None:
+            return []
+        known = {w.name: w for w in self._snapshot.nodes[node].workloads}
+        here = {e.container: e for e in self._inventory.endpoints if e.node == node and e.container}
+        order = self._inventory.node_named[node].queue.order
+        others = [n for n, e in here.items() if n and n in known and known[n].gpu and not e.on_demand]
+        names = [n for n in dict.fromkeys([*order, *others]) if n in known]
+        words = [(name, self._word(here.get(name), known[name])) for name in names]
+        return [(name, word, style) for name, (word, _, style) in words]
+
     def _procedure(self, procedure: ProcedureState, width: int) -> list[Line]:
         style = "accent" if procedure.open else "bad"
         head = f"{self.glyphs.running} {procedure.title}: {procedure.state}, by {procedure.owner}"

@@ -19,7 +19,7 @@ class Relay:
         self._target = target
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._lines: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._lines: dict[asyncio.Future[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
 
     @property
@@ -29,7 +29,7 @@ class Relay:
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept on this socket."""
-        self._server = await asyncio.start_server(self._carry, sock=sock)
+        self._server = await asyncio.start_server(self._begin, sock=sock)
 
     def stop_listening(self) -> None:
         """Accept no more; lines that are open stay."""
@@ -55,29 +55,27 @@ class Relay:
             task.cancel()
         await asyncio.gather(*lines, return_exceptions=True)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._carry(reader, writer))
         self._lines[task] = writer
-        try:
+        task.add_done_callback(lambda done: self._lines.pop(done, None))
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(writer.close)
             await self._flowing.wait()
             inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, self._target())
+            stack.callback(inner_writer.close)
+            pumps = [
+                asyncio.ensure_future(self._pump(reader, inner_writer)),
+                asyncio.ensure_future(self._pump(inner_reader, writer)),
+            ]
             try:
-                pumps = [
-                    asyncio.ensure_future(self._pump(reader, inner_writer)),
-                    asyncio.ensure_future(self._pump(inner_reader, writer)),
-                ]
-                try:
-                    await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for pump in pumps:
-                        pump.cancel()
-                    await asyncio.gather(*pumps, return_exceptions=True)
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                inner_writer.close()
-        finally:
-            self._lines.pop(task, None)
-            writer.close()
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

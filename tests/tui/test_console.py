@@ -14,6 +14,7 @@ from tests.tui.driving import console, shown, until
 from tests.tui.sample import NOW, StillFeed, loaded, readings
 from tui.actions import ACTIONS, keys_table
 from tui.actions import shown as shown_key
+from tui.screens.arrange import ArrangeScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.text import TextScreen
 from widgets.lines import LinePane
@@ -87,7 +88,10 @@ async def test_probe_asks_for_the_selected_endpoint(tmp_path: Path) -> None:
 async def test_a_dangerous_dialog_has_cancel_focused(tmp_path: Path) -> None:
     async with console(tmp_path) as (app, pilot):
         await pilot.press("3", "s")
+        await until(lambda: isinstance(app.screen, ArrangeScreen), "the arrangement")
+        await pilot.press("enter")
         await until(lambda: isinstance(app.screen, ConfirmScreen), "the dialog")
+        await until(lambda: app.focused is not None, "a focus")
         assert app.focused is not None
         assert app.focused.id == "cancel"
         await pilot.press("enter")
@@ -202,3 +206,20 @@ async def test_the_screen_names_every_tier_in_every_size(size: tuple[int, int], 
     async with console(tmp_path, size=size) as (app, _):
         for tier in ("LOCAL", "REMOTE", "NAS"):
             assert tier in shown(app)
+
+
+async def test_a_queue_is_arranged_by_marks_and_order(tmp_path: Path) -> None:
+    async with console(tmp_path) as (app, pilot):
+        await pilot.press("3", "s")
+        await until(lambda: isinstance(app.screen, ArrangeScreen), "the arrangement")
+        await pilot.press("j", "j", "K", "j", "space", "enter")
+        await until(lambda: "docker start mark-iv" in shown(app), "the plan")
+        assert "docker start mark-iii" not in shown(app)
+
+
+async def test_restarting_what_is_ready_asks_for_the_nodes_name(tmp_path: Path) -> None:
+    async with console(tmp_path) as (app, pilot):
+        await pilot.press("3", "s")
+        await until(lambda: isinstance(app.screen, ArrangeScreen), "the arrangement")
+        await pilot.press("r", "enter")
+        await until(lambda: "type mark to go on" in shown(app), "the typed confirmation")

@@ -77,6 +77,9 @@ async def test_details(svg: SnapshotAssertion, tmp_path: Path) -> None:
 async def test_plan(svg: SnapshotAssertion, tmp_path: Path) -> None:
     async with console(tmp_path, size=SIZES["100x30"]) as (app, pilot):
         await pilot.press("3", "s")
+        await until(lambda: "[x] 3. mark-iv" in shown(app), "the arrangement")
+        assert app.export_screenshot() == svg(name="arrange-100x30")
+        await pilot.press("enter")
         await until(lambda: "docker start mark-iv" in shown(app), "the plan")
         assert app.export_screenshot() == svg(name="plan-100x30")
 

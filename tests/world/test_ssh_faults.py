@@ -31,9 +31,9 @@ async def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     monkeypatch.setattr(ssh, "SshLink", partial(ssh.SshLink, connect_limit=PATIENT))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     sim = SimulatedCluster(tmp_path / "sim", speed=100.0)
-    sim.extra = {"defaults": {"interval": f"{INTERVAL}s", "timeout": "1s"}}
+    sim.extra = {"defaults": {"interval": f"{INTERVAL}s", "timeout": "1s", "down_after": 1, "up_after": 1}}
     sim.add_node("mark", gpus=[sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)])
-    for name, fields in (("direct", {}), ("tunnelled", {"via": "ssh"})):
+    for name, fields in (("direct", {}), ("tunnelled", {"via": "ssh", "interval": "400ms"})):
         engine = LlamaCpp(sim.world, models=["m"])
         sim.add_endpoint(name, engine, node="mark", container=name, gpu=0, vram_mib=4000, **fields)
     async with sim:
