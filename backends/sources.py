@@ -114,7 +114,9 @@ class EndpointSource:
         pause = backoff(interval, self._failures, self._inventory.defaults.down_after, self._chance)
         if result.retry_after is not None:
             pause = max(pause, min(result.retry_after, 3600.0))
-        return [EndpointReading(self.key, self._clock.now(), result, pause)], pause
+        return [
+            EndpointReading(self.key, self._clock.now(), result, pause, self._inventory.timeout(self._endpoint))
+        ], pause
 
     async def _probe(self, deep: bool) -> ProbeResult:
         limit = self._inventory.timeout(self._endpoint)

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 USAGE = 2
@@ -114,7 +115,7 @@ def _verb(words: Sequence[str]) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from backends.errors import InventoryError, ProcedureError, ReachError, TierdeckError
+    from backends.errors import InventoryError, ReachError, TierdeckError
 
     verb = arguments.verb or "console"
     status = verb == "status"
@@ -123,24 +124,25 @@ def _run(arguments: argparse.Namespace) -> int:
         print(end="", flush=True)
         return code
     except InventoryError as error:
-        print(f"tierdeck: {error}", file=sys.stderr)
-        return STATUS_USAGE if status else USAGE
+        return _told(error, STATUS_USAGE if status else USAGE)
     except ReachError as error:
-        print(f"tierdeck: {error}", file=sys.stderr)
-        return 3
-    except (ProcedureError, TierdeckError) as error:
-        print(f"tierdeck: {error}", file=sys.stderr)
-        return 3 if status else 1
+        return _told(error, 3)
+    except TierdeckError as error:
+        return _told(error, 3 if status else 1)
     except TimeoutError:
-        print("tierdeck: the time limit is over.", file=sys.stderr)
-        return 3 if status else 4
+        return _told("the time limit is over.", 3 if status else 4)
     except KeyboardInterrupt:
         return 130
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            print(f"tierdeck: {error}", file=sys.stderr)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what was not written yet goes nowhere
-        return 3 if status else 1
+    except OSError as error:  # most likely of standard output: what was not written yet goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 3 if status else 1
+        return code if isinstance(error, BrokenPipeError) else _told(error, code)
+
+
+def _told(error: object, code: int) -> int:
+    with suppress(OSError):  # nobody is left to be told
+        print(f"tierdeck: {error}", file=sys.stderr)
+    return code
 
 
 def _call(verb: str, arguments: argparse.Namespace) -> int:

@@ -17,6 +17,9 @@ from backends.cluster.words import LEFT_OUT, TASKS, VERDICT_OF, Cause, State, Ve
 STALE_AFTER: Final = 3.0
 """How many of its current intervals an endpoint may go unread before it is STALE."""
 
+GRACE: Final = 1.0
+"""Seconds by which a probe that used up its whole time limit may still be late on a busy machine."""
+
 START_WINDOW: Final = 180.0
 """Seconds after a container's start in which a refused connection means LOADING."""
 
@@ -75,6 +78,7 @@ def next_state(
         ever_up=state.ever_up or verdict is Verdict.UP,
         taken=reading.at,
         interval=reading.interval,
+        limit=reading.limit,
         unread=None,
         since=reading.at if changed else state.since,
         age=0 if changed else state.age,
@@ -107,7 +111,8 @@ def with_age(state: EndpointState, now: Instant) -> EndpointState:
         return state
     unread = now.mono - state.taken.mono
     age = rounded_age(now.mono - state.since.mono)
-    if state.cause not in LEFT_OUT and unread > STALE_AFTER * state.interval > 0:
+    due = max(STALE_AFTER * state.interval, state.interval + state.limit + GRACE)
+    if state.cause not in LEFT_OUT and unread > due and state.interval > 0:
         overdue = rounded_age(unread)
         words = f"no reading for {overdue} s"
         if state.cause is Cause.STALE:

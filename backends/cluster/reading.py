@@ -66,12 +66,16 @@ class ProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class EndpointReading:
-    """One probe of one endpoint; `interval` is the seconds until the next, backoff counted in."""
+    """One probe of one endpoint; `interval` is the seconds until the next, backoff counted in.
+
+    `limit` is the seconds which that one may take, so that who hangs for all of it is not taken for unread.
+    """
 
     endpoint: str
     at: Instant
     result: ProbeResult
     interval: float
+    limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

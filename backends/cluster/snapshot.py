@@ -38,6 +38,7 @@ class EndpointState:
     taken: Instant | None = field(default=None, compare=False)
     since: Instant | None = field(default=None, compare=False)
     interval: float = field(default=0.0, compare=False)
+    limit: float = field(default=0.0, compare=False)
 
     @property
     def serving(self) -> bool:

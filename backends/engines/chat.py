@@ -13,7 +13,7 @@ from backends.engines.answers import Piece, read_piece
 from backends.engines.ask import parsed
 from backends.engines.http import Http, HttpStream
 from backends.engines.models import ModelList
-from backends.engines.refusals import key_words, message, retry_seconds
+from backends.engines.refusals import key_trouble, message, retry_seconds
 from backends.engines.sse import Events, Overlong
 from backends.engines.target import MIB, HttpAnswer, ProbeFailure, Target, address
 from backends.errors import ChatError
@@ -252,7 +252,7 @@ class _Tally:
 
     def broken(self, words: str) -> ChatError:
         """The error for an answer that ends here."""
-        words = self._target.without_key(words)
+        words = self._target.without_key(words).rstrip(".")
         if self._first is None:
             words = f"N{words[1:]}" if words.startswith("no answer") else f"No answer: {words}"
             return ChatError(f"{words}.", "Choose another endpoint, or look at this one's health.")
@@ -293,10 +293,9 @@ async def _refuse(stream: HttpStream, target: Target) -> NoReturn:
 
 def _raise(answer: HttpAnswer, target: Target) -> NoReturn:
     status, where = answer.status, address(target.url)
-    words = target.without_key(message(answer))
-    advice = ""
-    if status in (401, 403):
-        words, advice = key_words(status, target), "Check api_key of this endpoint in cluster.toml."
+    words, advice = target.without_key(message(answer)), ""
+    if locked := key_trouble(answer, target):
+        words, advice = locked, "Check api_key of this endpoint in cluster.toml."
     elif status == 404:
         advice = "Choose a model that it has."
     elif status == 429:
@@ -306,4 +305,5 @@ def _raise(answer: HttpAnswer, target: Target) -> NoReturn:
         advice = "Wait until it is ready, or choose another endpoint."
     elif status >= 500:
         advice = "Look at the engine's log, or choose another endpoint."
-    raise ChatError(f"{where} answered {status}: {words}." if words else f"{where} answered {status}.", advice)
+    said = f"{where} answered {status}: {words}" if words else f"{where} answered {status}"
+    raise ChatError(f"{said.rstrip('.')}.", advice)

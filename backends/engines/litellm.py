@@ -13,7 +13,7 @@ from backends.engines.ask import Ask, parsed
 from backends.engines.engine import HealthFirst, well
 from backends.engines.models import ModelList, Words, counted, require
 from backends.engines.recognise import ALIVE
-from backends.engines.refusals import message, refusal
+from backends.engines.refusals import key_trouble, message
 from backends.engines.target import HttpAnswer, ProbeFailure
 from backends.text import plain
 
@@ -42,9 +42,9 @@ class LiteLlm(HealthFirst):
         if ready is not None:
             found = replace(health, version=_readiness(ready, ask))
         answer = await ask.get("/v1/models")
-        listed = parsed(answer, ModelList) if answer.status == 200 else None
-        if listed is None:
-            raise _unlisted(answer, ask)
+        if words := key_trouble(answer, ask.target):
+            raise ProbeFailure(Cause.CONFIG, f"{answer.status} on /v1/models: {words}", status=answer.status)
+        listed = ask.payload(answer, "/v1/models", ModelList)
         require(ask.target.model, (m.id for m in listed.entries))
         models = tuple(m.info for m in listed.entries)
         return replace(found, models=models, evidence=f"answered; {counted(models)}")
@@ -57,14 +57,3 @@ def _readiness(answer: HttpAnswer, ask: Ask) -> str | None:
         return plain(said.litellm_version, 40) if said.litellm_version else None
     words = said.status if said is not None else message(answer) or f"status {answer.status}"
     raise ProbeFailure(Cause.CONFIG, f"readiness: {ask.target.without_key(words)}", seconds=answer.seconds)
-
-
-def _unlisted(answer: HttpAnswer, ask: Ask) -> ProbeFailure:
-    """Why it does not list its models; without a database it has answers of its own for keys that do not fit."""
-    if answer.status == 500 and ask.target.key is None:
-        words = "500 on /v1/models: API key missing (so it says it without a database)"
-        return ProbeFailure(Cause.CONFIG, words, status=500)
-    if answer.status == 400 and "no_db_connection" in answer.text:
-        words = "400 on /v1/models: API key refused (not the master key, and no database with others)"
-        return ProbeFailure(Cause.CONFIG, words, status=400)
-    return refusal(answer, "/v1/models", ask.target)

@@ -36,8 +36,23 @@ def refusal(answer: HttpAnswer, route: str, target: Target) -> ProbeFailure:
     return ProbeFailure(cause, target.without_key(text), status=status, seconds=answer.seconds, retry_after=retry_after)
 
 
+def key_trouble(answer: HttpAnswer, target: Target) -> str:
+    """What is wrong with the key, where an answer to a request that needs one says so; "" where it does not.
+
+    The server's own words are not quoted, for they may repeat the key. LiteLLM without a database has answers of its
+    own: 500 to a request without a key, 400 to a key that is not the master key.
+    """
+    if answer.status in (401, 403):
+        return key_words(answer.status, target)
+    if target.engine == "litellm" and answer.status == 500 and target.key is None:
+        return "API key missing (LiteLLM without a database says it so)"
+    if target.engine == "litellm" and answer.status == 400 and "no_db_connection" in answer.text:
+        return "API key refused (not the master key, and LiteLLM has no database with others)"
+    return ""
+
+
 def key_words(status: int, target: Target) -> str:
-    """What to say of a 401 or 403; the server's own words may repeat the key."""
+    """What to say of a 401 or 403."""
     if target.key is None:
         return "API key missing"
     return "API key refused" if status == 401 else "not allowed with this API key"

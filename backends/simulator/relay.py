@@ -62,6 +62,7 @@ class Relay:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(OSError))
             stack.callback(writer.close)
             await self._flowing.wait()
             inner_reader, inner_writer = await asyncio.open_connection(LOOPBACK, self._target())

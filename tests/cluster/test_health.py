@@ -144,6 +144,14 @@ def test_unread_for_three_intervals_is_stale_and_the_next_reading_judges_again()
     assert "no reading for" in snapshot.endpoints["a/one"].evidence
 
 
+def test_who_hangs_for_his_whole_time_limit_is_not_stale() -> None:
+    inv = inventory()
+    slow = EndpointReading("a/one", at(0), ProbeResult(Cause.TIMEOUT, "no answer", None), 1.0, limit=8.0)
+    snapshot = fold_all(inv, empty(inv), [slow, Tick(at(9.5))])
+    assert snapshot.endpoints["a/one"].cause is Cause.TIMEOUT
+    assert fold(inv, snapshot, Tick(at(10.5))).endpoints["a/one"].cause is Cause.STALE
+
+
 def test_a_clock_set_back_makes_nothing_stale() -> None:
     inv = inventory()
     snapshot = fold_all(inv, empty(inv), [probe(OK, 0), Tick(Instant(5.0, 3.0))])

@@ -202,6 +202,16 @@ async def test_what_real_engines_refuse(http: Http, fixture: str, status: int, w
     assert words in caught.value.message
 
 
+async def test_litellm_without_a_database_speaks_of_keys_in_its_own_way(http: Http) -> None:
+    replies = [reply for _, reply in recorded_posts("litellm")]
+    cases = [(500, "Internal Server Error", None, "API key missing"), (400, "no_db_connection", KEY, "API key refused")]
+    for status, body, key, words in cases:
+        reply = next(r for r in replies if r.status == status and body in str(r.body))
+        with pytest.raises(ChatError, match=words) as caught:
+            await events(http, Canned({"POST /v1/chat/completions": reply}), engine="litellm", key=key)
+        assert "api_key" in caught.value.advice
+
+
 async def test_too_many_requests_says_when(http: Http) -> None:
     with pytest.raises(ChatError) as caught:
         await events(http, Canned({}, Reply(429, "", {"Retry-After": "12"})))

@@ -22,6 +22,18 @@ STARVED = 2.0
 """Seconds of a busy machine's slowness that are forgiven at most."""
 
 
+async def until(condition: Callable[[], object], what: str, *, seconds: float = PATIENCE) -> None:
+    """Wait for a condition."""
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                if condition():
+                    return
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds} s: {what}") from None
+
+
 class Watch:
     """What was read and shown since `began`, on the event loop's clock."""
 
@@ -70,18 +82,14 @@ class Watch:
     async def until(self, condition: Callable[[], object], what: str, *, seconds: float = PATIENCE) -> None:
         """Wait for a condition; the latest states are told where it does not come."""
         try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    if condition():
-                        return
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
+            await until(condition, what, seconds=seconds)
+        except AssertionError as error:
             ends = [f"{e.name}: {e.cause} {e.evidence}" for e in self.snapshot.endpoints.values()]
             nodes = [
                 f"{n.name}: reach {n.reach_trouble}, workloads {n.workloads_trouble}, gpus {n.gpus_trouble}"
                 for n in self.snapshot.nodes.values()
             ]
-            raise AssertionError("\n".join([f"not within {seconds} s: {what}", *ends, *nodes])) from None
+            raise AssertionError("\n".join([str(error), *ends, *nodes])) from None
 
     async def shows(self, condition: Callable[[ClusterSnapshot], object], what: str) -> tuple[float, ClusterSnapshot]:
         """Wait for a snapshot that fulfils a condition: seconds since `began` when it was shown, and itself."""

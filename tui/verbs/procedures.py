@@ -51,7 +51,9 @@ async def _one(procedures: Procedures, arguments: argparse.Namespace, *, as_json
     procedure = await asyncio.to_thread(procedures.find, arguments.id)
     if arguments.what == "cancel":
         when = await procedures.cancel(procedure)
-        print("stopping now" if when == "now" else "stops at the step's edge; once more stops it now")
+        words = "stopping now" if when == "now" else "stops at the step's edge; once more stops it now"
+        told = {"schema": "tierdeck.cancel/1", "procedure": procedure, "when": when}
+        print(json.dumps(told) if as_json else words)
         return 0
     if arguments.what == "abandon":
         await asyncio.to_thread(procedures.abandon, procedure)

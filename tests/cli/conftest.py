@@ -1,0 +1,48 @@
+"""Small simulated clusters, and a place of its own for what procedures leave behind."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from backends.procedures.commands import Procedures
+from backends.simulator.cluster import SimulatedCluster
+from backends.simulator.engines.llamacpp import LlamaCpp
+from tests.cli.driving import end
+
+
+@pytest.fixture(autouse=True)
+def _short_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder for control sockets; the names of pytest's own are too long for them."""
+    with TemporaryDirectory(prefix="td") as short:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        yield
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    """The state directory; runners that still run at the end are ended."""
+    path = tmp_path / "state"
+    yield path
+    for procedure in Procedures(path, tmp_path / "none").list():
+        if procedure.open:
+            end(int(procedure.owner.rpartition(":")[2]))
+
+
+@pytest.fixture
+async def mark(tmp_path: Path, state: Path) -> AsyncIterator[SimulatedCluster]:
+    """A node with one GPU and two stopped containers, reached by SSH."""
+    sim = SimulatedCluster(tmp_path / "sim", name="small")
+    gpu = sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)
+    sim.add_node("mark", gpus=[gpu], fields={"queue": {"order": ["a", "b"], "gap": "50ms", "ready_timeout": "30s"}})
+    for name in ("a", "b"):
+        engine = LlamaCpp(sim.world, models=[f"/models/{name}.gguf"])
+        sim.add_endpoint(
+            f"remote/{name}", engine, tier="REMOTE", node="mark", container=name, gpu=0, vram_mib=3000.0, init_s=0.3,
+            load_s=0.3, state="stopped",
+        )  # fmt: skip
+    async with sim:
+        yield sim
