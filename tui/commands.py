@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import time
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -233,12 +234,24 @@ class Commands:
         self.attach(procedure, plan.title)
 
     def procedures(self) -> None:
-        """Attach to the procedure that is open, or to the latest."""
+        """Attach to the procedure that is open; with none or several, list them all."""
         known = self._app.feed.snapshot.procedures
         if not known:
             raise ProcedureError("No procedure has run here yet.", "s plans a start queue.")
-        chosen = next((p for p in known if p.open), known[0])
-        self.attach(chosen.id)
+        now_open = [p for p in known if p.open]
+        if len(now_open) == 1:
+            self.attach(now_open[0].id)
+            return
+        self._app.push_screen(TextScreen("Procedures", self._procedure_lines, self._app.setup.glyphs))
+
+    def _procedure_lines(self, width: int) -> Sequence[Line]:
+        styles = {"done": "good", "running": "accent", "asking": "warn", "cancelled": "dim"}
+        rows = []
+        for p in self._app.feed.snapshot.procedures:
+            started = time.strftime("%m-%d %H:%M", time.localtime(p.started))
+            words = f"{started}  {p.state:<9}  {p.node}  {p.title}  by {p.owner}"
+            rows.append(line((words, styles.get(p.state, "bad")), key=f"procedure:{p.id}"))
+        return rows
 
     def attach(self, procedure: str, title: str = "") -> None:
         """Follow a procedure's journal."""

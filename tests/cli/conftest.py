@@ -34,15 +34,19 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 async def mark(tmp_path: Path, state: Path) -> AsyncIterator[SimulatedCluster]:
-    """A node with one GPU and two stopped containers, reached by SSH."""
+    """A node with a GPU that the inventory does not read, and two stopped containers, reached by SSH.
+
+    Where GPU memory cannot be read the queue's gate does not wait for it: two seconds less a container.
+    """
     sim = SimulatedCluster(tmp_path / "sim", name="small")
     gpu = sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)
-    sim.add_node("mark", gpus=[gpu], fields={"queue": {"order": ["a", "b"], "gap": "50ms", "ready_timeout": "30s"}})
+    queue = {"order": ["a", "b"], "gap": "50ms", "ready_timeout": "30s"}
+    sim.add_node("mark", gpus=[gpu], fields={"queue": queue, "gpus": "none"})
     for name in ("a", "b"):
         engine = LlamaCpp(sim.world, models=[f"/models/{name}.gguf"])
         sim.add_endpoint(
             f"remote/{name}", engine, tier="REMOTE", node="mark", container=name, gpu=0, vram_mib=3000.0, init_s=0.3,
-            load_s=0.3, state="stopped",
+            load_s=0.7, state="stopped",
         )  # fmt: skip
     async with sim:
         yield sim

@@ -74,6 +74,26 @@ async def test_a_name_without_address(http: Http) -> None:
     assert "no-such-host.invalid:3009" in found.evidence
 
 
+async def test_a_name_with_several_addresses(http: Http) -> None:
+    async with listening(Canned({"/": Reply(200, "ok")})) as port:
+        assert (await http.get(f"http://localhost:{port}/", timeout=LIMIT)).body == b"ok"
+    found = await failure(http, f"http://localhost:{port}/")
+    assert (found.cause, found.evidence) == (Cause.REFUSED, f"connect refused by localhost:{port}")
+
+
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        (f"http://{'a' * 70}.example/", Cause.DNS),
+        ("http://127.1:80/", Cause.CONFIG),
+        ("http://exa\tmple.invalid/", Cause.CONFIG),
+        ("http://xn--a.invalid/", Cause.CONFIG),
+    ],
+)
+async def test_addresses_that_cannot_be_asked(http: Http, url: str, cause: Cause) -> None:
+    assert (await failure(http, url)).cause is cause
+
+
 async def test_a_silent_name_server_holds_up_nobody() -> None:
     asked: list[str] = []
 

@@ -223,3 +223,11 @@ async def test_restarting_what_is_ready_asks_for_the_nodes_name(tmp_path: Path) 
         await until(lambda: isinstance(app.screen, ArrangeScreen), "the arrangement")
         await pilot.press("r", "enter")
         await until(lambda: "type mark to go on" in shown(app), "the typed confirmation")
+
+
+async def test_with_one_procedure_open_p_attaches_and_with_none_it_lists(tmp_path: Path) -> None:
+    async with console(tmp_path) as (app, pilot):
+        over = tuple(replace(p, state="done") for p in app.feed.snapshot.procedures)
+        app.feed.live.snapshot = replace(app.feed.snapshot, procedures=over)
+        await pilot.press("p")
+        await until(lambda: "Start queue of mark  by ops@desk" in shown(app), "the list")

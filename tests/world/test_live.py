@@ -31,9 +31,9 @@ MARKS = tuple(f"remote/mark-{number}" for number in ("i", "ii", "iii", "iv", "v"
 
 
 @pytest.fixture
-def described(tmp_path: Path) -> SimulatedCluster:
-    """The demo's cluster, not yet running, its story told a hundred times too fast."""
-    sim = demo(tmp_path / "sim", speed=100.0, tokens_per_second=400.0)
+def described(tmp_path: Path, request: pytest.FixtureRequest) -> SimulatedCluster:
+    """The demo's cluster, not yet running, its story told a hundred times too fast, or as a test's parameter says."""
+    sim = demo(tmp_path / "sim", speed=getattr(request, "param", 100.0), tokens_per_second=400.0)
     sim.extra["defaults"] = {"interval": f"{INTERVAL}s", "timeout": "2s"}
     return sim
 
@@ -116,8 +116,8 @@ async def test_one_stopped_inside_its_start_window_is_down_as_soon_as_its_node_w
         assert causes <= {Cause.OK, Cause.LOADING, Cause.REFUSED}
 
 
+@pytest.mark.parametrize("described", [10.0], indirect=True, ids=["slow enough for all to meet"])
 async def test_all_that_start_at_once_deadlock_and_stay_loading(sim: SimulatedCluster, tmp_path: Path) -> None:
-    sim.world.speed = 10.0  # so that even a slow machine has them all initialise at the same time
     async with watching(load(sim.inventory_path), tmp_path / "state") as watch:
         await healthy(watch)
         await sim.inflict(next(f for f in sim.faults if f.id == "deadlock-mark"))
