@@ -41,6 +41,10 @@ class LiveCluster:
         self._waiting: list[Reading] = []
         self._news = asyncio.Event()
 
+    def stand_on(self, here: str | None) -> None:
+        """Begin anew, standing on the node `here` (None: on none of the cluster's)."""
+        self.snapshot = empty(self.inventory, here)
+
     def emit(self, reading: Reading) -> None:
         """Take in a reading; it is folded within `pace` seconds."""
         self._waiting.append(reading)

@@ -52,7 +52,7 @@ class TierdeckApp(App[None]):
         super().__init__()
         self.setup = setup
         self.feed = feed(setup, self.publish, self.source_crashed)
-        self.dashboard = DashboardScreen(setup.loaded.inventory, setup.place, setup.marks, setup.glyphs)
+        self.dashboard = DashboardScreen(setup.loaded.inventory, setup.marks, setup.glyphs)
         self.commands = Commands(self)
         self.chatting = Chatting(self)
         self.set_class(setup.glyphs.border == "ascii", "ascii")

@@ -37,10 +37,12 @@ class Chatting:
         """Show the decision again: health may have changed."""
         if self._worker is not None and self._worker.is_running:
             return
-        classified, decision = self._decide(self._text)
         pane = self._app.dashboard.router
+        if not pane.is_mounted:
+            return
+        classified, decision = self._decide(self._text)
         if not self._text.strip() and pane.forced is None:
-            pane.decide("type a prompt; Enter sends, Ctrl+T forces a task, Esc leaves", "dim")
+            pane.hint()
             return
         style = "bad" if decision.chosen is None else "accent"
         passed = [(f"  {c.endpoint}: {c.reason}", "dim") for c in decision.candidates if c.outcome == "passed over"]

@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
-    _procedures(verb("procedures", "List, follow or stop procedures."), common, json_too)
+    _procedures(verb("procedures", "List, follow or stop procedures.", json_too), common, json_too)
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
     route.add_argument("prompt", help="the prompt")
     route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")

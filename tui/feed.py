@@ -34,7 +34,7 @@ class Feed:
         self._crashed = crashed
         pace = PACE_OVER_SSH if setup.over_ssh else PACE_OVER_SSH / 2
         self.clock = SystemClock()
-        self.live = LiveCluster(setup.loaded.inventory, setup.here, self.clock, publish, nudge=self.nudge, pace=pace)
+        self.live = LiveCluster(setup.loaded.inventory, None, self.clock, publish, nudge=self.nudge, pace=pace)
         self._world: World | None = None
         self._poller: Poller | None = None
 
@@ -42,7 +42,9 @@ class Feed:
         """Feed until cancelled. The world's libraries take half a second to import: a thread does that meanwhile."""
         module = await asyncio.to_thread(importlib.import_module, "backends.world")
         setup = self._setup
-        async with module.World(setup.loaded, setup.here, setup.state_dir) as world:
+        here = await asyncio.to_thread(setup.locate)
+        self.live.stand_on(here)
+        async with module.World(setup.loaded, here, setup.state_dir) as world:
             self._world = world
             self._poller = Poller(world.sources(), world.streams(), self.live.emit, crashed=self._crashed)
             async with asyncio.TaskGroup() as group:

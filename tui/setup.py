@@ -36,22 +36,20 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Everything a console needs to open; `banner` is a sentence that stays on top (a broken cluster.toml)."""
+    """Everything a console needs to open; `banner` is a sentence that stays on top (a broken cluster.toml).
+
+    `locate` tells on which node we stand; it looks at this machine's addresses and is asked after the first frame.
+    """
 
     loaded: Loaded
     state_dir: Path
-    here: str | None = None
+    locate: Callable[[], str | None] = lambda: None
     glyphs: Glyphs = UNICODE
     read_only: bool = False
     over_ssh: bool = False
     banner: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
     demo: Demo | None = None
-
-    @property
-    def place(self) -> str:
-        """Where one stands, as the header says it."""
-        return f"on {self.here}" if self.here else ""
 
     @property
     def marks(self) -> tuple[str, ...]:

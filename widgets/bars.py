@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from rich.cells import cell_len
 from rich.segment import Segment
+from textual import events
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -59,9 +60,9 @@ class Bar(Widget):
 class HeaderBar(Bar):
     """Cluster, place, prognosis; and in words whatever limits this console (DEMO, READ-ONLY)."""
 
-    def __init__(self, cluster: str, place: str, marks: Sequence[str], glyphs: Glyphs) -> None:
+    def __init__(self, cluster: str, marks: Sequence[str], glyphs: Glyphs) -> None:
         super().__init__(id="header")
-        self._left = f" {cluster} {place} "
+        self._cluster = cluster
         self._marks = tuple(marks)
         self._glyphs = glyphs
         self._snapshot: ClusterSnapshot | None = None
@@ -73,13 +74,14 @@ class HeaderBar(Bar):
         words = snapshot.prognosis.summary if snapshot else f"reading{self._glyphs.ellipsis}"
         if snapshot and all(e.cause is None for e in snapshot.endpoints.values()):
             words = f"reading{self._glyphs.ellipsis}"
+        left = f" {self._cluster} on {snapshot.here} " if snapshot and snapshot.here else f" {self._cluster} "
         marks = [(f" {mark} ", "alert") for mark in self._marks]
-        taken = cell_len(self._left) + sum(cell_len(text) for text, _ in marks) + len(state.value) + 6
+        taken = cell_len(left) + sum(cell_len(text) for text, _ in marks) + len(state.value) + 6
         room = max(0, self.size.width - taken)
         if snapshot and cell_len(words) > room:
             words = snapshot.prognosis.brief
         self.put(
-            (self._left, "title"),
+            (left, "title"),
             *marks,
             (f" {self._glyphs.of(state)} {state.value} ", STYLES[state.value]),
             (fit(words, room, self._glyphs.ellipsis), ""),
@@ -147,6 +149,11 @@ class EventLog(LinePane):
         self._events.append(line((stamp, "dim"), (text, style)))
         del self._events[: -self.KEEP]
         self.redraw()
+        self.scroll_end(animate=False)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Keep the newest in sight."""
+        super().on_resize(event)
         self.scroll_end(animate=False)
 
     @property

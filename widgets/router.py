@@ -170,6 +170,14 @@ class RouterPane(Vertical):
         yield Decided(self.glyphs)
         yield Answer(self.glyphs)
 
+    def on_mount(self) -> None:
+        """Say how to begin."""
+        self.hint()
+
+    def hint(self) -> None:
+        """Say how to begin, instead of a decision."""
+        self.decide("type a prompt; Enter sends, Ctrl+T forces a task, Esc leaves", "dim")
+
     @property
     def prompt(self) -> Prompt:
         """The text field."""

@@ -16,9 +16,7 @@ from backends.cluster.words import TASKS
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, strict=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Defaults(_Table):

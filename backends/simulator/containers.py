@@ -92,6 +92,8 @@ class SimContainer:
         self._to_end = False
         self._notify = notify
         self._task: asyncio.Task[None] | None = None
+        if program is not None and spec.healthcheck:
+            program.on_ready = lambda: self._notify(self, "health_status: healthy", {})
         self._exited = asyncio.Event()
         self._exited.set()
 
@@ -114,8 +116,8 @@ class SimContainer:
 
     @property
     def health(self) -> str | None:
-        """Docker's word for its health check, None without one."""
-        if not self.spec.healthcheck:
+        """Docker's word for its health check, None without one and before its first start."""
+        if not self.spec.healthcheck or not self.started:
             return None
         if not self.running:
             return "unhealthy"

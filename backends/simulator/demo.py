@@ -170,7 +170,7 @@ def many(
     ssh: bool = True,
     docker: bool = False,
 ) -> SimulatedCluster:
-    """A great many: one GPU and one SSH server a node, one port an endpoint; some 1.1 open files an endpoint."""
+    """A great many: one GPU and one SSH server a node, one port an endpoint: 1,210 open files."""
     sim = SimulatedCluster(directory, name="many", speed=speed, rng=rng)
     for n in range(nodes):
         name = f"n{n:03d}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import posixpath
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -28,6 +31,8 @@ from backends.simulator.physics import SimHost
 from backends.simulator.world import World
 
 _VERSIONED = re.compile(r"/v(\d+)\.(\d+)(/.*)")
+_FOLDERS = ("", "tmp", "etc", "var", "app", "models")
+"""The folders that every container has."""
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 
@@ -142,7 +147,7 @@ class SimDocker:
     async def _ping(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         return web.Response(
             body=b"" if request.method == "HEAD" else b"OK",
-            headers=HEADERS | {"Content-Type": "text/plain; charset=utf-8", "Ostype": "linux"},
+            headers=HEADERS | {"Content-Type": "text/plain; charset=utf-8"},
         )
 
     async def _version(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
@@ -224,9 +229,11 @@ class SimDocker:
                 f'Conflict. The container name "/{name}" is already in use by container "{other}". You have to '
                 "remove (or rename) that container to be able to reuse that name.",
             )
+        if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", name):
+            raise DockerFault(400, f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
         image = str(body.get("Image", ""))
-        if image not in self.images and image not in {shapes.digest(i) for i in self.images}:
-            raise DockerFault(404, f"No such image: {image}")
+        if _tagged(image) not in map(_tagged, self.images) and image not in {shapes.digest(i) for i in self.images}:
+            raise DockerFault(404, f"No such image: {_tagged(image)}")
         host = body.get("HostConfig") or {}
         spec = Spec(
             name,
@@ -248,7 +255,7 @@ class SimDocker:
             if not true(request.query.get("force")):
                 raise DockerFault(
                     409,
-                    f'cannot remove container "{container.name}": container is running: stop the container '
+                    f'cannot remove container "/{container.name}": container is running: stop the container '
                     "before removing or force remove",
                 )
             await container.kill()
@@ -258,29 +265,41 @@ class SimDocker:
         return empty(204)
 
     async def _put_archive(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
-        container = self._find(ident)
-        container.files[request.query.get("path", "/")] = await request.read()
+        container, folder = self._find(ident), request.query.get("path", "/")
+        if folder.strip("/") not in _FOLDERS:
+            raise DockerFault(404, f"Could not find the file {folder} in container {container.name}")
+        try:
+            with tarfile.open(fileobj=io.BytesIO(await request.read())) as tar:
+                for member in tar.getmembers():
+                    file = tar.extractfile(member)
+                    if file is not None:
+                        container.files[posixpath.join("/", folder, member.name)] = file.read()
+        except tarfile.TarError as error:
+            raise DockerFault(500, f"Error processing tar file: {error}") from None
         return empty(200)
 
     async def _get_archive(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container, path = self._find(ident), request.query.get("path", "/")
         if path not in container.files:
-            message = f"Could not find the file {path} in container {container.name}"
-            raise DockerFault(404, message)
-        headers = HEADERS | {"Content-Type": "application/x-tar"}
-        return web.Response(body=container.files[path], headers=headers)
+            raise DockerFault(404, f"Could not find the file {path} in container {container.name}")
+        packed, data = io.BytesIO(), container.files[path]
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            member = tarfile.TarInfo(posixpath.basename(path))
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        return web.Response(body=packed.getvalue(), headers=HEADERS | {"Content-Type": "application/x-tar"})
 
     async def _stats(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         return answer(shapes.stats(self._find(ident), self.host.memory_mib))
 
     async def _images(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
-        return answer([shapes.image(name) for name in sorted(self.images)])
+        return answer([shapes.image_listed(name) for name in sorted(self.images)])
 
     async def _image(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
         for known in self.images:
-            if name in (known, shapes.digest(known)):
-                return answer(shapes.image(known))
-        raise DockerFault(404, f"No such image: {name}")
+            if _tagged(name) == _tagged(known) or name in (known, shapes.digest(known)):
+                return answer(shapes.image_inspected(known))
+        raise DockerFault(404, f"No such image: {_tagged(name)}")
 
     async def _volumes(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         volumes = [
@@ -300,6 +319,10 @@ class SimDocker:
 
     async def _follow_events(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         return await self.events.follow(request)
+
+
+def _tagged(image: str) -> str:
+    return image if ":" in image else f"{image}:latest"
 
 
 def _passes(c: SimContainer, filters: Filters) -> bool:

@@ -14,6 +14,7 @@ Json = dict[str, Any]
 VERSION = "28.5.1"
 API_VERSION = "1.51"
 MIN_API_VERSION = "1.44"
+IMAGE_CREATED = 1793000000
 
 
 def digest(text: str) -> str:
@@ -125,6 +126,7 @@ def inspected(c: SimContainer) -> Json:
     if c.health is not None:
         streak = 3 if c.health == "unhealthy" else 0
         state["Health"] = {"Status": c.health, "FailingStreak": streak, "Log": []}
+    check = {"Healthcheck": {"Test": ["CMD-SHELL", "curl -f http://localhost/health"]}} if c.spec.healthcheck else {}
     environment = [f"{k}={v}" for k, v in c.spec.environment.items()]
     binds = [f"{source}:{target}" for source, target in c.spec.volumes.items()]
     bindings = {}
@@ -141,7 +143,7 @@ def inspected(c: SimContainer) -> Json:
             "Privileged": False, "LogConfig": {"Type": "json-file", "Config": {}},
         },
         "Mounts": _mounts(c),
-        "Config": {
+        "Config": check | {
             "Hostname": c.id[:12], "User": "", "Tty": False, "OpenStdin": False, "Env": environment,
             "Cmd": c.spec.command or None, "Image": c.spec.image, "WorkingDir": "/app", "Entrypoint": None,
             "Labels": c.spec.labels, "ExposedPorts": {f"{c.spec.inner_port}/tcp": {}},
@@ -153,14 +155,27 @@ def inspected(c: SimContainer) -> Json:
     }  # fmt: skip
 
 
-def image(name: str) -> Json:
-    """One image, for the list and for inspect."""
-    repository = name.split(":")[0]
-    return {
-        "Id": digest(name), "RepoTags": [name], "RepoDigests": [f"{repository}@{digest(name + '@')}"],
-        "Created": 1793000000, "Size": 2684354560, "SharedSize": -1, "Containers": -1, "Labels": {},
-        "Architecture": "amd64", "Os": "linux",
+def image_listed(name: str) -> Json:
+    """One entry of /images/json."""
+    return _image_names(name) | {
+        "ParentId": "", "Created": IMAGE_CREATED, "Size": 2684354560, "SharedSize": -1,
+        "Containers": -1, "Labels": None,
     }  # fmt: skip
+
+
+def image_inspected(name: str) -> Json:
+    """/images/NAME/json."""
+    return _image_names(name) | {
+        "Parent": "", "Comment": "", "Created": rfc3339(IMAGE_CREATED), "Author": "", "Architecture": "amd64",
+        "Os": "linux", "Size": 2684354560, "Config": {"Labels": None, "Env": None, "Entrypoint": None},
+        "RootFS": {"Type": "layers", "Layers": [digest(f"{name}#layer")]},
+    }  # fmt: skip
+
+
+def _image_names(name: str) -> Json:
+    repository, _, tag = name.partition(":")
+    names = {"RepoTags": [f"{repository}:{tag or 'latest'}"], "RepoDigests": [f"{repository}@{digest(name + '@')}"]}
+    return {"Id": digest(name), **names}
 
 
 def stats(c: SimContainer, memory_mib: float) -> Json:

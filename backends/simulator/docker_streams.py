@@ -51,8 +51,19 @@ class EventLog:
     def tell(self, container: SimContainer, action: str, more: Mapping[str, str]) -> None:
         """Something happened to a container."""
         spec = container.spec
+        if action == "start":
+            self._network("connect", container)
         attributes = {**spec.labels, **more, "image": spec.image, "name": container.name}
-        event = shapes.event("container", action, container.id, attributes, time.time())
+        self._add(shapes.event("container", action, container.id, attributes, time.time()))
+        if action == "die":
+            self._network("disconnect", container)
+
+    def _network(self, action: str, container: SimContainer) -> None:
+        """What is heard besides by whoever does not ask for containers only."""
+        attributes = {"container": container.id, "name": "bridge", "type": "bridge"}
+        self._add(shapes.event("network", action, shapes.digest("bridge")[7:], attributes, time.time()))
+
+    def _add(self, event: Json) -> None:
         self._past.append(event)
         for queue in self._followers:
             queue.put_nowait(event)

@@ -15,7 +15,7 @@ Filters = dict[str, list[str]]
 
 HEADERS = {
     "Server": f"Docker/{shapes.VERSION} (linux)", "Api-Version": shapes.API_VERSION,
-    "Docker-Experimental": "false",
+    "Docker-Experimental": "false", "Ostype": "linux",
 }  # fmt: skip
 
 

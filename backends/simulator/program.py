@@ -42,6 +42,7 @@ class Program:
         self.phase = "stopped"
         self.pid = 0
         self.became_ready = asyncio.Event()
+        self.on_ready: Callable[[], None] | None = None
         self._ending: asyncio.Future[int] | None = None
 
     @property
@@ -89,6 +90,8 @@ class Program:
             self.phase = "ready"
             await self.server.open()
             self.became_ready.set()
+            if self.on_ready is not None:
+                self.on_ready()
             for line in engine.ready_lines(self.server.port):
                 write(line)
             stack.push_async_callback(engine.ended)

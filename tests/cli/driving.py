@@ -23,7 +23,9 @@ TIERDECK = (sys.executable, "-m", "tui.cli")
 PATIENCE = 60.0
 """Seconds any of it may take on a machine that is busy with everything else."""
 
-_ESCAPES = re.compile(r"\x1b(\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\|[()][A-Z0-9]|[=>78A-Z])")
+_ESCAPES = re.compile(
+    r"\x1b(\[[0-9;?<>=]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\|[()][A-Z0-9]|[=>78A-Z])"
+)
 
 
 async def until(condition: Callable[[], Any], what: str, *, limit: float = PATIENCE) -> Any:
@@ -73,7 +75,9 @@ async def tierdeck(*words: str, env: Mapping[str, str] | None = None, **options:
         return Ran(process.returncode, (out or b"").decode(), (err or b"").decode())
 
 
-_TAKES_THE_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+_TAKES_THE_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 class Terminal:
@@ -137,6 +141,23 @@ class Terminal:
     def resize(self, width: int, height: int) -> None:
         """Change the size of the window; the console draws everything anew."""
         ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def unread(self) -> int:
+        """Bytes that wait to be read."""
+        (count,) = struct.unpack("i", ioctl(self._master, termios.FIONREAD, b"\0" * 4))
+        return int(count)
+
+    async def reads_for(self, seconds: float) -> None:
+        """Read for so long."""
+        await asyncio.sleep(seconds)
+
+    async def settled(self) -> int:
+        """Wait until nothing but the clock is drawn for a second; how many bytes came until then."""
+        before = -1
+        while len(self.raw) - before > 300:
+            before = len(self.raw)
+            await self.reads_for(1.0)
+        return len(self.raw)
 
     def type(self, keys: str) -> None:
         """Press keys."""

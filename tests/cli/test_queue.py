@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from asyncio.subprocess import Process
-from collections.abc import Callable
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from backends.cluster.reading import ProcedureState
 from backends.procedures.commands import Procedures
 from backends.simulator.cluster import SimulatedCluster
+from backends.simulator.httpfaults import HttpFault
 from tests.cli.driving import Ran, started, tierdeck, until
 
 KEYS = {"at", "procedure", "event", "step", "detail"}
@@ -31,15 +32,15 @@ def running(sim: SimulatedCluster) -> list[str]:
     return [name for name in ("a", "b") if sim.nodes["mark"].container(name).running]
 
 
-async def saw(process: Process, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """The JSON lines up to the one that is wanted."""
-    assert process.stdout is not None
-    events: list[dict[str, Any]] = []
-    while not events or not wanted(events[-1]):
-        line = await process.stdout.readline()
-        assert line, f"it ended after {events[-1:]}"
-        events.append(json.loads(line))
-    return events
+@asynccontextmanager
+async def held(sim: SimulatedCluster, name: str) -> AsyncGenerator[None, None]:
+    """A container that starts and does not become ready until the end, or until its server is healed."""
+    server = sim.endpoints[f"remote/{name}"].server
+    await server.inflict(HttpFault("refuse"))
+    try:
+        yield
+    finally:
+        await server.heal()
 
 
 def only(state: Path) -> ProcedureState:
@@ -71,7 +72,7 @@ async def test_a_dry_run_prints_the_plan_and_does_nothing(mark: SimulatedCluster
         ("start_container", "docker start b", "changes"),
     ]
     assert running(mark) == []
-    assert not list(state.glob("procedures/*"))
+    assert Procedures(state, state).list() == ()
     assert not [request for request in docker_requests(mark) if request.startswith("POST")]
 
 
@@ -81,42 +82,53 @@ def docker_requests(sim: SimulatedCluster) -> list[str]:
     return list(docker.requests)
 
 
-async def test_the_containers_start_one_after_the_other(mark: SimulatedCluster, state: Path) -> None:
-    async with started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
-        events = await saw(process, lambda e: e["event"] == "step_started" and e["step"] == 1)
-        assert mark.endpoints["remote/a"].program.phase == "ready"
-        assert running(mark) == ["a"]
-        events += await saw(process, lambda e: e["event"] == "finished")
-        rest, narration = await process.communicate()
-    assert (process.returncode, rest) == (0, b"")
-    assert "docker start a" in narration.decode()
+async def test_the_containers_start_one_after_the_other(
+    mark: SimulatedCluster, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = mark.endpoints["remote/a"].program, mark.nodes["mark"].container("b")
+    start, seen = b.start, []
+
+    def spy(**options: Any) -> None:
+        seen.append(a.phase)
+        start(**options)
+
+    monkeypatch.setattr(b, "start", spy)
+    ran = await tierdeck("queue", "run", "mark", "--yes", "--json", env=cluster(mark))
+    events = lines(ran.out)
+    assert (ran.code, seen, running(mark)) == (0, ["ready"], ["a", "b"])
+    assert mark.nodes["mark"].host.cuda.deadlocks == 0
+    assert "docker start a" in ran.err
     assert all(set(event) - {"outcome"} == KEYS for event in events)
     assert {event["procedure"] for event in events} == {only(state).id}
     assert [(e["event"], e["step"]) for e in events if e["event"].startswith("step")] == [
         ("step_started", 0), ("step_done", 0), ("step_started", 1), ("step_done", 1),
     ]  # fmt: skip
     assert (events[-1]["event"], events[-1]["outcome"]) == ("finished", "done")
-    assert running(mark) == ["a", "b"]
-    assert mark.nodes["mark"].host.cuda.deadlocks == 0
     assert only(state).state == "done"
 
 
 async def test_ctrl_c_stops_at_the_edge_of_the_step(mark: SimulatedCluster, state: Path) -> None:
-    async with started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
-        events = await saw(process, lambda e: e["event"] == "output")
+    async with held(mark, "a"), started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
+        await until(lambda: running(mark), "the first container")
         process.send_signal(signal.SIGINT)
-        events += await saw(process, lambda e: e["event"] == "finished")
-        _, narration = await process.communicate()
-    assert process.returncode == 130
-    assert "stops at the step's edge; Ctrl+C again stops it now" in narration.decode()
-    assert (events[-1]["outcome"], running(mark)) == ("cancelled", ["a"])
-    assert [s.state for s in only(state).steps] == ["done", "waiting"]
+        assert process.stderr is not None
+        while b"stops at the step's edge; Ctrl+C again stops it now" not in (line := await process.stderr.readline()):
+            assert line
+        assert running(mark) == ["a"]
+        await mark.endpoints["remote/a"].server.heal()
+        out, _ = await process.communicate()
+    last = lines(out.decode())[-1]
+    assert (process.returncode, last["event"], last["outcome"]) == (130, "finished", "cancelled")
+    assert running(mark) == ["a"]
+    assert [step.state for step in only(state).steps] == ["done", "waiting"]
 
 
 async def test_ctrl_c_while_the_runner_begins_is_not_lost(mark: SimulatedCluster, state: Path) -> None:
-    async with started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
+    async with held(mark, "a"), started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
         await until(lambda: list(state.glob("procedures/*.log")), "the runner to be started")
         process.send_signal(signal.SIGINT)
+        await until(lambda: list(state.glob("procedures/*.jsonl")), "the runner to begin")
+        await mark.endpoints["remote/a"].server.heal()
         out, _ = await process.communicate()
     assert process.returncode == 130
     assert lines(out.decode())[-1]["outcome"] == "cancelled"
@@ -125,37 +137,42 @@ async def test_ctrl_c_while_the_runner_begins_is_not_lost(mark: SimulatedCluster
 
 
 async def test_a_hang_up_detaches_and_the_procedure_goes_on(mark: SimulatedCluster, state: Path) -> None:
-    async with started("queue", "run", "mark", "--only", "b", "--yes", "--json", env=cluster(mark)) as process:
-        first = await saw(process, lambda e: e["event"] == "output")
+    words = ("queue", "run", "mark", "--only", "b", "--yes", "--json")
+    async with held(mark, "b"), started(*words, env=cluster(mark)) as process:
+        await until(lambda: running(mark), "the container")
         process.send_signal(signal.SIGHUP)
         assert await process.wait() == -signal.SIGHUP
-    procedure = first[0]["procedure"]
-    assert only(state).state == "running"
-    attached = await tierdeck("procedures", "attach", procedure[-4:], "--json", env=cluster(mark))
-    events = lines(attached.out)
-    assert (attached.code, events[-1]["event"], events[-1]["outcome"]) == (0, "finished", "done")
-    assert events[: len(first)] == first
+        procedure = only(state)
+        assert procedure.state == "running"
+        listed = await tierdeck("procedures", "--json", env=cluster(mark))
+        (row,) = json.loads(listed.out)["procedures"]
+        assert (listed.code, row["id"], row["state"], row["node"]) == (0, procedure.id, "running", "mark")
+        assert set(row) == {"id", "kind", "node", "title", "owner", "state", "started"}
+    attached = await tierdeck("procedures", "attach", procedure.id[-4:], "--json", env=cluster(mark))
+    last = lines(attached.out)[-1]
+    assert (attached.code, last["event"], last["outcome"]) == (0, "finished", "done")
+    assert all(set(event) - {"outcome"} == KEYS for event in lines(attached.out))
     assert running(mark) == ["b"]
-    listed = await tierdeck("procedures", "list", "--json", env=cluster(mark))
-    (row,) = json.loads(listed.out)["procedures"]
-    assert (listed.code, row["id"], row["state"], row["kind"], row["node"]) == (0, procedure, "done", "queue", "mark")
-    assert set(row) == {"id", "kind", "node", "title", "owner", "state", "started"}
+    listed = await tierdeck("procedures", "list", env=cluster(mark))
+    assert f"{procedure.id}  done" in listed.out
 
 
-async def test_cancelled_from_elsewhere_resumed_and_a_second_one_refused(mark: SimulatedCluster, state: Path) -> None:
-    async with started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
-        (*_, last) = await saw(process, lambda e: e["event"] == "output")
+async def test_cancelled_from_elsewhere_a_second_one_refused_and_resumed(mark: SimulatedCluster, state: Path) -> None:
+    async with held(mark, "a"), started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
+        await until(lambda: running(mark), "the first container")
+        procedure = only(state).id
         second = await tierdeck("queue", "run", "mark", "--yes", "--json", env=cluster(mark))
         assert (second.code, second.out) == (1, "")
-        assert f"has held mark for" in second.err
-        assert last["procedure"] in second.err
-        cancelled = await tierdeck("procedures", "cancel", last["procedure"], "--json", env=cluster(mark))
-        assert (cancelled.code, json.loads(cancelled.out)["when"]) == (0, "edge")
-        assert (await saw(process, lambda e: e["event"] == "finished"))[-1]["outcome"] == "cancelled"
+        assert "has held mark for" in second.err
+        assert procedure in second.err
+        cancelled = await tierdeck("procedures", "cancel", procedure, "--json", env=cluster(mark))
+        told = {"schema": "tierdeck.cancel/1", "procedure": procedure, "when": "edge"}
+        assert (cancelled.code, json.loads(cancelled.out)) == (0, told)
+        await mark.endpoints["remote/a"].server.heal()
         assert await process.wait() == 130
-    resumed = await tierdeck("procedures", "resume", last["procedure"], "--json", env=cluster(mark))
+    resumed = await tierdeck("procedures", "resume", procedure, "--json", env=cluster(mark))
     assert (resumed.code, lines(resumed.out)[-1]["outcome"], running(mark)) == (0, "done", ["a", "b"])
-    again = await tierdeck("procedures", "cancel", last["procedure"], env=cluster(mark))
+    again = await tierdeck("procedures", "cancel", procedure, env=cluster(mark))
     assert (again.code, again.out) == (1, "")
     assert "does not run any more" in again.err
 
@@ -172,7 +189,7 @@ async def test_nobody_to_ask_is_no_yes(mark: SimulatedCluster, state: Path) -> N
     assert (ran.code, ran.out, running(mark)) == (2, "", [])
     assert "nobody can be asked here" in ran.err
     assert "docker start a" in ran.err
-    assert not list(state.glob("procedures/*"))
+    assert Procedures(state, state).list() == ()
 
 
 @pytest.mark.parametrize(

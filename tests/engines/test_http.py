@@ -87,7 +87,7 @@ async def test_a_name_with_several_addresses(http: Http) -> None:
         (f"http://{'a' * 70}.example/", Cause.DNS),
         ("http://127.1:80/", Cause.CONFIG),
         ("http://exa\tmple.invalid/", Cause.CONFIG),
-        ("http://xn--a.invalid/", Cause.CONFIG),
+        ("http://xn--a.invalid/", Cause.DNS),
     ],
 )
 async def test_addresses_that_cannot_be_asked(http: Http, url: str, cause: Cause) -> None:

@@ -40,11 +40,12 @@ async def console(
     state: Path, *, size: tuple[int, int] = (160, 45), feed: type[Feed] = StillFeed, **options: Any
 ) -> AsyncIterator[tuple[TierdeckApp, Pilot[None]]]:
     """The console on the sample, painted."""
-    setup = Setup(loaded=options.pop("loaded", None) or loaded(), state_dir=state, here="desk", **options)
+    setup = Setup(loaded=options.pop("loaded", None) or loaded(), state_dir=state, **options)
     app = TierdeckApp(setup, feed)
     async with app.run_test(size=size) as pilot:
         if feed is StillFeed:
             await until(lambda: "mistral" in shown(app) or "GATEWAY" in shown(app), "the first snapshot")
             await until(lambda: app.feed.snapshot.taken is not None, "a reading")
+            await until(lambda: app.dashboard.router.is_mounted and "type a prompt" in shown(app), "all panes")
             await pilot.pause()
         yield app, pilot

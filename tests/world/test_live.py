@@ -116,6 +116,24 @@ async def test_one_stopped_inside_its_start_window_is_down_as_soon_as_its_node_w
         assert causes <= {Cause.OK, Cause.LOADING, Cause.REFUSED}
 
 
+async def test_what_starts_is_asked_at_its_interval(tmp_path: Path) -> None:
+    """Only who is DOWN is asked less and less; vLLM listens no sooner than it is ready, and is LOADING until then."""
+    sim = SimulatedCluster(tmp_path / "sim", speed=10.0)
+    sim.extra["defaults"] = {"interval": "50ms"}
+    sim.add_node("box", gpus=[sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)])
+    well = sim.add_endpoint("well", LlamaCpp(sim.world, models=["m"]), node="box")
+    sim.add_endpoint(
+        "vllm", Vllm(sim.world, models=["m"]), node="box", container="v", gpu=0, load_s=1e6, state="starting"
+    )
+    async with sim, watching(load(sim.inventory_path), tmp_path / "state") as watch:
+        await watch.until(lambda: watch.endpoint("vllm").cause is Cause.LOADING, "it loads")
+        watch.forget()
+        async with measuring(well.server.port, 0.05) as yardstick:
+            await watch.until(lambda: yardstick.count >= 20, "twenty rounds")
+            assert len(watch.of("vllm")) >= 0.6 * yardstick.count
+        assert watch.endpoint("vllm").cause is Cause.LOADING
+
+
 @pytest.mark.parametrize("described", [10.0], indirect=True, ids=["slow enough for all to meet"])
 async def test_all_that_start_at_once_deadlock_and_stay_loading(sim: SimulatedCluster, tmp_path: Path) -> None:
     async with watching(load(sim.inventory_path), tmp_path / "state") as watch:
@@ -125,8 +143,10 @@ async def test_all_that_start_at_once_deadlock_and_stay_loading(sim: SimulatedCl
         assert sim.nodes["mark"].host.cuda.deadlocks > 0
         watch.nudge("mark")
         await watch.until(lambda: all(watch.endpoint(n).cause is Cause.LOADING for n in MARKS), "all of mark load")
-        watch.forget()
-        await watch.until(lambda: all(len(watch.of(n)) >= 4 for n in MARKS), "four readings more")
+        for _ in range(3):
+            watch.forget()
+            watch.nudge("mark")
+            await watch.until(lambda: all(watch.of(n) for n in MARKS), "all are asked again")
         assert {watch.endpoint(name).cause for name in MARKS} == {Cause.LOADING}
         assert {watch.endpoint(name).verdict for name in MARKS} == {Verdict.DEGRADED}
         assert {tier.name: tier.state for tier in watch.snapshot.tiers}["REMOTE"] is State.DEGRADED
@@ -200,7 +220,9 @@ class Sleepers:
 
     def inventory(self) -> str:
         """Each endpoint as it is, the routers' models by name, and both of them taken for every other engine."""
-        wanted = {name: (end.engine.kind, name, None) for name, end in self.sim.endpoints.items()}
+        wanted: dict[str, tuple[str, str, str | None]] = {
+            name: (end.engine.kind, name, None) for name, end in self.sim.endpoints.items()
+        }
         wanted |= {"router large": ("llama.cpp", "router", "large"), "ollama big": ("ollama", "ollama", "big:32b")}
         for kind in ENGINES:
             for name in ("router", "ollama", "asleep"):

@@ -13,6 +13,7 @@ from backends.cluster.files import load
 from backends.cluster.reading import Trouble
 from backends.cluster.snapshot import NodeState
 from backends.cluster.words import Cause, Verdict
+from backends.errors import SshError
 from backends.reach import docker, ssh
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.engines.llamacpp import LlamaCpp
@@ -20,7 +21,7 @@ from backends.simulator.ssh_server import SimSsh
 from backends.world import LOOK_LIMIT
 from tests.world.watching import Watch, measuring, watching
 
-INTERVAL = 0.1
+INTERVAL = 0.05
 PATIENT = 0.5
 """Seconds that a connection may take here instead of ten."""
 
@@ -33,9 +34,11 @@ async def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     sim = SimulatedCluster(tmp_path / "sim", speed=100.0)
     sim.extra = {"defaults": {"interval": f"{INTERVAL}s", "timeout": "1s", "down_after": 1, "up_after": 1}}
     sim.add_node("mark", gpus=[sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)])
-    for name, fields in (("direct", {}), ("tunnelled", {"via": "ssh", "interval": "400ms"})):
-        engine = LlamaCpp(sim.world, models=["m"])
-        sim.add_endpoint(name, engine, node="mark", container=name, gpu=0, vram_mib=4000, **fields)
+    engines = [LlamaCpp(sim.world, models=["m"]) for _ in range(2)]
+    sim.add_endpoint("direct", engines[0], node="mark", container="direct", gpu=0, vram_mib=4000)
+    sim.add_endpoint(
+        "tunnelled", engines[1], node="mark", container="tunnelled", gpu=0, vram_mib=4000, via="ssh", interval="400ms"
+    )
     async with sim:
         yield sim
 
@@ -184,7 +187,7 @@ async def test_a_log_that_is_read_when_the_connection_drops_says_so(sim: Simulat
         async with watch.world.logs("mark", "direct") as lines:
             await anext(lines)
             await server_of(sim).drop()
-            with pytest.raises(ssh.SshError, match="mark: the SSH connection was dropped"):
+            with pytest.raises(SshError, match="mark: the SSH connection was dropped"):
                 async for _ in lines:
                     pass
 

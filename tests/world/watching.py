@@ -93,10 +93,12 @@ class Watch:
 
     async def shows(self, condition: Callable[[ClusterSnapshot], object], what: str) -> tuple[float, ClusterSnapshot]:
         """Wait for a snapshot that fulfils a condition: seconds since `began` when it was shown, and itself."""
-        found: list[tuple[float, ClusterSnapshot]] = []
-        await self.until(lambda: found.extend(s for s in self.shown if condition(s[1])) or found, what)
-        at, snapshot = found[0]
-        return at - self.began, snapshot
+
+        def found() -> list[tuple[float, ClusterSnapshot]]:
+            return [(at - self.began, snapshot) for at, snapshot in self.shown if condition(snapshot)]
+
+        await self.until(found, what)
+        return found()[0]
 
     def forget(self) -> None:
         """Begin to count anew."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal
+from textual.lazy import Lazy
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -21,9 +22,9 @@ from widgets.tiers import TiersPane
 class DashboardScreen(Screen[None]):
     """Composes the panes and hands each its slice."""
 
-    def __init__(self, inventory: Inventory, place: str, marks: tuple[str, ...], glyphs: Glyphs) -> None:
+    def __init__(self, inventory: Inventory, marks: tuple[str, ...], glyphs: Glyphs) -> None:
         super().__init__()
-        self.header = HeaderBar(inventory.name, place, marks, glyphs)
+        self.header = HeaderBar(inventory.name, marks, glyphs)
         self.clock = ClockBar(id="clock")
         self.tiers = TiersPane(inventory, glyphs, id="tiers")
         self.gpus = GpusPane(inventory, glyphs, id="gpus")
@@ -33,15 +34,15 @@ class DashboardScreen(Screen[None]):
         self.keys = KeysBar()
 
     def compose(self) -> ComposeResult:
-        """Header, panes, events, keys."""
+        """Header, panes, events, keys; the tiers are painted first, the other panes a moment later."""
         with Horizontal(id="top"):
             yield self.header
             yield self.clock
         with Container(id="panes"):
             yield self.tiers
-            yield self.gpus
-            yield self.queue
-            yield self.router
+            yield Lazy(self.gpus)
+            yield Lazy(self.queue)
+            yield Lazy(self.router)
         yield self.events
         yield self.keys
 

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     setup = Setup(
         loaded=loaded,
         state_dir=state,
-        here=where(loaded),
+        locate=lambda: where(loaded),
         glyphs=glyphs(arguments, os.environ),
         read_only=getattr(arguments, "read_only", False) or bool(banner),
         over_ssh="SSH_CONNECTION" in os.environ,

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _demo(arguments: argparse.Namespace, folder: Path) -> int:
     from backends.simulator.demo import demo
 
-    async with demo(folder) as sim:
+    async with demo(folder, visitors=True) as sim:
         os.environ.update(sim.secrets)  # the demo's own keys, so that its runners resolve env: references, too
         if arguments.hold:
             return await _hold(sim)

@@ -8,10 +8,7 @@ import json
 
 def run(arguments: argparse.Namespace) -> int:
     """Print it."""
-    from backends.cluster.inventory import Inventory
+    from backends.cluster.manual import schema
 
-    schema = Inventory.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "cluster.toml"
-    print(json.dumps(schema, indent=2, ensure_ascii=False))
+    print(json.dumps(schema(), indent=2, ensure_ascii=False))
     return 0

@@ -1,0 +1,1 @@
+"""What tierdeck writes for other programs: starters for service managers."""

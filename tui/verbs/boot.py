@@ -1,0 +1,129 @@
+"""`tierdeck queue boot`: lets a node's start queue, and nothing else, start its GPU containers at boot."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tui.cli import USAGE
+from tui.verbs.opening import Opened
+
+if TYPE_CHECKING:
+    from backends.cluster.snapshot import ClusterSnapshot
+    from backends.procedures.plan import Plan
+    from backends.reach.nodes import Reaches
+    from backends.reach.runtime import Runtime, Shell
+
+LOOK_EVERY: Final = 2.0
+"""Seconds between two looks at a node whose Docker does not answer yet."""
+
+
+def boot(opened: Opened, arguments: argparse.Namespace) -> int:
+    """Plan it, and carry it out if that is confirmed."""
+    return asyncio.run(_boot(opened, arguments))
+
+
+async def _boot(opened: Opened, arguments: argparse.Namespace) -> int:
+    from backends.procedures.boot import prepare_boot
+    from backends.world import survey
+
+    snapshot = await survey(opened.loaded, opened.here, opened.state_dir)
+    async with reached(opened) as outside:
+        plan = await prepare_boot(
+            opened.loaded.inventory,
+            snapshot,
+            arguments.node,
+            outside,
+            program=arguments.program or program_of(opened, arguments.node),
+            cluster=cluster_of(opened, arguments.node),
+        )
+    return await carry_out(plan, opened, arguments)
+
+
+async def carry_out(plan: Plan, opened: Opened, arguments: argparse.Namespace) -> int:
+    """Print a plan that interrupts nothing and, unless that is all, have it confirmed, start it and follow it."""
+    from backends.procedures.commands import Procedures
+    from backends.procedures.plan import describe, to_json
+    from tui.verbs.following import can_ask, confirm, follow
+
+    as_json = getattr(arguments, "json", False)
+    if arguments.dry_run:
+        print(json.dumps(to_json(plan), ensure_ascii=False) if as_json else "\n".join(describe(plan)))
+        return 0
+    print("\n".join(describe(plan)), file=sys.stderr)
+    if not arguments.yes:
+        if as_json or not can_ask():
+            print("tierdeck: nobody can be asked here: say --yes or --dry-run.", file=sys.stderr)
+            return USAGE
+        if not confirm("Run it?"):
+            return 1
+    procedures = Procedures(opened.state_dir, opened.loaded.path)
+
+    async def begin() -> str:
+        procedure = await procedures.start(plan, attended=not arguments.yes)
+        print(f"tierdeck: procedure {procedure}; attach with: tierdeck procedures attach {procedure}", file=sys.stderr)
+        return procedure
+
+    return await follow(procedures, begin(), as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The nodes as a plan's maker asks them."""
+
+    reaches: Reaches
+
+    def shell(self, node: str) -> Shell:
+        """Runs commands on a node; SshError where there is no way to it."""
+        return self.reaches[node].shell
+
+    async def runtime(self, node: str, kind: str) -> Runtime:
+        """The Docker of a node."""
+        return await self.reaches[node].runtime()
+
+
+@asynccontextmanager
+async def reached(opened: Opened) -> AsyncGenerator[Reached, None]:
+    """The nodes of a cluster, connected to as they are needed and closed on leaving."""
+    from backends.reach.nodes import Reaches
+    from backends.secrets import Secrets
+
+    async with Reaches(opened.loaded.inventory, opened.here, Secrets()) as reaches:
+        yield Reached(reaches)
+
+
+def program_of(opened: Opened, node: str) -> str:
+    """The tierdeck that runs now, if it is the one of that node; "" where the node must be asked."""
+    program = Path(sys.executable).parent / "tierdeck"
+    return str(program) if node == opened.here and program.is_file() else ""
+
+
+def cluster_of(opened: Opened, node: str) -> str:
+    """The cluster.toml that is read now, if it lies on that node; "" where the node must be asked."""
+    return str(opened.loaded.path.absolute()) if node == opened.here else ""
+
+
+async def survey_patiently(opened: Opened, node: str, patience: float) -> ClusterSnapshot:
+    """One pass over everything, again until what runs on `node` is known, or for `patience` seconds."""
+    from backends.world import survey
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    said = ""
+    while True:
+        snapshot = await survey(opened.loaded, opened.here, opened.state_dir)
+        state = snapshot.nodes[node]
+        trouble = state.workloads_trouble or state.reach_trouble
+        if trouble is None or loop.time() >= deadline:
+            return snapshot
+        if trouble.message != said:
+            said = trouble.message
+            print(f"tierdeck: waiting for {node}: {said}", file=sys.stderr, flush=True)
+        await asyncio.sleep(LOOK_EVERY)
