@@ -23,9 +23,8 @@ BOTH = ["simulated", pytest.param("real", marks=pytest.mark.lab)]
 
 
 @pytest.fixture(autouse=True)
-def _nobodys_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home without keys, and no agent, whoever runs the tests."""
-    monkeypatch.setenv("HOME", str(tmp_path))
+def _nobodys_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No SSH agent, whoever runs the tests."""
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
 
 

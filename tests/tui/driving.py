@@ -35,6 +35,23 @@ def shown(app: TierdeckApp) -> str:
     return "\n".join("".join(segment.text for segment in strip)[:width] for strip in lines[:height])
 
 
+async def picture(app: TierdeckApp) -> str:
+    """The screen as SVG, once it has come to rest: three looks in a row that show the same."""
+    looks: list[str] = []
+
+    def at_rest() -> bool:
+        looks.append(app.export_screenshot())
+        return len(looks) >= 3 and len(set(looks[-3:])) == 1
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + DEADLINE
+    while not at_rest():
+        if loop.time() > deadline:
+            raise AssertionError("the screen does not come to rest")
+        await asyncio.sleep(0.1)
+    return looks[-1]
+
+
 @asynccontextmanager
 async def console(
     state: Path, *, size: tuple[int, int] = (160, 45), feed: type[Feed] = StillFeed, **options: Any

@@ -9,7 +9,7 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from syrupy.location import PyTestLocation
 
-from tests.tui.driving import console, shown, until
+from tests.tui.driving import console, picture, shown, until
 from widgets.glyphs import ASCII
 
 SIZES = {"160x45": (160, 45), "100x30": (100, 30), "80x24": (80, 24), "46x30": (46, 30)}
@@ -42,7 +42,7 @@ def svg(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 @pytest.mark.parametrize("size", SIZES)
 async def test_dashboard(size: str, svg: SnapshotAssertion, tmp_path: Path) -> None:
     async with console(tmp_path, size=SIZES[size]) as (app, _):
-        assert app.export_screenshot() == svg(name=f"dashboard-{size}")
+        assert await picture(app) == svg(name=f"dashboard-{size}")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -56,7 +56,7 @@ async def test_panes(pane: str, size: str, svg: SnapshotAssertion, tmp_path: Pat
         else:
             await pilot.press("z")
         await pilot.pause()
-        assert app.export_screenshot() == svg(name=f"{pane}-{size}")
+        assert await picture(app) == svg(name=f"{pane}-{size}")
 
 
 @pytest.mark.parametrize(("name", "keys"), [("help", "?"), ("events", "e")])
@@ -64,30 +64,30 @@ async def test_pages(name: str, keys: str, svg: SnapshotAssertion, tmp_path: Pat
     async with console(tmp_path, size=SIZES["80x24"]) as (app, pilot):
         await pilot.press(*keys)
         await pilot.pause()
-        assert app.export_screenshot() == svg(name=f"{name}-80x24")
+        assert await picture(app) == svg(name=f"{name}-80x24")
 
 
 async def test_details(svg: SnapshotAssertion, tmp_path: Path) -> None:
     async with console(tmp_path, size=SIZES["80x24"]) as (app, pilot):
         await pilot.press("j", "j", "j", "j", "j", "enter")
         await until(lambda: "REFUSED" in shown(app), "the details of the refused endpoint")
-        assert app.export_screenshot() == svg(name="details-80x24")
+        assert await picture(app) == svg(name="details-80x24")
 
 
 async def test_plan(svg: SnapshotAssertion, tmp_path: Path) -> None:
     async with console(tmp_path, size=SIZES["100x30"]) as (app, pilot):
         await pilot.press("3", "s")
         await until(lambda: "[x] 3. mark-iv" in shown(app), "the arrangement")
-        assert app.export_screenshot() == svg(name="arrange-100x30")
+        assert await picture(app) == svg(name="arrange-100x30")
         await pilot.press("enter")
         await until(lambda: "docker start mark-iv" in shown(app), "the plan")
-        assert app.export_screenshot() == svg(name="plan-100x30")
+        assert await picture(app) == svg(name="plan-100x30")
 
 
 async def test_ascii(svg: SnapshotAssertion, tmp_path: Path) -> None:
     async with console(tmp_path, size=SIZES["80x24"], glyphs=ASCII) as (app, _):
         assert shown(app).isascii()
-        assert app.export_screenshot() == svg(name="ascii-80x24")
+        assert await picture(app) == svg(name="ascii-80x24")
 
 
 async def test_without_colour(svg: SnapshotAssertion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,4 +95,4 @@ async def test_without_colour(svg: SnapshotAssertion, tmp_path: Path, monkeypatc
     async with console(tmp_path, size=SIZES["80x24"]) as (app, _):
         for word in ("HEALTHY", "DEGRADED", "DOWN", "UP"):
             assert word in shown(app)
-        assert app.export_screenshot() == svg(name="no-colour-80x24")
+        assert await picture(app) == svg(name="no-colour-80x24")
