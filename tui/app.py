@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from backends.errors import TierdeckError
 from tui.actions import ACTIONS, NAMED, Effect, allowed, shown
 from tui.chatting import Chatting
 from tui.commands import Commands
+from tui.driver import CalmDriver
 from tui.feed import Feed
 from tui.screens.dashboard import DashboardScreen
 from tui.screens.text import TextScreen
@@ -49,7 +51,7 @@ class TierdeckApp(App[None]):
     ]
 
     def __init__(self, setup: Setup, feed: type[Feed] = Feed) -> None:
-        super().__init__()
+        super().__init__(driver_class=None if os.environ.get("TEXTUAL_DRIVER") else CalmDriver)
         self.setup = setup
         self.feed = feed(setup, self.publish, self.source_crashed)
         self.dashboard = DashboardScreen(setup.loaded.inventory, setup.marks, setup.glyphs)

@@ -34,17 +34,17 @@ class Terminal:
         self.pid = 0
         self.raw = b""
         self.began = 0.0
-        self._fd = -1
+        self.fd = -1
 
     def __enter__(self) -> Self:
         self.began = time.perf_counter()
-        self.pid, self._fd = pty.fork()
+        self.pid, self.fd = pty.fork()
         if self.pid == 0:
             try:
                 os.execvpe(self._argv[0], self._argv, self._environment)
             finally:
                 os._exit(127)
-        ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", self._size[1], self._size[0], 0, 0))
+        ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", self._size[1], self._size[0], 0, 0))
         return self
 
     def __exit__(
@@ -55,15 +55,15 @@ class Terminal:
             os.waitpid(self.pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
-        os.close(self._fd)
+        os.close(self.fd)
 
     def read(self, seconds: float) -> int:
         """Take what comes for `seconds`; how many bytes that were."""
         end, count = time.perf_counter() + seconds, 0
         while (left := end - time.perf_counter()) > 0:
-            if select.select([self._fd], [], [], left)[0]:
+            if select.select([self.fd], [], [], left)[0]:
                 try:
-                    chunk = os.read(self._fd, 65536)
+                    chunk = os.read(self.fd, 65536)
                 except OSError:
                     break
                 self.raw += chunk
@@ -72,9 +72,9 @@ class Terminal:
 
     def read_some(self, limit: float) -> int:
         """Take the next thing that comes within `limit` seconds; how many bytes that was."""
-        if not select.select([self._fd], [], [], limit)[0]:
+        if not select.select([self.fd], [], [], limit)[0]:
             return 0
-        chunk = os.read(self._fd, 65536)
+        chunk = os.read(self.fd, 65536)
         self.raw += chunk
         return len(chunk)
 
@@ -86,15 +86,15 @@ class Terminal:
             left = end - time.perf_counter()
             if left <= 0:
                 raise TimeoutError(f"not seen: {missing}")
-            if select.select([self._fd], [], [], left)[0]:
-                self.raw += os.read(self._fd, 65536)
+            if select.select([self.fd], [], [], left)[0]:
+                self.raw += os.read(self.fd, 65536)
                 text = _ESCAPES.sub(b"", self.raw)
                 missing = [word for word in missing if word not in text]
         return time.perf_counter() - self.began
 
     def send(self, text: str) -> None:
         """Type."""
-        os.write(self._fd, text.encode())
+        os.write(self.fd, text.encode())
 
     def cpu(self) -> float:
         """Seconds of CPU it has used so far."""

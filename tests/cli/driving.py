@@ -18,6 +18,8 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).parents[2]
 TIERDECK = (sys.executable, "-m", "tui.cli")
 PATIENCE = 60.0
@@ -142,10 +144,17 @@ class Terminal:
         """Change the size of the window; the console draws everything anew."""
         ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
-    def unread(self) -> int:
-        """Bytes that wait to be read."""
-        (count,) = struct.unpack("i", ioctl(self._master, termios.FIONREAD, b"\0" * 4))
-        return int(count)
+    async def chokes(self) -> None:
+        """Have everything drawn anew until it can draw no more, because nobody reads: until it takes no CPU for that."""
+        console, before = psutil.Process(self.process.pid), -1.0
+        for number in range(400):
+            self.resize(self._size[0] - number % 2, self._size[1])
+            await asyncio.sleep(0.2)
+            spent = sum(console.cpu_times()[:2])
+            if spent == before:
+                return
+            before = spent
+        raise AssertionError("it could always draw")
 
     async def reads_for(self, seconds: float) -> None:
         """Read for so long."""

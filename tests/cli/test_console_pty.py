@@ -58,6 +58,10 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def broken(cluster: Path) -> None:
+    cluster.write_text(INVENTORY.replace("[[tiers]]", "[[tiers", 1))
+
+
 def ours(state: Path) -> list[psutil.Process]:
     """The processes that were started with this state directory, directly or not."""
     found = []
@@ -112,12 +116,7 @@ async def test_a_connection_that_hangs_before_it_is_lost_leaves_no_stray(cluster
     async with Terminal(size=(160, 45)) as terminal:
         await terminal.sees(*TIERS)
         terminal.deafen()
-        waiting = -1
-        while (now := terminal.unread()) > waiting or now < 4096:
-            waiting = now
-            for step in range(6):
-                terminal.resize(160 - step % 2, 45)
-                await until(lambda: True, "a moment")
+        await terminal.chokes()
         terminal.hang_up()
         await terminal.ended()
         assert await until(lambda: not ours(state), "nothing to run any more")
@@ -128,7 +127,7 @@ async def test_a_broken_inventory_opens_the_last_good_one_read_only(cluster: Pat
         await terminal.sees(*TIERS)
         terminal.type("q")
         assert await terminal.ended() == 0
-    cluster.write_text(INVENTORY.replace("[[tiers]]", "[[tiers", 1))
+    broken(cluster)
     async with Terminal() as terminal:
         await terminal.sees(*TIERS, "READ-ONLY", "line 9: not valid TOML", "Showing the last good one, read-only.")
         terminal.type("s")
@@ -138,7 +137,7 @@ async def test_a_broken_inventory_opens_the_last_good_one_read_only(cluster: Pat
 
 
 async def test_a_broken_inventory_without_a_last_good_one_is_a_message(cluster: Path) -> None:
-    cluster.write_text(INVENTORY.replace("[[tiers]]", "[[tiers", 1))
+    broken(cluster)
     async with Terminal() as terminal:
         assert await terminal.ended() == 2
         assert terminal.attributes() == terminal.attributes_before

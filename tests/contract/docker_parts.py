@@ -112,7 +112,7 @@ class RealDockers:
             await asyncio.to_thread(engine.docker, *args)
 
         async def exits(name: str) -> None:
-            await docker("kill", "-s", "USR1", name)
+            await docker("exec", "-d", name, "kill", "-USR1", "1")  # `docker kill` would count as stopped by hand
 
         async def says(name: str, line: str) -> None:
             await docker("exec", name, "sh", "-c", f"echo '{line}' >/proc/1/fd/1")

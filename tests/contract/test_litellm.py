@@ -29,7 +29,7 @@ def target(gateway: Gateway, key: str = KEY, model: str | None = None) -> Target
 
 async def ask(gateway: Gateway, route: str, key: str = "", body: Any = None) -> httpx.Response:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(timeout=60.0) as client:
+    async with httpx.AsyncClient(timeout=60.0, verify=False) as client:
         if body is None:
             return await client.get(gateway.url + route, headers=headers)
         return await client.post(gateway.url + route, headers=headers, json=body)
@@ -66,8 +66,9 @@ async def test_what_a_probe_finds(gateway: Gateway, http: Http) -> None:
         assert (await engine.probe(http, target(gateway, key), deep=False)).cause is Cause.OK
     absent = await engine.probe(http, target(gateway, model="absent"), deep=True)
     assert (absent.cause, "absent" in absent.evidence) == (Cause.CONFIG, True)
-    mistaken = await ENGINES["ollama"].probe(http, Target(gateway.url, "ollama", timeout=20.0), deep=True)
-    assert (mistaken.cause, mistaken.evidence) == (Cause.CONFIG, "litellm answers here, not ollama")
+    for kind in ("ollama", "vllm", "lmstudio", "sglang", "llama.cpp"):
+        mistaken = await ENGINES[kind].probe(http, Target(gateway.url, kind, timeout=20.0), deep=True)
+        assert mistaken.cause not in (Cause.OK, Cause.SLEEPING, Cause.LOADING), (kind, mistaken.evidence)
 
 
 async def test_no_probe_asks_health_or_prompts_a_model(gateway: Gateway, http: Http) -> None:
@@ -120,9 +121,6 @@ async def test_models_that_are_not_there_or_dead(gateway: Gateway, http: Http) -
     unknown = await ask(gateway, "/v1/chat/completions", KEY, body)
     assert unknown.status_code == 400
     assert "Invalid model name passed in model=nope" in unknown.json()["error"]["message"]
-    dead = await ask(gateway, "/v1/chat/completions", KEY, body | {"model": "dead"})
-    assert dead.status_code == 500
-    assert "Connection error" in dead.json()["error"]["message"]
     for model, words in (("nope", "answered 400: .*Invalid model name"), ("dead", "answered 500: .*Connection error")):
         with pytest.raises(ChatError, match=words):
             await collected(http, target(gateway, model=model))

@@ -14,7 +14,9 @@ import pytest
 from backends.errors import ProcedureError
 from backends.exports.boot import Starter, launchd_plist, render, same_task, scheduled_task, systemd_unit
 
-PLAIN = Starter("mark", "linux", "/home/ops/.local/bin/tierdeck", "/home/ops/.config/tierdeck/cluster.toml", "ops", "/h")
+PLAIN = Starter(
+    "mark", "linux", "/home/ops/.local/bin/tierdeck", "/home/ops/.config/tierdeck/cluster.toml", "ops", "/h"
+)
 ODD = replace(
     PLAIN,
     node='ma"rk %h $HOME \\ ;<&>',
@@ -87,7 +89,7 @@ def test_systemd_reads_the_words_that_were_meant() -> None:
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed here")
 @pytest.mark.parametrize("sudo", [False, True])
 def test_systemd_itself_takes_the_unit(tmp_path: Path, sudo: bool) -> None:
-    program = tmp_path / "my tools 100%h $x" / 'tier"deck'
+    program = tmp_path / "my tools 100%h $x" / "tierdeck"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\n")
     odd = replace(ODD, program=str(program), user="root", sudo=sudo)
@@ -104,6 +106,12 @@ def test_systemd_itself_takes_the_unit(tmp_path: Path, sudo: bool) -> None:
     program.chmod(0o755)
     taken = verify()
     assert (taken.returncode, [line for line in taken.stderr.splitlines() if odd.name in line]) == (0, [])
+
+
+@pytest.mark.parametrize("path", ["/a'b/tierdeck", '/a"b/tierdeck', "/a\\b/tierdeck"])
+def test_a_program_that_systemd_would_refuse_is_refused(path: str) -> None:
+    with pytest.raises(ProcedureError, match="quote in its path"):
+        render(replace(PLAIN, program=path))
 
 
 def test_the_installation_needs_no_reload() -> None:

@@ -1,0 +1,32 @@
+"""The terminal driver: Textual's own, but for one thing: a resize is handled by the event loop.
+
+Textual 8.2 answers SIGWINCH inside the signal handler itself, which calls into asyncio; a second one that comes while
+the first is being delivered waits for a lock that its own thread holds, for ever. Terminals send several in a row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from textual import events
+from textual.drivers.linux_driver import LinuxDriver
+from textual.geometry import Size
+
+
+class CalmDriver(LinuxDriver):
+    """Takes resizes one at a time, between two events."""
+
+    def start_application_mode(self) -> None:
+        """Begin as Textual does, with resizes held back until the event loop listens for them."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})
+        try:
+            super().start_application_mode()  # type: ignore[no-untyped-call]
+            asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._resized)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGWINCH})
+
+    def _resized(self) -> None:
+        if not self._in_band_window_resize:
+            size = Size(*self._get_terminal_size())
+            self._app.post_message(events.Resize(size, size))
