@@ -38,16 +38,10 @@ class TierdeckApp(App[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (78, "-normal"), (120, "-wide")]  # noqa: RUF012 - App declares an instance variable
     VERTICAL_BREAKPOINTS = [(0, "-short"), (28, "-tall")]  # noqa: RUF012 - as above
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding(
-            ",".join(action.keys),
-            f"do('{action.id}')",
-            action.label,
-            show=False,
-            id=action.id,
-            priority="ctrl+c" in action.keys,
-        )
+        Binding(key, f"do('{action.id}')", action.label, show=False, id=action.id, priority=key == "ctrl+c")
         for action in ACTIONS
         if action.id not in ("details", "palette")
+        for key in action.keys
     ]
 
     def __init__(self, setup: Setup, feed: type[Feed] = Feed) -> None:

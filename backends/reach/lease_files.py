@@ -233,7 +233,8 @@ class SftpFiles:
         """What is in a file, and when it was written last."""
         async with self._sftp() as sftp, sftp.open(path, "rb") as file:
             content, status = await file.read(_MOST), await file.stat()
-            return bytes(content), float(status.mtime or 0) + (status.mtime_ns or 0) / 1e9
+            raw = content if isinstance(content, bytes) else content.encode()
+            return raw, float(status.mtime or 0) + (status.mtime_ns or 0) / 1e9
 
     async def touch(self, path: str) -> None:
         """Write a file's first byte once more."""
