@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from backends.clock import Clock
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
-from backends.reach.runtime import Runtime
+from backends.errors import SshError
+from backends.procedures.learned import Learned
+from backends.procedures.outage import Outages
+from backends.reach.lease import Place
+from backends.reach.runtime import Runtime, Shell
+
+
+def _no_shell(node: str) -> Shell:
+    raise SshError(f"There is no way to a shell of {node}.")
+
+
+def _no_places(node: str) -> Sequence[Place]:
+    return ()
+
+
+async def _unguarded() -> None:
+    """Nobody else can be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +33,9 @@ class Context:
 
     `runtime(node, kind)` drives what runs there (kind: docker, systemd, launchd, windows), `workloads(node)` lists it
     all; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None where it cannot be read.
+    `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
+    whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
+    `targets` are the workloads of the plan in their order. `learned` and `outages` are what is remembered.
     """
 
     inventory: Inventory
@@ -25,6 +44,13 @@ class Context:
     workloads: Callable[[str], Awaitable[tuple[Workload, ...]]]
     probe: Callable[[str], Awaitable[ProbeResult]]
     vram: Callable[[str], Awaitable[tuple[Gpu, ...] | None]]
+    shell: Callable[[str], Shell] = _no_shell
+    places: Callable[[str], Sequence[Place]] = _no_places
+    away: Callable[[str], Sequence[Place]] = _no_places
+    confirm: Callable[[], Awaitable[None]] = _unguarded
+    targets: tuple[str, ...] = ()
+    learned: Learned = field(default_factory=Learned)
+    outages: Outages = field(default_factory=Outages)
 
 
 def title(workload: Workload) -> str:

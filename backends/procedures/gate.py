@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +14,7 @@ from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.words import SERVING, Cause
 from backends.errors import ReachError
 from backends.procedures.context import Context, endpoints_in, title
+from backends.procedures.loading import Loading
 from backends.text import plain
 
 STEADY_MIB: Final = 64.0
@@ -83,7 +84,8 @@ class Patience:
 class Watch:
     """The log of one container, followed: `count` lines so far, and those not told of yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, loading: Loading) -> None:
+        self.loading = loading
         self.count = 0
         self.fresh: deque[str] = deque(maxlen=10)
         self.trouble = ""
@@ -98,7 +100,7 @@ class Watch:
 @asynccontextmanager
 async def watching(context: Context, node: str, kind: str, name: str) -> AsyncIterator[Watch]:
     """Follow the log of a workload from now on; a log that breaks off is followed anew."""
-    watch = Watch()
+    watch = Watch(Loading(context.learned.expect(node, title(Workload(name, kind, "")))))
     task = asyncio.create_task(_follow(context, node, kind, name, watch))
     try:
         yield watch
@@ -114,6 +116,7 @@ async def _follow(context: Context, node: str, kind: str, name: str, watch: Watc
                 async for line in lines:
                     watch.count += 1
                     watch.trouble = ""
+                    watch.loading.take(line)
                     if text := plain(line):
                         watch.fresh.append(text)
         except (ReachError, TimeoutError) as error:
@@ -121,8 +124,8 @@ async def _follow(context: Context, node: str, kind: str, name: str, watch: Watc
         await context.clock.sleep(REOPEN)
 
 
-async def last_lines(context: Context, node: str, kind: str, name: str, most: int = 5) -> list[str]:
-    """The last lines of a log; what cannot be had is said in their place."""
+async def last_lines(context: Context, node: str, kind: str, name: str, most: int = 100) -> list[str]:
+    """The last lines of a log, enough to hold a traceback; what cannot be had is said in their place."""
     try:
         runtime = await context.runtime(node, kind)
         async with asyncio.timeout(5), runtime.logs(name, tail=most) as lines:
@@ -136,6 +139,7 @@ class Gauge:
 
     def __init__(self) -> None:
         self.mib: float | None = None
+        self.first: float | None = None
         self.samples: deque[tuple[float, tuple[float, ...]]] = deque(maxlen=400)
 
     def add(self, at: float, gpus: tuple[Gpu, ...] | None) -> None:
@@ -143,10 +147,16 @@ class Gauge:
         used = tuple(g.memory_used_mib for g in gpus or () if g.memory_used_mib is not None)
         if gpus and len(used) == len(gpus):
             self.mib = sum(used)
+            self.first = self.mib if self.first is None else self.first
             self.samples.append((at, used))
         else:
             self.mib = None
             self.samples.clear()
+
+    @property
+    def took(self) -> float | None:
+        """What came to it since the first sample, in MiB."""
+        return None if self.mib is None or self.first is None else max(0.0, self.mib - self.first)
 
     @property
     def step(self) -> int | None:
@@ -233,18 +243,19 @@ def blocks(workload: Workload, results: Sequence[ProbeResult], wall: float) -> s
     return "" if found.ready else found.evidence
 
 
-async def blockers(context: Context, node: str, but: str) -> list[tuple[Workload, str]]:
-    """The running GPU workloads of `node` that are not ready, other than the one titled `but`, and why.
+async def running(context: Context, node: str) -> dict[str, Workload]:
+    """The GPU workloads of `node` that run or are about to, by title; asked of the node itself."""
+    with context.outages.watched():
+        found = await context.workloads(node)
+    return {title(w): w for w in found if w.gpu and w.state in ("running", "restarting")}
 
-    Asked of the node itself, whoever started them.
-    """
-    found = []
-    for workload in await context.workloads(node):
-        if workload.gpu and title(workload) != but and workload.state in ("running", "restarting"):
-            results = await _probes(context, node, workload)
-            if why := blocks(workload, results, context.clock.now().wall):
-                found.append((workload, why))
-    return found
+
+async def blockers(context: Context, node: str, workloads: Iterable[Workload]) -> list[tuple[Workload, str]]:
+    """Those of the running GPU `workloads` that are not ready, whoever started them, and why."""
+    asked = list(workloads)
+    results = await asyncio.gather(*(_probes(context, node, workload) for workload in asked))
+    wall = context.clock.now().wall
+    return [(w, why) for w, found in zip(asked, results, strict=True) if (why := blocks(w, found, wall))]
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -164,6 +164,12 @@ class Reader:
         return [event for line in whole.splitlines() if (event := parse(line)) is not None], alive
 
 
+def is_running(path: Path) -> bool:
+    """Whether the runner of a journal lives; FileNotFoundError where there is none."""
+    with path.open("rb") as file:
+        return is_taken(file.fileno())
+
+
 def read_events(path: Path) -> list[StepEvent]:
     """All events of a journal; ProcedureError where there is none."""
     try:

@@ -55,7 +55,7 @@ def away(reaches: Reaches, inventory: Inventory, node: str) -> tuple[Place, ...]
 def _file(reach: NodeReach, path: str = FILE) -> list[Place]:
     if reach.is_here:
         return [FilePlace(LocalFiles(home_of(reach.node)), reach.node.name, path)]
-    return [FilePlace(SftpFiles(reach.link), reach.node.name, path)] if reach.node.ssh else []
+    return [FilePlace(SftpFiles(reach._remote()[0]), reach.node.name, path)] if reach.node.ssh else []
 
 
 def holder_for(node: str, owner: str, procedure: str) -> Holder:

@@ -84,6 +84,8 @@ class FilePlace:
 
     async def create(self, holder: Holder) -> bool:
         """Take it, unless somebody has."""
+        if await self.token() is not None:
+            return False
         try:
             content = json.dumps({**asdict(holder), "since": await self._now()})
             await self._files.create(self._path, content.encode())

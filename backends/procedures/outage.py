@@ -1,0 +1,74 @@
+"""Remembers when a node was out of reach during a procedure, and what ran there before.
+
+A Docker that restarts takes all containers along, and starts some of them again by itself, all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from backends.cluster.reading import Workload
+from backends.errors import ReachError, RuntimeFailure
+from backends.procedures.events import StepEvent
+
+
+class Outages:
+    """The outages of one run, of one node; workloads go by their titles.
+
+    `count` outages began so far; `owed` is what was stopped, or went with one, and is to be started again.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.settled = 0
+        self.resumed = False
+        self.owed: list[str] = []
+        self._away = False
+        self._ran: dict[str, float | None] = {}
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Ask a node something; that it cannot be asked begins an outage, any answer, a refusal too, ends it."""
+        try:
+            yield
+        except ReachError as error:
+            answered = isinstance(error, RuntimeFailure) and error.status is not None
+            self.count += not (answered or self._away)
+            self._away = not answered
+            raise
+        self._away = False
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something is to be put right."""
+        return self.count > self.settled or bool(self.owed)
+
+    def remember(self, running: Mapping[str, Workload]) -> None:
+        """What runs before something is started, as long as nothing is to be put right."""
+        if not self.unsettled:
+            self._ran = {title: workload.started_at for title, workload in running.items()}
+
+    def began(self, title: str, started_at: float | None) -> None:
+        """We started this ourselves."""
+        self._ran[title] = started_at
+
+    def by_itself(self, title: str, workload: Workload) -> bool:
+        """Whether Docker started it by itself, since: it may, it runs, and neither before nor by us."""
+        may = workload.restart_policy not in ("no", "")
+        return may and (title not in self._ran or self._ran[title] != workload.started_at)
+
+    def gone(self, running: Iterable[str]) -> list[str]:
+        """What ran before and does not now."""
+        return [title for title in self._ran if title not in set(running)]
+
+    def recall(self, events: Sequence[StepEvent]) -> None:
+        """What an earlier run of the procedure stopped, and had not started again when it was broken off."""
+        self.resumed = True
+        for event in events:
+            if event.event == "output" and isinstance(event.detail, Mapping):
+                stopped, again = event.detail.get("stopped"), event.detail.get("again")
+                if isinstance(stopped, list):
+                    self.owed += [title for title in map(str, stopped) if title not in self.owed]
+                if again in self.owed:
+                    self.owed.remove(str(again))
