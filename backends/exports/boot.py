@@ -127,7 +127,9 @@ def systemd_unit(starter: Starter) -> str:
     """The unit; it is ordered behind multi-user.target, so that a long queue does not hold up the boot."""
     command = starter.command()
     if set(command[0]) & set("\"'\\"):
-        raise ProcedureError(f"systemd runs no program with a quote or backslash in its path: {command[0]}", "Move tierdeck there.")
+        raise ProcedureError(
+            f"systemd runs no program with a quote or backslash in its path: {command[0]}", "Move tierdeck there."
+        )
     words = " ".join([_word(command[0]), *(_word(argument.replace("$", "$$")) for argument in command[1:])])
     environment = " ".join(_word(f"{key}={value}") for key, value in starter.environment.items())
     behind = "docker.service network-online.target"

@@ -51,8 +51,8 @@ class RestartPolicies(Protocol):
         ...
 
 
-class Outside(Protocol):
-    """What these steps ask of the outside, as `Context` has it."""
+class Asked(Protocol):
+    """What a plan's maker asks of the outside."""
 
     @property
     def shell(self) -> Callable[[str], Shell]:
@@ -62,6 +62,15 @@ class Outside(Protocol):
     @property
     def runtime(self) -> Callable[[str, str], Awaitable[Runtime]]:
         """What drives the workloads of one kind on a node."""
+        ...
+
+
+class Outside(Asked, Protocol):
+    """What these steps ask of the outside, as `Context` has it."""
+
+    @property
+    def confirm(self) -> Callable[[], Awaitable[None]]:
+        """Whether the node is still ours, asked right before every change; ProcedureError where it is not."""
         ...
 
 
@@ -111,6 +120,7 @@ class InstallStarter:
         report({"text": f"dry run on {self._told.node}: {shlex.join(self._told.trial)}"})
         await machines.tried(self._shell, self._told)
         report({"text": f"writing {self._told.root}{self._told.file}"})
+        await self._context.confirm()
         await machines.write(self._shell, self._told)
 
     async def verify(self, report: Report) -> str:
@@ -121,6 +131,7 @@ class InstallStarter:
 
     async def undo(self) -> None:
         """Remove it, or put back what was there."""
+        await self._context.confirm()
         await machines.take_back(self._shell, self._told)
 
     @property
@@ -149,6 +160,7 @@ class SetRestartPolicy:
                 f"Install the starter first: tierdeck queue boot {told.node}",
             )
         self._old = await self._policy()
+        await self._context.confirm()
         await (await self._policies()).update_restart(told.name, told.policy)
 
     async def verify(self, report: Report) -> str:
@@ -161,6 +173,7 @@ class SetRestartPolicy:
     async def undo(self) -> None:
         """Give it its old policy back."""
         if await self._policy() != self._old:
+            await self._context.confirm()
             await (await self._policies()).update_restart(self._told.name, self._old)
 
     async def _policies(self) -> RestartPolicies:
@@ -206,19 +219,19 @@ async def prepare_boot(
     inventory: Inventory,
     snapshot: ClusterSnapshot,
     node: str,
-    context: Outside,
+    asked: Asked,
     *,
     program: str = "",
     cluster: str = "",
 ) -> Plan:
     """Look at the machine and its containers, and plan; `program` and `cluster` where they are known better."""
     queued(inventory, snapshot, node)
-    shell = context.shell(node)
+    shell = asked.shell(node)
     machine = await machines.look(shell, inventory.node_named[node], program=program, cluster=cluster)
     told = install_of(inventory, node, machine)
     policies = {}
     for workload in _by_themselves(snapshot, node):
-        runtime = restarting(await context.runtime(node, workload.runtime))
+        runtime = restarting(await asked.runtime(node, workload.runtime))
         line = compose_line(await runtime.labels(workload.name))
         policies[workload.name] = Policy(await runtime.restart_policy(workload.name), line)
     installed = not await machines.fault(shell, told)

@@ -25,8 +25,8 @@ from backends.procedures.process import Told, arguments, remove_if_empty
 RUNNER: Final = (sys.executable, "-P", "-m", "backends.procedures.process")
 """How a runner is started; -P keeps a `backends` folder of the current directory out of it."""
 
-LAUNCH_LIMIT: Final = 30.0
-"""Seconds a runner may take to begin."""
+LAUNCH_LIMIT: Final = 60.0
+"""Seconds a runner may take to begin: to start, to reach the node, and to take its lease."""
 
 CONTROL_LIMIT: Final = 5.0
 """Seconds a running procedure may take to take a command."""
@@ -57,20 +57,23 @@ class Procedures:
             raise ProcedureError(several, "List them: tierdeck procedures")
         return names[0]
 
-    async def start(self, plan: Plan, *, attended: bool = True) -> str:
+    async def start(self, plan: Plan, *, attended: bool = True, take_over: bool = False) -> str:
         """Start `plan` in a process of its own and return its name; unattended, a failed step halts it.
 
-        ProcedureError where another procedure holds the node, or the runner does not begin.
+        ProcedureError where another procedure holds the node, or the runner does not begin; with `take_over`, a lease
+        on the node that its owner no longer renews gives way.
         """
         refuse_if_held(self.state_dir, plan.node, time.time())
         procedure = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         await asyncio.to_thread(journals.prune, self.state_dir)
-        await self._launch(procedure, json.dumps(to_json(plan)).encode(), resume=False, attended=attended)
+        await self._launch(
+            procedure, json.dumps(to_json(plan)).encode(), resume=False, attended=attended, take_over=take_over
+        )
         return procedure
 
-    async def resume(self, procedure: str, *, attended: bool = True) -> None:
+    async def resume(self, procedure: str, *, attended: bool = True, take_over: bool = False) -> None:
         """Go on with a procedure that was halted, cancelled, failed or lost; every step is checked anew."""
-        await self._launch(procedure, b"", resume=True, attended=attended)
+        await self._launch(procedure, b"", resume=True, attended=attended, take_over=take_over)
 
     async def attach(self, procedure: str) -> AsyncGenerator[dict[str, Any], None]:
         """Its events as JSON from the first on, as they come, the last being `finished` (or `lost`)."""
@@ -94,11 +97,11 @@ class Procedures:
             detail = {"text": "abandoned"}
             journal.write(StepEvent(time.time(), procedure, "finished", None, dict(detail), "cancelled"))
 
-    async def _launch(self, procedure: str, handed: bytes, *, resume: bool, attended: bool) -> None:
+    async def _launch(self, procedure: str, handed: bytes, *, resume: bool, attended: bool, take_over: bool) -> None:
         path = journals.journal_path(self.state_dir, procedure)
         private_folder(path.parent)
         log = path.with_suffix(".log")
-        told = Told(self.state_dir.absolute(), procedure, self._inventory.absolute(), resume, not attended)
+        told = Told(self.state_dir.absolute(), procedure, self._inventory.absolute(), resume, not attended, take_over)
         command = [*self._runner, *arguments(told)]
         try:
             said = await asyncio.to_thread(_begin, command, handed, log)

@@ -6,16 +6,14 @@ running -> engine ready -> GPU memory steady -> a gap; never beside a GPU contai
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from backends.cluster.reading import Workload
 from backends.errors import ProcedureError, ReachError, RuntimeFailure
-from backends.procedures import gate, trouble
+from backends.procedures import gate, trouble, turn
 from backends.procedures.context import Context, title
 from backends.procedures.plan import Step
 from backends.procedures.runner import Report
@@ -24,11 +22,16 @@ from backends.reach.runtime import Runtime
 CONFIG_PATIENCE: Final = 5.0
 """Seconds for which an engine may answer with a fault that no retry cures, before it counts."""
 
-SAY_EVERY: Final = 1.0
-"""Seconds between two reports of the same wait."""
+GLANCE: Final = 1.0
+"""Seconds between two looks whether it still runs, while something else is waited for."""
 
 _MOST_RESTARTS: Final = 2
 _MOST_STARTS: Final = 2
+_MOST_OUTAGES: Final = 5
+
+
+class _TakenAlong(Exception):
+    """Its Docker went away while it started, and it is not what was started any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,27 +69,6 @@ class Start:
         }
 
 
-class LeaveAlone:
-    """A step for what is ready already; it never does anything."""
-
-    def __init__(self, step: Step, context: Context) -> None:
-        pass
-
-    async def check(self) -> str:
-        """Always."""
-        return "already ready: left alone"
-
-    async def apply(self, report: Report) -> None:
-        """Never called."""
-
-    async def verify(self, report: Report) -> str:
-        """Only after a run that was broken off."""
-        return await self.check()
-
-    async def undo(self) -> None:
-        """Nothing was done."""
-
-
 class StartContainer:
     """Starts one workload and waits until it is ready; what it started it leaves alone, come what may."""
 
@@ -97,10 +79,15 @@ class StartContainer:
             raise ProcedureError(f'The step "{step.label}" cannot be read: {error.error_count()} mistakes.') from None
         self._context = context
         self._clock = context.clock
-        self._said = -SAY_EVERY
+        self._begun = False
+        self._starts: set[float | None] = set()
+        self._outages = 0
+        self._lines = 0
 
     async def check(self) -> str:
         """Running since the plan and ready: nothing to do. Where nobody can look now, `apply` waits until it can."""
+        if self._context.outages.owed:
+            return ""
         try:
             workload = await self._state()
             if not workload.running or self._is_old(workload):
@@ -120,27 +107,31 @@ class StartContainer:
             if not await self._free_to_start(patience, report):
                 return
             try:
-                await (await self._runtime()).start(self._told.name)
+                await self._context.confirm()
+                with self._context.outages.watched():
+                    await (await self._runtime()).start(self._told.name)
+                self._begun = True
                 return
             except ReachError as error:
                 if isinstance(error, RuntimeFailure) and (error.status is not None or not left):
-                    raise trouble.refused(self._told.name, error) from error
+                    raise await self._refused(error) from error
                 if not left:
                     raise
                 report({"text": f"not sure that it was started, looking again: {error}"})
 
     async def verify(self, report: Report) -> str:
-        """The gate."""
-        notes = [await self._until_ready(report)]
-        if self._told.gpu:
-            notes.append(await self._until_steady(report, "ready"))
-        if self._told.gap:
-            self._say(report, "gap", 0.0, f"{notes[0]}; a pause of {self._told.gap:g} s")
-            await self._clock.sleep(self._told.gap)
-        workload = await self._state_when_reached(report)
-        if not workload.running:
-            raise await self._ended(workload)
-        return ", ".join(note for note in notes if note)
+        """The gate; what went down with its Docker before it was through is queued again."""
+        told = self._told
+        for _ in range(_MOST_OUTAGES):
+            try:
+                return await self._gate(report)
+            except _TakenAlong:
+                report({"text": f"{told.name} went down with {told.node}'s Docker: queued again"})
+                await self.apply(report)
+        raise ProcedureError(
+            f"{told.node}'s Docker went away {_MOST_OUTAGES} times while {told.name} started.",
+            "See what becomes of it: journalctl -u docker",
+        )
 
     async def undo(self) -> None:
         """A container that was started is left alone."""
@@ -149,113 +140,101 @@ class StartContainer:
 
     async def _free_to_start(self, patience: gate.Patience, report: Report) -> bool:
         """Whether it is to be started now; False where it runs already."""
+        told, context = self._told, self._context
+        voice = gate.Voice(report, self._clock)
         while True:
             try:
-                if self._told.gpu:
-                    await self._after_others(report)
+                await turn.put_right(context, told.node, told.title, report, self._again)
+                if told.gpu:
+                    await turn.wait_for_others(context, told.node, told.title, told.patience, voice)
                 workload = await self._state()
                 if workload.state == "missing":
-                    raise trouble.gone(self._told.name)
+                    raise trouble.gone(told.name)
                 if not self._is_old(workload) or not workload.running:
                     return not workload.running
                 await self._stop(report)
             except ReachError as error:
                 if isinstance(error, RuntimeFailure) and error.status is not None:
                     raise
-                await self._endure(error, patience, report, "running")
+                await voice.endure(error, patience, "running")
 
-    async def _after_others(self, report: Report) -> None:
-        """Wait for every running GPU workload of this host that is not ready yet; halt by name where one hangs."""
-        told, context = self._told, self._context
-        patience = gate.Patience(self._clock, told.patience)
-        watches: dict[str, gate.Watch] = {}
-        async with AsyncExitStack() as stack:
-            gauge = await stack.enter_async_context(gate.gauging(context, told.node, SAY_EVERY))
-            while True:
-                try:
-                    found = await gate.blockers(context, told.node, told.title)
-                except ReachError as error:
-                    await self._endure(error, patience, report, "waiting")
-                    continue
-                if not found:
-                    return
-                workload, why = found[0]
-                name = workload.name
-                if name not in watches:
-                    watch = gate.watching(context, told.node, workload.runtime, name)
-                    watches[name] = await stack.enter_async_context(watch)
-                patience.see("blockers", tuple(blocker.name for blocker, _ in found))
-                patience.see("vram", gauge.step)
-                patience.see("log", tuple(watch.count for watch in watches.values()))
-                if patience.exhausted:
-                    raise ProcedureError(
-                        f"{name} runs, is not ready ({why}) and has made no progress for {patience.idle:.0f} s; "
-                        f"{told.name} is not started behind it.",
-                        f"Look at {name}; stop it or wait for it, then retry.",
-                    )
-                others = f" and {len(found) - 1} more" if len(found) > 1 else ""
-                waiting: list[JsonValue] = [blocker.name for blocker, _ in found]
-                figures: dict[str, JsonValue] = {"for": waiting, "vram_mib": gauge.mib}
-                self._say(report, "waiting", patience.waited, f"waiting for {name}{others}: {why}", figures)
-                await self._clock.sleep(patience.pause)
+    async def _again(self, workload: Workload, report: Report) -> None:
+        """Start another that ran before."""
+        told = replace(self._told, name=workload.name, runtime=workload.runtime, gpu=workload.gpu, restart=False)
+        told = replace(told, gap=self._context.inventory.node_named[told.node].queue.gap)
+        other = StartContainer(Step("start_container", f"start {workload.name}", told.to_json()), self._context)
+        await other.apply(report)
+        await other.verify(report)
 
     async def _stop(self, report: Report) -> None:
         report({"text": f"stopping {self._told.name}", "gate": "stopping"})
+        await self._context.confirm()
         await (await self._runtime()).stop(self._told.name)
         if self._told.gpu:
-            await self._until_steady(report, "stopped")
+            await self._until_steady(report, "stopped", gate.Gauge())
 
     # -- the gate --------------------------------------------------------------------------------------------------
 
-    async def _until_ready(self, report: Report) -> str:
+    async def _gate(self, report: Report) -> str:
+        told = self._told
+        self._starts, self._outages = set(), self._context.outages.count
+        async with gate.gauging(self._context, told.node) as gauge:
+            seconds = await self._until_ready(report, gauge)
+        notes = [f"ready after {seconds:.0f} s"]
+        if told.gpu:
+            notes.append(await self._until_steady(report, "ready", gauge))
+        if told.gap:
+            await self._pause(report, notes[0])
+        await self._refuse_other(await self._state_when_reached(report))
+        if self._begun:
+            notes.append(self._learn(seconds, gauge.took))
+        return ", ".join(note for note in notes if note)
+
+    async def _until_ready(self, report: Report, gauge: gate.Gauge) -> float:
+        """Wait until its engine is ready; the seconds that took."""
         told, context = self._told, self._context
         patience = gate.Patience(self._clock, told.patience)
-        starts: set[float | None] = set()
+        voice = gate.Voice(report, self._clock)
         config_since: float | None = None
-        async with (
-            gate.watching(context, told.node, told.runtime, told.name) as watch,
-            gate.gauging(context, told.node, SAY_EVERY) as gauge,
-        ):
+        async with gate.watching(context, told.node, told.runtime, told.name) as watch:
             while True:
                 try:
                     workload = await self._state()
-                    starts |= {workload.started_at} if workload.running else set()
-                    await self._refuse_ended(workload, len(starts) - 1)
+                    await self._note(workload)
                     found = await gate.readiness(context, told.node, workload)
                 except ReachError as error:
-                    await self._endure(error, patience, report, "running")
+                    await voice.endure(error, patience, "running")
                     continue
                 finally:
+                    self._lines = watch.count
                     if lines := watch.take():
                         report({"log": list(lines)})
+                now = self._clock.now().mono
                 if found.ready:
-                    text = f"ready after {patience.waited:.0f} s"
-                    report(
-                        {"text": text, "gate": "ready", "waited_s": round(patience.waited, 1), "vram_mib": gauge.mib}
-                    )
-                    return text
-                config_since = (config_since or self._clock.now().mono) if found.config else None
-                if config_since is not None and self._clock.now().mono - config_since >= CONFIG_PATIENCE:
+                    done: dict[str, JsonValue] = {"waited_s": round(patience.waited, 1), "vram_mib": gauge.mib}
+                    report({"text": f"ready after {patience.waited:.0f} s", "gate": "ready", "progress": 1.0, **done})
+                    return patience.waited
+                config_since = (config_since or now) if found.config else None
+                if config_since is not None and now - config_since >= CONFIG_PATIENCE:
                     raise ProcedureError(
                         f"{told.name} answers, but not as it should: {found.evidence}.",
                         "Waiting does not help: compare it with cluster.toml.",
                     )
-                patience.see("state", (workload.state, workload.health, len(starts), found.answered))
+                patience.see("state", (workload.state, workload.health, len(self._starts), found.answered))
                 patience.see("log", watch.count)
                 patience.see("vram", gauge.step)
                 if patience.exhausted:
-                    raise trouble.stuck(
-                        workload, patience.idle, found.evidence, answered=found.answered, vram_mib=gauge.mib
-                    )
-                stage = "ready" if workload.running else "running"
-                text = f"{'loading' if found.answered else 'starting'}: {found.evidence}"
-                self._say(report, stage, patience.waited, text, _figures(gauge, patience, watch))
+                    raise await self._stuck(workload, found, patience.idle, gauge.mib)
+                stage, verb = ("ready" if workload.running else "running"), "loading" if found.answered else "starting"
+                text = f"{watch.loading.words(verb, patience.waited, gauge.took)} ({found.evidence})"
+                voice.say(stage, patience.waited, text, _figures(gauge, patience, watch))
                 await self._clock.sleep(patience.pause)
 
-    async def _until_steady(self, report: Report, after: str) -> str:
+    async def _until_steady(self, report: Report, after: str, gauge: gate.Gauge) -> str:
         """Wait until GPU memory is steady; what is to be remarked about it, "" where it was as it should be."""
-        begun = self._clock.now().mono
-        gauge = gate.Gauge()
+        begun = looked = self._clock.now().mono
+        voice = gate.Voice(report, self._clock)
+        gauge.samples.clear()
         try:
             async with asyncio.timeout(gate.STEADY_LIMIT):
                 while True:
@@ -265,68 +244,133 @@ class StartContainer:
                         return "VRAM cannot be read: ready and gap only"
                     if gate.is_steady(gauge.samples):
                         return ""
-                    self._say(report, "vram", at - begun, f"{after}; VRAM settles", {"vram_mib": gauge.mib})
+                    if after == "ready" and at - looked >= GLANCE:
+                        looked = at
+                        await self._glance()
+                    voice.say("vram", at - begun, f"{after}; VRAM settles", {"vram_mib": gauge.mib})
                     await self._clock.sleep(max(0.0, gate.SAMPLE - (self._clock.now().mono - at)))
         except TimeoutError:
             warning = f"VRAM still moved after {gate.STEADY_LIMIT:.0f} s"
             report({"text": warning, "warning": warning, "gate": "vram"})
             return warning
 
+    async def _pause(self, report: Report, after: str) -> None:
+        """The gap behind it; it is to run on meanwhile."""
+        gap, begun = self._told.gap, self._clock.now().mono
+        report({"text": f"{after}; a pause of {gap:g} s", "gate": "gap", "waited_s": 0.0})
+        while (left := begun + gap - self._clock.now().mono) > 0:
+            await self._clock.sleep(min(left, GLANCE))
+            if left > GLANCE:
+                await self._glance()
+
+    async def _glance(self) -> None:
+        """Whether it still runs; where nobody can look now, the last look of the gate tells."""
+        try:
+            workload = await self._state()
+        except ReachError:
+            return  # an outage that is counted
+        await self._refuse_other(workload)
+
+    async def _note(self, workload: Workload) -> None:
+        """Take in a look at it; refuse what has ended, or ends again and again."""
+        await self._refuse_other(workload, waiting=True)
+        if workload.running:
+            self._starts.add(workload.started_at)
+            self._context.outages.began(self._told.title, workload.started_at)
+        if workload.state in ("exited", "dead") or len(self._starts) > _MOST_RESTARTS:
+            raise await self._ended(workload, max(1, len(self._starts)))
+
+    async def _refuse_other(self, workload: Workload, *, waiting: bool = False) -> None:
+        """It is to be what was started, unless its Docker was away; once it was ready it is also to run on."""
+        if workload.state == "missing":
+            raise trouble.gone(self._told.name)
+        count = self._context.outages.count
+        if count > self._outages:
+            if not workload.running or workload.started_at not in self._starts:
+                raise _TakenAlong
+            self._outages = count
+        if not (waiting or workload.running):
+            raise await self._ended(workload)
+
     # -- small things ----------------------------------------------------------------------------------------------
 
     async def _state(self) -> Workload:
-        return await (await self._runtime()).state(self._told.name)
+        with self._context.outages.watched():
+            return await (await self._runtime()).state(self._told.name)
 
     async def _state_when_reached(self, report: Report) -> Workload:
-        patience = gate.Patience(self._clock, self._told.patience)
+        patience, voice = gate.Patience(self._clock, self._told.patience), gate.Voice(report, self._clock)
         while True:
             try:
                 return await self._state()
             except ReachError as error:
-                await self._endure(error, patience, report, "running")
+                await voice.endure(error, patience, "running")
 
     async def _runtime(self) -> Runtime:
         return await self._context.runtime(self._told.node, self._told.runtime)
 
-    async def _endure(self, error: ReachError, patience: gate.Patience, report: Report, stage: str) -> None:
-        """A node that cannot be touched may come back, for as long as the patience lasts."""
-        if patience.exhausted:
-            raise error
-        self._say(report, stage, patience.waited, f"cannot look: {error}")
-        await self._clock.sleep(max(1.0, 5 * patience.pause))
-
-    async def _refuse_ended(self, workload: Workload, restarts: int) -> None:
-        if workload.state == "missing":
-            raise trouble.gone(self._told.name)
-        if workload.state in ("exited", "dead") or restarts >= _MOST_RESTARTS:
-            raise await self._ended(workload, 1 + max(0, restarts))
+    def _learn(self, seconds: float, mib: float | None) -> str:
+        """Remember what it took; why that cannot be kept, or ""."""
+        try:
+            self._context.learned.learn(self._told.node, self._told.title, seconds, mib if self._told.gpu else None)
+        except OSError as error:
+            return f"what it took is not remembered ({error.strerror or error})"
+        return ""
 
     async def _ended(self, workload: Workload, times: int = 1) -> ProcedureError:
-        told = self._told
-        lines = await gate.last_lines(self._context, told.node, told.runtime, told.name)
-        return trouble.exited(workload, lines, times=times)
+        return trouble.exited(workload, await self._last_lines(), times=times)
+
+    async def _stuck(
+        self, workload: Workload, found: gate.Readiness, idle: float, vram_mib: float | None
+    ) -> ProcedureError:
+        try:
+            running = await gate.running(self._context, self._told.node)
+            others = [w for t, w in running.items() if t != self._told.title]
+            beside = [w for w, _ in await gate.blockers(self._context, self._told.node, others)]
+        except ReachError:
+            beside = []
+        return trouble.stuck(
+            workload,
+            idle,
+            found.evidence,
+            answered=found.answered,
+            vram_mib=vram_mib,
+            lines=await self._last_lines(),
+            others=beside,
+        )
+
+    async def _refused(self, error: RuntimeFailure) -> ProcedureError:
+        try:
+            known = await self._context.workloads(self._told.node)
+        except ReachError:
+            known = ()
+        own = next((w for w in known if title(w) == self._told.title), None)
+        own = own or Workload(self._told.name, self._told.runtime, "exited")
+        return trouble.refused(own, error, [w for w in known if w.running])
+
+    async def _last_lines(self) -> list[str]:
+        """Those of this start, and as many as it may have written before anybody listened."""
+        told, most = self._told, min(100, self._lines + 20)
+        return await gate.last_lines(self._context, told.node, told.runtime, told.name, most)
 
     def _is_old(self, workload: Workload) -> bool:
         return self._told.restart and workload.started_at == self._told.since
 
-    def _say(
-        self,
-        report: Report,
-        stage: str,
-        waited: float,
-        text: str,
-        more: Mapping[str, JsonValue] | None = None,
-    ) -> None:
-        """Report a wait, at most once a second."""
-        now = self._clock.now().mono
-        if now - self._said >= SAY_EVERY:
-            self._said = now
-            report({"text": text, "gate": stage, "waited_s": round(waited, 1), **(more or {})})
+
+class LeaveAlone(StartContainer):
+    """A step for what was ready at the plan; only what an outage took along is started again."""
+
+    async def check(self) -> str:
+        """Looks only if the run was broken off, or the node was out of reach."""
+        outages = self._context.outages
+        return await super().check() if outages.count or outages.resumed else "already ready: left alone"
 
 
 def _figures(gauge: gate.Gauge, patience: gate.Patience, watch: gate.Watch) -> dict[str, JsonValue]:
     figures: dict[str, JsonValue] = {
+        **watch.loading.figures(patience.waited),
         "vram_mib": gauge.mib,
+        "took_mib": gauge.took,
         "idle_s": round(patience.idle, 1),
         "limit_s": patience.limit,
         "log_lines": watch.count,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
+
+from pydantic import JsonValue
 
 from backends.clock import Clock
 from backends.cluster.reading import Gpu, ProbeResult, Workload
@@ -15,6 +17,7 @@ from backends.cluster.words import SERVING, Cause
 from backends.errors import ReachError
 from backends.procedures.context import Context, endpoints_in, title
 from backends.procedures.loading import Loading
+from backends.procedures.runner import Report
 from backends.text import plain
 
 STEADY_MIB: Final = 64.0
@@ -34,6 +37,9 @@ MOVED_MIB: Final = 16.0
 
 FRESH: Final = 15.0
 """Seconds in which a GPU container that nobody can ask may still be initialising CUDA."""
+
+SAY_EVERY: Final = 1.0
+"""Seconds between two reports of the same wait, and between two looks at the GPU memory meanwhile."""
 
 REOPEN: Final = 1.0
 """Seconds before a log that ended is followed anew."""
@@ -81,6 +87,29 @@ class Patience:
         return min(1.0, max(0.05, 0.02 * self.waited))
 
 
+class Voice:
+    """Tells what a step waits for, at most once a second."""
+
+    def __init__(self, report: Report, clock: Clock) -> None:
+        self.report = report
+        self._clock = clock
+        self._said = -SAY_EVERY
+
+    def say(self, stage: str, waited: float, text: str, more: Mapping[str, JsonValue] | None = None) -> None:
+        """It waits at `stage` of the gate, for `waited` seconds by now."""
+        now = self._clock.now().mono
+        if now - self._said >= SAY_EVERY:
+            self._said = now
+            self.report({"text": text, "gate": stage, "waited_s": round(waited, 1), **(more or {})})
+
+    async def endure(self, error: ReachError, patience: Patience, stage: str) -> None:
+        """A node that cannot be touched may come back, for as long as the patience lasts."""
+        if patience.exhausted:
+            raise error
+        self.say(stage, patience.waited, f"cannot look: {error}")
+        await self._clock.sleep(max(1.0, 5 * patience.pause))
+
+
 class Watch:
     """The log of one container, followed: `count` lines so far, and those not told of yet."""
 
@@ -124,8 +153,8 @@ async def _follow(context: Context, node: str, kind: str, name: str, watch: Watc
         await context.clock.sleep(REOPEN)
 
 
-async def last_lines(context: Context, node: str, kind: str, name: str, most: int = 100) -> list[str]:
-    """The last lines of a log, enough to hold a traceback; what cannot be had is said in their place."""
+async def last_lines(context: Context, node: str, kind: str, name: str, most: int) -> list[str]:
+    """The last lines of a log; what cannot be had is said in their place."""
     try:
         runtime = await context.runtime(node, kind)
         async with asyncio.timeout(5), runtime.logs(name, tail=most) as lines:
@@ -165,20 +194,20 @@ class Gauge:
 
 
 @asynccontextmanager
-async def gauging(context: Context, node: str, pace: float) -> AsyncIterator[Gauge]:
-    """Sample the GPU memory of `node` every `pace` seconds."""
+async def gauging(context: Context, node: str) -> AsyncIterator[Gauge]:
+    """Sample the GPU memory of `node`, as often as is told of it."""
     gauge = Gauge()
-    task = asyncio.create_task(_sample(context, node, pace, gauge))
+    task = asyncio.create_task(_sample(context, node, gauge))
     try:
         yield gauge
     finally:
         await _end(task)
 
 
-async def _sample(context: Context, node: str, pace: float, gauge: Gauge) -> None:
+async def _sample(context: Context, node: str, gauge: Gauge) -> None:
     while True:
         gauge.add(context.clock.now().mono, await context.vram(node))
-        await context.clock.sleep(pace)
+        await context.clock.sleep(SAY_EVERY)
 
 
 def is_steady(samples: Sequence[tuple[float, tuple[float, ...]]]) -> bool:

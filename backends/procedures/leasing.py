@@ -131,10 +131,11 @@ async def leasing(
         await _release(lease)
 
 
-async def _take(
-    where: Sequence[Place], holder: Holder, died: Callable[[Holder], bool], take_over: bool
-) -> Lease:
-    lease, trouble = None, ProcedureError(f"{holder.node} has no place for a lease: neither ssh nor Docker leads there.")
+async def _take(where: Sequence[Place], holder: Holder, died: Callable[[Holder], bool], take_over: bool) -> Lease:
+    lease, trouble = (
+        None,
+        ProcedureError(f"{holder.node} has no place for a lease: neither ssh nor Docker leads there."),
+    )
     for place in where:
         if lease is not None:
             await _refuse_second(lease, place, died, take_over)

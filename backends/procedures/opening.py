@@ -17,6 +17,7 @@ from backends.engines.target import Target
 from backends.errors import ReachError, RuntimeFailure
 from backends.gpus import nvidia
 from backends.gpus.source import read_once
+from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.reach.local import addresses, hostname, which_node
 from backends.reach.nodes import Reaches
@@ -35,7 +36,17 @@ async def open_context(inventory: Inventory) -> AsyncGenerator[Context, None]:
     secrets, clock = Secrets(), SystemClock()
     async with Http() as http, Reaches(inventory, here, secrets) as reaches:
         outside = _Outside(inventory, http, reaches, secrets, clock)
-        yield Context(inventory, clock, outside.runtime, outside.workloads, outside.probe, outside.vram)
+        yield Context(
+            inventory,
+            clock,
+            outside.runtime,
+            outside.workloads,
+            outside.probe,
+            outside.vram,
+            shell=lambda node: reaches[node].shell,
+            places=lambda node: leasing.places(reaches, inventory, node),
+            away=lambda node: leasing.away(reaches, inventory, node),
+        )
 
 
 @dataclass(slots=True)

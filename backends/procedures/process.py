@@ -18,7 +18,8 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +28,15 @@ from pydantic import JsonValue
 from backends.clock import SystemClock
 from backends.cluster.files import load
 from backends.cluster.inventory import Inventory
-from backends.errors import ProcedureError, TierdeckError
+from backends.errors import ProcedureError, ReachError, TierdeckError
 from backends.procedures import journal as journals
+from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.procedures.desk import Desk, listening, socket_path
 from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS
+from backends.procedures.learned import Learned
+from backends.procedures.leasing import Lease
 from backends.procedures.lock import HEARTBEAT, NodeLock, hold
 from backends.procedures.plan import Plan, Step, from_json, to_json
 from backends.procedures.runner import Past, StepKind, past_of, reason, run
@@ -53,12 +57,14 @@ class Told:
     cluster: Path
     resume: bool
     unattended: bool
+    take_over: bool = False
 
 
 def arguments(told: Told) -> list[str]:
     """`told` as a command line."""
-    flags = [*(["--resume"] if told.resume else []), *(["--unattended"] if told.unattended else [])]
-    return ["--state", str(told.state), "--id", told.id, "--cluster", str(told.cluster), *flags]
+    flags = {"--resume": told.resume, "--unattended": told.unattended, "--take-over": told.take_over}
+    named = [flag for flag, said in flags.items() if said]
+    return ["--state", str(told.state), "--id", told.id, "--cluster", str(told.cluster), *named]
 
 
 def _parse(argv: Sequence[str] | None) -> Told:
@@ -68,8 +74,9 @@ def _parse(argv: Sequence[str] | None) -> Told:
     parser.add_argument("--cluster", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--unattended", action="store_true")
+    parser.add_argument("--take-over", action="store_true")
     given = parser.parse_args(argv)
-    return Told(given.state, given.id, given.cluster, given.resume, given.unattended)
+    return Told(given.state, given.id, given.cluster, given.resume, given.unattended, given.take_over)
 
 
 def main(argv: Sequence[str] | None = None, *, kinds: Kinds = KINDS, opens: Opens | None = None) -> int:
@@ -132,6 +139,7 @@ class _Starter:
 
 
 async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter: _Starter) -> None:
+    """Take the journal, the node here and the node itself, in this order, and give them back in the other."""
     inventory = load(told.cluster).inventory
     plan = _earlier_plan(told) if told.resume else from_json(_json(handed))
     path = socket_path(told.state, told.id)
@@ -140,24 +148,51 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, desk.control.cancel)
     async with _closed_in_time() as outside:
         with ExitStack() as held:
-            lock = held.enter_context(hold(told.state, plan.node, owner=owner, procedure=told.id, now=time.time()))
             opened = journals.reopen if told.resume else journals.create
             journal = _Recorder(held.enter_context(opened(told.state, told.id)))
             past = _past(journal.path) if told.resume else Past()
-            async with listening(str(path), desk), _beating(lock):
+            lock = held.enter_context(hold(told.state, plan.node, owner=owner, procedure=told.id, now=time.time()))
+            context = await outside.enter_async_context(opens(inventory))
+            async with listening(str(path), desk), _beating(lock), _leased(told, plan, owner, context) as lease:
                 try:
-                    journal.write(_opening(told, plan, owner, path))
+                    journal.write(_opening(told, plan, owner, path, lease))
                     starter.accept(told.id)
-                    context = await outside.enter_async_context(opens(inventory))
+                    context = _remembering(told, plan, context, lease, journal.path)
                     await _carry_out(told, plan, kinds, context, desk, journal, past)
                 except BaseException as error:
                     journal.fail(told.id, reason(error))
                     raise
 
 
+@asynccontextmanager
+async def _leased(told: Told, plan: Plan, owner: str, context: Context) -> AsyncIterator[Lease | None]:
+    """The lease on the node itself; none where the outside has no such thing."""
+    where = context.places(plan.node)
+    if not where:
+        yield None
+        return
+    holder = leasing.holder_for(plan.node, owner, told.id)
+    died = partial(leasing.has_died, told.state, ours=told.id)
+    elsewhere = context.away(plan.node)
+    async with leasing.leasing(where, elsewhere, holder, died=died, take_over=told.take_over) as lease:
+        yield lease
+
+
+def _remembering(told: Told, plan: Plan, context: Context, lease: Lease | None, journal: Path) -> Context:
+    """The outside, with what this procedure and those before it know."""
+    context = replace(context, targets=plan.targets, learned=Learned(told.state))
+    if told.resume:
+        context.outages.recall(journals.read_events(journal))
+    return context if lease is None else replace(context, confirm=lease.confirm)
+
+
 async def _carry_out(
     told: Told, plan: Plan, kinds: Kinds, context: Context, desk: Desk, journal: _Recorder, past: Past
 ) -> None:
+    async def guard() -> None:
+        with suppress(ReachError):  # what is out of reach now is asked again right before it is changed
+            await context.confirm()
+
     events = run(
         plan,
         kinds,
@@ -168,6 +203,7 @@ async def _carry_out(
         control=desk.control,
         clock=SystemClock(),
         past=past,
+        guard=guard,
     )
     async with aclosing(events):
         async for _ in events:
@@ -203,8 +239,9 @@ class _Recorder:
             self.write(StepEvent(time.time(), procedure, "finished", None, {"text": why}, "failed"))
 
 
-def _opening(told: Told, plan: Plan, owner: str, path: Path) -> StepEvent:
+def _opening(told: Told, plan: Plan, owner: str, path: Path, lease: Lease | None) -> StepEvent:
     detail: dict[str, JsonValue] = {"owner": owner, "socket": str(path)}
+    detail |= {"lease": lease.place.where} if lease else {}
     if told.resume:
         return StepEvent(time.time(), told.id, "resumed", None, detail)
     return StepEvent(time.time(), told.id, "created", None, {**detail, "plan": to_json(plan)})

@@ -75,6 +75,10 @@ Ask = Callable[[Question], Awaitable[str]]
 """Asks a person; whoever has nobody to ask passes None, and the procedure halts, to be resumed."""
 
 
+Guard = Callable[[], Awaitable[None]]
+"""Raises a TierdeckError where the node is no longer ours to change; asked before every `apply`."""
+
+
 class Control:
     """A person's wish to stop: once at the edge of the step, twice now."""
 
@@ -123,6 +127,7 @@ async def run(
     control: Control,
     clock: Clock,
     past: Past = Past(),
+    guard: Guard | None = None,
 ) -> AsyncGenerator[StepEvent, None]:
     """Carry `plan` out and yield what happens, the last event being `finished`; closing it cancels the step."""
     queue: asyncio.Queue[StepEvent | None] = asyncio.Queue()
@@ -132,7 +137,7 @@ async def run(
         journal.write(happened)
         queue.put_nowait(happened)
 
-    task = asyncio.create_task(_drive(plan, kinds, context, _Desk(emit, ask, control), past))
+    task = asyncio.create_task(_drive(plan, kinds, context, _Desk(emit, ask, control, guard), past))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while (event := await queue.get()) is not None:
@@ -159,6 +164,7 @@ class _Desk:
     emit: _Emit
     ask: Ask | None
     control: Control
+    guard: Guard | None
 
 
 class _StoppedNow(Exception):
@@ -226,6 +232,8 @@ async def _attempt(index: int, step: Step, kind: StepKind, desk: _Desk, broken_o
 
     async def change() -> str:
         if not holds:
+            if desk.guard is not None:
+                await desk.guard()
             await kind.apply(report)
         return await kind.verify(report)
 

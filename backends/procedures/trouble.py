@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from backends.cluster.reading import Workload
@@ -23,7 +23,7 @@ _NAMED: Final = (
         "Reboot its node.",
     ),
     (
-        r"port is already allocated|address already in use|ports are not available",
+        r"port is already allocated|address already in use|ports are not available|couldn't bind",
         "its port is taken",
         "See who has it with: docker ps, or: ss -ltnp",
     ),
@@ -38,7 +38,8 @@ _NAMED: Final = (
         "Make room there; see: docker system df",
     ),
     (
-        r"no such volume|volume .* not found|bind source path does not exist",
+        r"no such volume|volume .* not found|bind source path does not exist|error while mounting volume"
+        r"|failed to mount local volume|error while looking up volume plugin",
         "a volume of it is missing",
         "Look at its mounts with: docker inspect",
     ),
@@ -49,7 +50,8 @@ _NAMED: Final = (
     ),
     (
         r"cuda(?: error)?:? out of memory|cudamalloc failed|cuda_error_out_of_memory|outofmemoryerror"
-        r"|failed to allocate (?:cuda|vulkan|rocm)\S* buffer|free memory on device .* is less than",
+        r"|unable to allocate \S+ buffer|failed to allocate (?:cuda|vulkan|rocm)\S* buffer"
+        r"|free memory on device .* is less than",
         "the GPU's memory is not enough for it",
         "See who holds it: tierdeck gpus",
     ),
@@ -91,11 +93,16 @@ def named(text: str) -> tuple[str, str]:
     return "", ""
 
 
-def refused(name: str, error: RuntimeFailure) -> ProcedureError:
-    """The runtime would not start `name`."""
+def refused(workload: Workload, error: RuntimeFailure, others: Iterable[Workload] = ()) -> ProcedureError:
+    """The runtime would not start `workload`; `others` run on its node."""
     what, cure = named(error.message)
     said = error.message if len(error.message) <= 120 else f"… {error.message[-110:]}"  # the cause comes last
-    return ProcedureError(f"{name} was not started: " + (f"{what} ({said})." if what else said), cure or error.advice)
+    for other in others if what == "its port is taken" else ():
+        if other.name != workload.name and (shared := set(workload.ports) & set(other.ports)):
+            what = f"its port {min(shared)} is taken by {other.name}"
+            cure = f"Only one of both can run: {call(other.runtime, 'stop', other.name)}, or publish another port."
+    text = f"{workload.name} was not started: " + (f"{what} ({said})." if what else said)
+    return ProcedureError(text, cure or error.advice)
 
 
 def gone(name: str) -> ProcedureError:
@@ -121,16 +128,33 @@ def exited(workload: Workload, lines: Sequence[str], *, times: int = 1) -> Proce
 
 
 def stuck(
-    workload: Workload, seconds: float, evidence: str, *, answered: bool, vram_mib: float | None
+    workload: Workload,
+    seconds: float,
+    evidence: str,
+    *,
+    answered: bool,
+    vram_mib: float | None,
+    lines: Sequence[str] = (),
+    others: Sequence[Workload] = (),
 ) -> ProcedureError:
-    """It runs and is not ready, and nothing has moved for `seconds`."""
+    """It runs and is not ready, and nothing has moved for `seconds`; nor are `others`, GPU workloads of its node."""
     name = workload.name
+    what, cure = named("\n".join(lines))
+    if what:
+        return ProcedureError(f"{name} runs, is not ready and silent for {seconds:.0f} s: {what} ({evidence}).", cure)
+    if workload.health == "unhealthy" and not answered:
+        return ProcedureError(
+            f"{name} is unhealthy: it runs, its health check fails, and nothing has moved for {seconds:.0f} s.",
+            f"See what the check says: docker inspect --format '{{{{json .State.Health}}}}' {shlex.quote(name)}",
+        )
     if workload.gpu and not answered:
         flat = f"VRAM flat at {vram_mib:.0f} MiB" if vram_mib is not None else "its VRAM not readable"
+        beside = f", and so may {', '.join(w.name for w in others)}, not ready either" if others else ""
+        stops = "; ".join(call(w.runtime, "stop", w.name) for w in (workload, *others))
         return ProcedureError(
             f"{name} hangs: running, silent for {seconds:.0f} s, {flat}; "
-            f"most likely in CUDA initialisation ({evidence}).",
-            f"Nothing is started behind it. Stop it, then retry: {call(workload.runtime, 'stop', name)}",
+            f"most likely in CUDA initialisation ({evidence}){beside}.",
+            f"Nothing is started behind it. Stop {'them' if others else 'it'}, then retry: {stops}",
         )
     return ProcedureError(
         f"{name} is not ready and has made no progress for {seconds:.0f} s ({evidence}).",

@@ -78,7 +78,7 @@ async def tierdeck(*words: str, env: Mapping[str, str] | None = None, **options:
 
 
 _TAKES_THE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
 )
 
 
@@ -145,7 +145,7 @@ class Terminal:
         ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     async def chokes(self) -> None:
-        """Have everything drawn anew until it can draw no more, because nobody reads: until it takes no CPU for that."""
+        """Have everything drawn anew until it can draw no more since nobody reads: until that takes no CPU."""
         console, before = psutil.Process(self.process.pid), -1.0
         for number in range(400):
             self.resize(self._size[0] - number % 2, self._size[1])

@@ -96,7 +96,7 @@ async def test_every_end_leaves_nothing_behind(cluster: Path, state: Path, how: 
         code = await terminal.ended()
         assert await until(lambda: not ours(state), "nothing to run any more")
         if how != "hang-up":
-            assert (code, terminal.attributes()) == (0, terminal.attributes_before)
+            assert (code, terminal.attributes()) == (0, terminal.attributes_before), terminal.text[-3000:]
             assert terminal.raw.count(LEAVES_THE_SCREEN) == 1
             assert "Traceback" not in terminal.text
 
@@ -105,7 +105,7 @@ async def test_killed_before_its_first_frame_it_leaves_a_sane_terminal(cluster: 
     async with Terminal() as terminal:
         await until(lambda: b"\x1b[?1049h" in terminal.raw, "the alternate screen")
         terminal.process.terminate()
-        assert await terminal.ended() == 0
+        assert await terminal.ended() == 0, terminal.text[-3000:]
         assert terminal.attributes() == terminal.attributes_before
         assert LEAVES_THE_SCREEN in terminal.raw
         assert await until(lambda: not ours(state), "nothing to run any more")
@@ -126,14 +126,14 @@ async def test_a_broken_inventory_opens_the_last_good_one_read_only(cluster: Pat
     async with Terminal() as terminal:
         await terminal.sees(*TIERS)
         terminal.type("q")
-        assert await terminal.ended() == 0
+        assert await terminal.ended() == 0, terminal.text[-3000:]
     broken(cluster)
-    async with Terminal() as terminal:
+    async with Terminal(size=(300, 45)) as terminal:
         await terminal.sees(*TIERS, "READ-ONLY", "line 9: not valid TOML", "Showing the last good one, read-only.")
         terminal.type("s")
         await terminal.sees("This console is read-only: it changes nothing.")
         terminal.type("q")
-        assert await terminal.ended() == 0
+        assert await terminal.ended() == 0, terminal.text[-3000:]
 
 
 async def test_a_broken_inventory_without_a_last_good_one_is_a_message(cluster: Path) -> None:
@@ -206,7 +206,10 @@ async def test_a_procedure_outlives_the_console_that_started_it(mark: SimulatedC
         await terminal.sees("REMOTE", "created")
         seen = len(terminal.raw)
         terminal.type("3s")
+        await terminal.sees("Enter plan", since=seen)
+        terminal.type("\r")
         await terminal.sees("docker start a", "Cancel", since=seen)
+        await terminal.settled()
         terminal.type("\t\r")
         await until(lambda: mark.nodes["mark"].container("a").running, "the first container")
         (procedure,) = Procedures(state, state).list()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from backends.errors import RuntimeFailure
+from backends.errors import ProcedureError, RuntimeFailure
 from backends.reach.local import LocalShell
 from backends.reach.runtime import Completed, Runtime, Shell
 
@@ -135,6 +135,8 @@ class Outside:
 
     machine: Shell
     docker: object
+    lost: bool = False
+    """Whether another has the node by now."""
 
     def shell(self, node: str) -> Shell:
         return self.machine
@@ -142,3 +144,7 @@ class Outside:
     async def runtime(self, node: str, kind: str) -> Runtime:
         assert kind == "docker"
         return cast("Runtime", self.docker)
+
+    async def confirm(self) -> None:
+        if self.lost:
+            raise ProcedureError("mark is no longer ours.")

@@ -19,7 +19,7 @@ from backends.procedures.plan import Plan, Step
 from backends.procedures.runner import Ask, Control, Past, Question, run
 from backends.reach.local import LocalShell
 from backends.reach.runtime import Completed
-from tests.procedures.machines import Docker, Machine, Outside, Windows
+from tests.procedures.machines import Docker, Machine, Outside
 from tests.procedures.test_boot import LINUX, on, seen
 
 
@@ -48,6 +48,7 @@ class Site:
         self.links = [Path(str(self.root) + link) for link in self.starter.links]
         self.machine = Machine()
         self.docker = Docker({"a": "always", "b": "on-failure:3"})
+        self.lost = False
 
     def _rooted(self, step: Step) -> Step:
         here = str(self.root)
@@ -69,7 +70,7 @@ class Site:
         events = run(
             plan or self.plan,
             BOOT_KINDS,
-            Outside(self.machine, self.docker),
+            Outside(self.machine, self.docker, self.lost),
             procedure="p",
             journal=Journal(),
             ask=chosen,
@@ -263,6 +264,20 @@ async def test_removed_meanwhile_the_policies_stay(tmp_path: Path) -> None:
     assert site.docker.updates == []
 
 
+async def test_a_node_that_is_no_longer_ours_is_not_changed(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.lost = True
+    events = await site.carried()
+    assert "no longer ours" in failure(events)
+    assert not site.file.exists()
+    assert "it could not be taken back: mark is no longer ours." in [e.text for e in events]
+    site.lost = False
+    await site.carried(plan=replace(site.plan, steps=site.plan.steps[:1]))
+    site.lost = True
+    assert story(await site.carried()) == ["step_skipped 0", "step_started 1", "step_failed 1", "halted"]
+    assert site.docker.updates == []
+
+
 async def test_a_policy_that_does_not_hold_is_put_back(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.docker.stubborn = ("b",)
@@ -302,77 +317,6 @@ async def test_docker_gone_and_a_container_gone_are_told(tmp_path: Path) -> None
 def test_a_step_that_cannot_be_read_is_told(kind: str) -> None:
     with pytest.raises(ProcedureError, match='The step "x" cannot be read'):
         BOOT_KINDS[kind](Step(kind, "x", {"node": 3}), Outside(Machine(), Docker()))
-
-
-# -- Windows -----------------------------------------------------------------------------------------------------------
-
-
-def windows() -> tuple[Plan, Windows, Docker]:
-    inv = on("windows")
-    machine = replace(LINUX, init="", rights="", windows_user="desk\\ops", program="/home/o's/bin/tierdeck")
-    plan = plan_boot(inv, seen(inv), "mark", machine)
-    return plan, Windows(), Docker({"a": "always", "b": "on-failure"})
-
-
-async def carried(plan: Plan, machine: Machine, docker: Docker) -> list[StepEvent]:
-    outside = Outside(machine, docker)
-    control, clock = Control(), SystemClock()
-    events = run(plan, BOOT_KINDS, outside, procedure="p", journal=Journal(), ask=None, control=control, clock=clock)
-    return [event async for event in events]
-
-
-async def test_a_task_is_registered_and_read_back() -> None:
-    plan, machine, docker = windows()
-    assert story(await carried(plan, machine, docker)) == DONE
-    assert machine.tasks == {"tierdeck-queue-mark": plan.steps[0].arguments["text"]}
-    assert docker.policies == {"a": "no", "b": "no"}
-    trial = next(script for script in machine.scripts if "wsl.exe" in script)
-    assert trial.endswith("'--dry-run';exit $LASTEXITCODE")
-    assert "'/home/o''s/bin/tierdeck'" in trial
-    assert story(await carried(plan, machine, docker))[0] == "step_skipped 0"
-
-
-async def test_a_task_that_is_another_is_replaced_and_kept() -> None:
-    plan, machine, docker = windows()
-    machine.tasks["tierdeck-queue-mark"] = "<Task/>"
-    assert story(await carried(plan, machine, docker)) == DONE
-    assert machine.kept == {"tierdeck-queue-mark": "<Task/>"}
-
-
-async def test_a_task_that_was_disabled_is_written_anew() -> None:
-    plan, machine, docker = windows()
-    text = str(plan.steps[0].arguments["text"])
-    machine.tasks["tierdeck-queue-mark"] = text.replace("<Enabled>true", "<Enabled>false")
-    assert story(await carried(plan, machine, docker)) == DONE
-    assert machine.tasks["tierdeck-queue-mark"] == text
-
-
-async def test_a_task_that_does_not_stay_is_told() -> None:
-    plan, machine, docker = windows()
-
-    class Forgetful(Windows):
-        def _script(self, script: str, given: str) -> Completed:
-            done = super()._script(script, given)
-            self.tasks.clear()
-            return done
-
-    events = await carried(plan, Forgetful(), docker)
-    assert "there is no task tierdeck-queue-mark" in failure(events)
-    assert docker.updates == []
-    machine.trial = Completed(1, "", "ModuleNotFoundError: no module named resource")
-    assert "ModuleNotFoundError" in failure(await carried(plan, machine, docker))
-    assert machine.tasks == {}
-
-
-async def test_a_task_is_taken_back() -> None:
-    plan, machine, _ = windows()
-    starter = Install(**plan.steps[0].arguments)  # type: ignore[arg-type]
-    machine.tasks["tierdeck-queue-mark"] = "<Task/>"
-    await boot_machine.write(machine, starter)
-    await boot_machine.take_back(machine, starter)
-    assert machine.tasks == {"tierdeck-queue-mark": "<Task/>"}
-    await boot_machine.take_back(machine, starter)  # not ours: left alone
-    assert machine.tasks == {"tierdeck-queue-mark": "<Task/>"}
 
 
 # -- the real thing ----------------------------------------------------------------------------------------------------

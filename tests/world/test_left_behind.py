@@ -120,8 +120,9 @@ async def test_nothing_is_left_behind(sim: SimulatedCluster, folder: Path, tmp_p
     for _ in range(2):
         await visit(sim, tmp_path / "state", folder)
     await nothing_more(before, folder)
-    assert all(not node.ssh.connections for node in sim.nodes.values() if node.ssh is not None)
-    assert engine.running == 0
+    servers = [node.ssh for node in sim.nodes.values() if node.ssh is not None]
+    await until(lambda: not any(server.connections for server in servers), "no SSH connection stands")
+    await until(lambda: engine.running == 0, "the answers were given up")
 
 
 async def test_nor_when_everything_hangs(sim: SimulatedCluster, folder: Path, tmp_path: Path) -> None:

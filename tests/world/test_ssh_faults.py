@@ -9,27 +9,34 @@ from pathlib import Path
 
 import pytest
 
+from backends import sources, world
 from backends.cluster.files import load
 from backends.cluster.reading import Trouble
 from backends.cluster.snapshot import NodeState
 from backends.cluster.words import Cause, Verdict
 from backends.errors import SshError
-from backends.reach import docker, ssh
+from backends.reach import docker, nodes, ssh
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.engines.llamacpp import LlamaCpp
+from backends.simulator.httpfaults import HttpFault
 from backends.simulator.ssh_server import SimSsh
-from backends.world import LOOK_LIMIT
 from tests.world.watching import Watch, measuring, watching
 
 INTERVAL = 0.05
-PATIENT = 0.5
-"""Seconds that a connection may take here instead of ten."""
+HASTE = 10.0
+"""By how much all limits on the way to a node are shortened, in proportion: what is told depends on who gives up first.
+"""
+CONNECT = ssh.CONNECT_LIMIT / HASTE
 
 
 @pytest.fixture
 async def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimulatedCluster]:
     """One node with a GPU and two containers: one asked directly, one through SSH."""
-    monkeypatch.setattr(ssh, "SshLink", partial(ssh.SshLink, connect_limit=PATIENT))
+    monkeypatch.setattr(ssh, "SshLink", partial(ssh.SshLink, connect_limit=CONNECT, keepalive=10.0 / HASTE))
+    monkeypatch.setattr(nodes, "DockerRuntime", partial(docker.DockerRuntime, limit=docker.LIMIT / HASTE))
+    monkeypatch.setattr(world, "LOOK_LIMIT", world.LOOK_LIMIT / HASTE)
+    monkeypatch.setattr(sources, "MACHINE_BACKOFF", sources.MACHINE_BACKOFF / HASTE)
+    monkeypatch.setattr(sources.GpuStream, "pause", sources.GPU_PAUSE / HASTE)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     sim = SimulatedCluster(tmp_path / "sim", speed=100.0)
     sim.extra = {"defaults": {"interval": f"{INTERVAL}s", "timeout": "1s", "down_after": 1, "up_after": 1}}
@@ -80,7 +87,7 @@ async def deny(sim: SimulatedCluster) -> None:
 
 @dataclass(frozen=True)
 class Broken:
-    """How SSH is broken, and what the node must say; {at}, {port}, {known_hosts} are filled in."""
+    """How SSH is broken, and what the node must say; {at}, {port}, {limit}, {known_hosts} are filled in."""
 
     name: str
     act: Callable[[SimulatedCluster], Awaitable[None]]
@@ -92,9 +99,10 @@ class Broken:
 KEYSCAN = "ssh-keyscan -p {port} 127.0.0.1 >> {known_hosts}"
 WAYS = (
     Broken("refused", refuse, "mark: {at} refuses SSH.", "no SSH server listens at that port: start sshd"),
-    Broken("hangs before its banner", hang, "{at} takes connections, but its SSH server said nothing useful for 0.5 s",
+    Broken("hangs before its banner", hang,
+           "mark: {at} takes connections, but its SSH server said nothing useful for {limit} s",
            "overloaded or half dead", frozenset({Cause.UNREACHABLE, Cause.TIMEOUT})),
-    Broken("without power", swallow, "mark: {at} did not answer within 0.5 s", "Is the machine on",
+    Broken("without power", swallow, "mark: {at} did not answer within {limit} s", "Is the machine on",
            frozenset({Cause.UNREACHABLE, Cause.TIMEOUT})),
     Broken("unknown host key", forget_the_key, "the host key of {at} is unknown (ssh-ed25519 SHA256:", KEYSCAN),
     Broken("changed host key", change_the_key, "the host key of {at} has CHANGED (ssh-ed25519 SHA256:",
@@ -121,7 +129,8 @@ async def healthy(watch: Watch) -> None:
 def says(trouble: Trouble | None, way: Broken, sim: SimulatedCluster) -> None:
     """The trouble is told in the words that belong to it."""
     port = server_of(sim).port
-    words = {"at": f"127.0.0.1:{port}", "port": port, "known_hosts": sim.directory / "known_hosts"}
+    known_hosts = sim.directory / "known_hosts"
+    words = {"at": f"127.0.0.1:{port}", "port": port, "limit": f"{CONNECT:g}", "known_hosts": known_hosts}
     assert trouble is not None
     assert way.message.format(**words) in trouble.message
     assert way.advice.format(**words) in trouble.advice
@@ -192,6 +201,43 @@ async def test_a_log_that_is_read_when_the_connection_drops_says_so(sim: Simulat
                     pass
 
 
-def test_each_limit_leaves_time_for_the_words_of_the_one_below() -> None:
-    """Were Docker's limit the shorter, it would be blamed for an SSH server that hangs."""
-    assert ssh.CONNECT_LIMIT < docker.LIMIT <= LOOK_LIMIT
+async def test_a_machine_that_loses_its_power_without_a_word(sim: SimulatedCluster, tmp_path: Path) -> None:
+    """Its connection looks alive for a while; what is said then is that the machine is not reached, nothing milder."""
+    async with watching(load(sim.inventory_path), tmp_path / "state") as watch:
+        await healthy(watch)
+        await sim.nodes["mark"].power_off()
+        await watch.until(lambda: watch.node("mark").reach_trouble, "the node is not reached")
+        await watch.until(lambda: watch.endpoint("direct").cause is Cause.TIMEOUT, "its endpoints are black holes")
+        await sim.nodes["mark"].power_on()
+        watch.nudge("mark")
+        await healthy(watch)
+
+
+async def test_docker_that_hangs_is_named_and_ssh_is_not_blamed(sim: SimulatedCluster, tmp_path: Path) -> None:
+    engine = sim.nodes["mark"].docker
+    assert engine is not None
+    async with watching(load(sim.inventory_path), tmp_path / "state") as watch:
+        await healthy(watch)
+        await engine.server.inflict(HttpFault("half_open"))
+        watch.nudge("mark")
+        await watch.until(lambda: watch.node("mark").workloads_trouble, "its containers are not known any more")
+        node = watch.node("mark")
+        assert node.workloads_trouble is not None
+        assert node.workloads_trouble.message.startswith("Docker on mark did not answer within")
+        assert (node.reach_trouble, node.gpus_trouble) == (None, None)
+        await engine.server.heal()
+        watch.nudge("mark")
+        await healthy(watch)
+
+
+async def test_docker_that_has_stopped_is_named(sim: SimulatedCluster, tmp_path: Path) -> None:
+    async with watching(load(sim.inventory_path), tmp_path / "state") as watch:
+        await healthy(watch)
+        await sim.nodes["mark"].stop_docker()
+        watch.nudge("mark")
+        await watch.until(lambda: watch.node("mark").workloads_trouble, "its containers are not known any more")
+        trouble = watch.node("mark").workloads_trouble
+        assert trouble is not None
+        assert trouble.message.endswith("refuses connections; its daemon has stopped.")
+        assert "sudo systemctl start docker" in trouble.advice
+        assert watch.node("mark").reach_trouble is None

@@ -1,0 +1,118 @@
+"""Whose turn it is on a host: nobody starts behind a GPU workload that is not ready.
+
+After an outage of its Docker, what came up by itself, all at once, is stopped, and what ran before is started again,
+one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+from pydantic import JsonValue
+
+from backends.cluster.reading import Workload
+from backends.errors import ProcedureError, ReachError
+from backends.procedures import gate
+from backends.procedures.context import Context, title
+from backends.procedures.runner import Report
+
+Again = Callable[[Workload, Report], Awaitable[None]]
+"""Starts one workload, and waits at its gate."""
+
+
+async def wait_for_others(context: Context, node: str, name: str, limit: float, voice: gate.Voice) -> None:
+    """Wait for every other GPU workload of the host that runs and is not ready; halt by name where one hangs."""
+    clock = context.clock
+    patience = gate.Patience(clock, limit)
+    watches: dict[str, gate.Watch] = {}
+    async with AsyncExitStack() as stack:
+        gauge = await stack.enter_async_context(gate.gauging(context, node))
+        while True:
+            try:
+                running = await gate.running(context, node)
+                others = [workload for own, workload in running.items() if own != name]
+                found = await gate.blockers(context, node, others)
+            except ReachError as error:
+                await voice.endure(error, patience, "waiting")
+                continue
+            if not found:
+                context.outages.remember(running)
+                return
+            workload, why = found[0]
+            if workload.name not in watches:
+                watch = gate.watching(context, node, workload.runtime, workload.name)
+                watches[workload.name] = await stack.enter_async_context(watch)
+            patience.see("blockers", tuple(blocker.name for blocker, _ in found))
+            patience.see("vram", gauge.step)
+            patience.see("log", tuple(watch.count for watch in watches.values()))
+            if patience.exhausted:
+                raise ProcedureError(
+                    f"{workload.name} runs, is not ready ({why}) and has made no progress for {patience.idle:.0f} s; "
+                    f"{name} is not started behind it.",
+                    f"Look at {workload.name}; stop it or wait for it, then retry.",
+                )
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            figures: dict[str, JsonValue] = {"for": [b.name for b, _ in found], "vram_mib": gauge.mib}
+            voice.say("waiting", patience.waited, f"waiting for {workload.name}{more}: {why}", figures)
+            await clock.sleep(patience.pause)
+
+
+async def put_right(context: Context, node: str, name: str, report: Report, again: Again) -> None:
+    """After an outage, before `name` is started: nothing but what is ready runs, and all runs that ran before.
+
+    What the plan has yet to start is left to its own step.
+    """
+    outages = context.outages
+    if not outages.unsettled:
+        return
+    with outages.watched():
+        known = {title(w): w for w in await context.workloads(node)}
+    rogue = await _by_itself(context, node, known) if outages.count > outages.settled else []
+    missing = [t for t in outages.gone(_running(known)) if t in known] if outages.count > outages.settled else []
+    own_step = {name, *context.targets[context.targets.index(name) + 1 :]} if name in context.targets else {name}
+    owed = dict.fromkeys([*outages.owed, *missing, *(title(w) for w in rogue)])
+    order = context.inventory.node_named[node].queue.order
+    outages.owed = sorted((t for t in owed if t not in own_step), key=lambda t: _place(order, t))
+    if rogue:
+        names = ", ".join(w.name for w in rogue)
+        stopped: list[JsonValue] = [*outages.owed]
+        report({"text": f"restarted by themselves with Docker: {names}; stopped, and queued", "stopped": stopped})
+        await context.confirm()
+        await asyncio.gather(*(_stop(context, node, workload) for workload in rogue))
+    outages.settled = outages.count
+    while outages.owed:
+        owes = outages.owed[0]
+        try:
+            if owes in known and not (known[owes].running and known[owes] not in rogue):
+                await again(known[owes], _naming(known[owes].name, report))
+        finally:
+            outages.owed.remove(owes)
+        report({"text": f"{owes} runs again", "again": owes})
+
+
+async def _by_itself(context: Context, node: str, known: Mapping[str, Workload]) -> list[Workload]:
+    """The GPU workloads that Docker started by itself since, and that are not ready."""
+    running = [w for t, w in _running(known).items() if context.outages.by_itself(t, w)]
+    return [workload for workload, _ in await gate.blockers(context, node, running)]
+
+
+def _running(known: Mapping[str, Workload]) -> dict[str, Workload]:
+    return {t: w for t, w in known.items() if w.gpu and w.state in ("running", "restarting")}
+
+
+async def _stop(context: Context, node: str, workload: Workload) -> None:
+    await (await context.runtime(node, workload.runtime)).stop(workload.name)
+
+
+def _place(order: Sequence[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)
+
+
+def _naming(name: str, report: Report) -> Report:
+    def named(detail: Mapping[str, JsonValue]) -> None:
+        text = detail.get("text")
+        report({**detail, "text": f"{name}: {text}"} if text else detail)
+
+    return named
