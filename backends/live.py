@@ -11,6 +11,7 @@ from backends.cluster.fold import empty, fold_all, workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Reading, Tick
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.words import Verdict
 
 PACE: Final = 0.25
 """Seconds between two snapshots at the most often."""
@@ -44,6 +45,10 @@ class LiveCluster:
     def stand_on(self, here: str | None) -> None:
         """Begin anew, standing on the node `here` (None: on none of the cluster's)."""
         self.snapshot = empty(self.inventory, here)
+
+    def is_down(self, endpoint: str) -> bool:
+        """Whether an endpoint is held to be DOWN, and so may be asked less often."""
+        return self.snapshot.endpoints[endpoint].verdict is Verdict.DOWN
 
     def emit(self, reading: Reading) -> None:
         """Take in a reading; it is folded within `pace` seconds."""

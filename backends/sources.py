@@ -85,6 +85,7 @@ class EndpointSource:
         target: Callable[[Endpoint], Awaitable[Target]],
         clock: Clock,
         chance: Random,
+        is_down: Callable[[str], bool] = lambda endpoint: True,
     ) -> None:
         self.key = endpoint.name
         self.topics = (endpoint.name, endpoint.node) if endpoint.node else (endpoint.name,)
@@ -95,6 +96,7 @@ class EndpointSource:
         self._target = target
         self._clock = clock
         self._chance = chance
+        self._is_down = is_down
         self._count = 0
         self._failures = 0
         self._last: ProbeResult | None = None
@@ -110,8 +112,9 @@ class EndpointSource:
         if deep:
             self._last_deep = result
         self._failures = self._failures + 1 if VERDICT_OF[result.cause] is Verdict.DOWN else 0
-        interval = self._inventory.interval(self._endpoint)
-        pause = backoff(interval, self._failures, self._inventory.defaults.down_after, self._chance)
+        pause = self._inventory.interval(self._endpoint)
+        if self._is_down(self.key):
+            pause = backoff(pause, self._failures, self._inventory.defaults.down_after, self._chance)
         if result.retry_after is not None:
             pause = max(pause, min(result.retry_after, 3600.0))
         return [

@@ -42,8 +42,8 @@ from backends.sources import (
     trouble_of,
 )
 
-LOOK_LIMIT: Final = 15.0
-"""Seconds a one-pass look at one machine or its GPUs may take: an SSH connection and two commands."""
+LOOK_LIMIT: Final = 20.0
+"""Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
 
 IDLE_INTERVAL: Final = 15.0
 """Seconds between two looks at a node on which nothing of ours runs."""
@@ -73,11 +73,14 @@ class World:
     ) -> None:
         await self._stack.aclose()
 
-    def sources(self) -> list[Source]:
-        """What is polled: machines before endpoints, so that a container's start is known before its refusals."""
+    def sources(self, is_down: Callable[[str], bool] = lambda endpoint: True) -> list[Source]:
+        """What is polled: machines before endpoints, so that a container's start is known before its refusals.
+
+        `is_down` tells what the snapshot holds of an endpoint: one that only starts is not asked less often.
+        """
         found: list[Source] = [self._machine(node) for node in self._touched()]
         found.append(ProceduresSource(self.procedures.list, self._clock))
-        found += [self._endpoint(endpoint) for endpoint in self.inventory.endpoints]
+        found += [self._endpoint(endpoint, is_down) for endpoint in self.inventory.endpoints]
         return found
 
     def streams(self) -> list[Stream]:
@@ -90,9 +93,11 @@ class World:
     def _with_gpus(self) -> list[Node]:
         return [n for n in self.inventory.nodes if n.gpus != "none"]
 
-    def _endpoint(self, endpoint: Endpoint) -> EndpointSource:
+    def _endpoint(self, endpoint: Endpoint, is_down: Callable[[str], bool]) -> EndpointSource:
         engine = ENGINES[endpoint.engine]
-        return EndpointSource(endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance)
+        return EndpointSource(
+            endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance, is_down
+        )
 
     def _machine(self, node: Node) -> MachineSource:
         busy = self.inventory.runs_containers(node) or self._reaches[node.name].services() is not None

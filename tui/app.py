@@ -48,7 +48,7 @@ class TierdeckApp(App[None]):
         super().__init__(driver_class=None if os.environ.get("TEXTUAL_DRIVER") else CalmDriver)
         self.setup = setup
         self.feed = feed(setup, self.publish, self.source_crashed)
-        self.dashboard = DashboardScreen(setup.loaded.inventory, setup.marks, setup.glyphs)
+        self.dashboard = DashboardScreen(setup.loaded.inventory, setup.marks, setup.glyphs, setup.banner)
         self.commands = Commands(self)
         self.chatting = Chatting(self)
         self.set_class(setup.glyphs.border == "ascii", "ascii")
@@ -68,8 +68,6 @@ class TierdeckApp(App[None]):
         self.show_keys()
         for remark in self.setup.loaded.remarks:
             self.log_event(remark, "warn")
-        if self.setup.banner:
-            self.log_event(self.setup.banner, "bad")
         self.set_interval(1.0, self._tick)
         self._tick()
         self.call_after_refresh(self._open)

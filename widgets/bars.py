@@ -9,8 +9,10 @@ from typing import ClassVar
 from rich.cells import cell_len
 from rich.segment import Segment
 from textual import events
+from textual.content import Content
 from textual.strip import Strip
 from textual.widget import Widget
+from textual.widgets import Static
 
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import State
@@ -90,6 +92,17 @@ class HeaderBar(Bar):
     def on_resize(self) -> None:
         """Fit the summary to the new width."""
         self.show(self._snapshot)
+
+
+class Banner(Static):
+    """A sentence that stays on top for as long as the console is open."""
+
+    DEFAULT_CSS = """
+    Banner { height: auto; max-height: 4; background: $error; color: $text; text-style: bold; padding: 0 1; }
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Content(plain(text)), id="banner")
 
 
 class ClockBar(Bar):

@@ -117,7 +117,7 @@ class InstallStarter:
 
     async def apply(self, report: Report) -> None:
         """Nothing is written that does not work."""
-        report({"text": f"dry run on {self._told.node}: {shlex.join(self._told.trial)}"})
+        report({"text": f"trying it dry on {self._told.node}"})
         await machines.tried(self._shell, self._told)
         report({"text": f"writing {self._told.root}{self._told.file}"})
         await self._context.confirm()
@@ -127,7 +127,7 @@ class InstallStarter:
         """Ask the machine anew."""
         if why := await machines.fault(self._shell, self._told):
             raise ProcedureError(f"The starter of {self._told.node} would not run: {why}.")
-        return f"{self._told.name} is installed and enabled; it starts the queue from the next time on"
+        return f"{self._told.name} is installed and enabled: from the next {_moment(self._told)} on it starts the queue"
 
     async def undo(self) -> None:
         """Remove it, or put back what was there."""
@@ -260,12 +260,12 @@ def plan_boot(
             f"Install it there by hand (tierdeck export boot-unit {node}), then try again.",
         )
     known = {w.name: Policy(w.restart_policy) for w in _by_themselves(snapshot, node)} | dict(policies or {})
-    on_demand = {residence(e) for e in inventory.endpoints if e.node == node and e.on_demand}
-    chosen = [name for name in known if name in names or name in on_demand]
+    on_demand = (residence(e) for e in inventory.endpoints if e.node == node and e.on_demand)
+    chosen = [name for name in dict.fromkeys((*names, *on_demand)) if name in known]
     return Plan(
         kind="boot",
         node=node,
-        title=f"Boot of {node}: " + (f"its queue, not Docker, starts {', '.join(chosen)}" if chosen else "its queue"),
+        title=f"Boot of {node}: its queue" + (f", not Docker, starts {', '.join(chosen)}" if chosen else " is started"),
         steps=(_install(told), *(_set(told, name, known[name]) for name in chosen)),
         warnings=(
             *(
@@ -303,12 +303,16 @@ def _by_themselves(snapshot: ClusterSnapshot, node: str) -> list[Workload]:
     return [w for w in found if w.gpu and w.runtime == "docker" and w.restart_policy not in ("", NO)]
 
 
+def _moment(told: Install) -> str:
+    return "boot" if told.os == "linux" else "login"
+
+
 def _install(told: Install) -> Step:
     verb = {"linux": "sudo -n: write and link" if told.sudo else "write and link", "macos": "write"}
     how = verb.get(told.os, "schtasks /Create /XML")
     return Step(
         "install_starter",
-        f"install {told.name}, which starts the queue of {told.node} at {'boot' if told.os == 'linux' else 'login'}",
+        f"install {told.name}, which starts the queue of {told.node} at {_moment(told)}",
         told.to_json(),
         time_limit=120.0,
         danger=Danger.CHANGES,

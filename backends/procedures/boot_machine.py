@@ -177,9 +177,9 @@ async def tried(shell: Shell, told: Install) -> None:
         argv = _powershell("& " + " ".join(_ps(word) for word in argv) + ";exit $LASTEXITCODE")
     done = await _run(shell, argv, limit=TRIAL_LIMIT)
     if done.status:
-        words = re.sub(r"^tierdeck: ", "", first_words(done.stderr) or first_words(done.stdout))
+        said = re.sub(r"^tierdeck: ", "", first_words(done.stderr) or first_words(done.stdout)).rstrip(".") or "silence"
         raise ProcedureError(
-            f"A dry run of what {told.node} would do at boot fails there with code {done.status}: {words or 'silence'}",
+            f"A dry run of what {told.node} would do at boot fails there with code {done.status}: {said}.",
             "Make it succeed on that machine: tierdeck queue run " + told.node + " --dry-run",
         )
 

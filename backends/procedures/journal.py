@@ -11,10 +11,12 @@ import os
 import re
 import threading
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+from pydantic import JsonValue
 
 from backends.clock import Clock, SystemClock
 from backends.cluster.reading import ProcedureState
@@ -33,6 +35,12 @@ LONGEST_LINE: Final = 16 << 10
 
 PACE: Final = 0.1
 """Seconds between two looks of a follower at the file's size."""
+
+RESERVE: Final = 4096
+"""Bytes that are kept for the last word on a full disk."""
+
+LINGER: Final = 20.0
+"""Seconds for which a follower waits after the last word until the runner has given the node back."""
 
 _CHUNK: Final = 64 << 10
 _ID: Final = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
@@ -58,9 +66,15 @@ class Journal:
         self.path = path
         self._size = os.fstat(fd).st_size
         self._full = self._size >= MOST_OUTPUT
+        self._broken: ProcedureError | None = None
 
     def write(self, event: StepEvent) -> None:
-        """Append `event`; all but output is on disk on return. ProcedureError where it cannot be written."""
+        """Append `event`; all but output is on disk on return.
+
+        ProcedureError where it cannot be written: the procedure is halted, and nothing more is written.
+        """
+        if self._broken is not None:
+            raise self._broken
         line = _line(event)
         if event.event == "output":
             if self._full:
@@ -69,24 +83,54 @@ class Journal:
                 self._full = True
                 line = _line(replace(event, detail={"text": "further output is left out: the journal is full"}))
         try:
-            self._append(line)
-            if event.event != "output":
-                os.fsync(self._fd)
+            self._append(line, sync=event.event != "output")
         except OSError as error:
-            raise ProcedureError(
+            self._broken = ProcedureError(
                 f"The journal {self.path} cannot be written: {error.strerror or error}.",
                 f"Nothing more was begun. Make room, then: tierdeck procedures resume {event.procedure}",
-            ) from error
+            )
+            self._halt(event)
+            raise self._broken from error
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, line: bytes, *, sync: bool) -> None:
         try:
             written = os.write(self._fd, line)
             while written < len(line):
                 written += os.write(self._fd, line[written:])
+            if sync:
+                os.fsync(self._fd)
         except OSError:
             os.ftruncate(self._fd, self._size)
             raise
         self._size += len(line)
+
+    def _halt(self, event: StepEvent) -> None:
+        """The last word, in the room that was kept for it; where even that fails, followers see the runner end."""
+        reserve_path(self.path).unlink(missing_ok=True)
+        why: JsonValue = {"text": str(self._broken)}
+        with suppress(OSError):
+            self._append(_line(StepEvent(event.at, event.procedure, "finished", None, why, "halted")), sync=True)
+
+
+def reserve_path(path: Path) -> Path:
+    """The file that keeps room for the last word of a journal."""
+    return path.with_suffix(".reserve")
+
+
+@contextmanager
+def _reserved(path: Path) -> Iterator[None]:
+    """Keep room for the last word while the journal is written."""
+    reserve = reserve_path(path)
+    try:
+        try:
+            reserve.write_bytes(bytes(RESERVE))
+        except OSError as error:
+            raise ProcedureError(
+                f"There is no room for the journal {path}: {error.strerror or error}.", "Nothing was begun. Make room."
+            ) from error
+        yield
+    finally:
+        reserve.unlink(missing_ok=True)
 
 
 def _line(event: StepEvent) -> bytes:
@@ -109,8 +153,9 @@ def create(state_dir: Path, procedure: str) -> Iterator[Journal]:
     try:
         if not take(fd):
             raise ProcedureError(f"The journal {path} is taken by another process.")
-        _sync_folder(path.parent)
-        yield Journal(fd, path)
+        with _reserved(path):
+            _sync_folder(path.parent)
+            yield Journal(fd, path)
     finally:
         if not os.fstat(fd).st_size:
             path.unlink(missing_ok=True)  # nothing was said, so nothing happened
@@ -131,7 +176,8 @@ def reopen(state_dir: Path, procedure: str) -> Iterator[Journal]:
                 f"Procedure {procedure} still runs.", f"Follow it: tierdeck procedures attach {procedure}"
             )
         os.ftruncate(fd, path.read_bytes().rfind(b"\n") + 1)
-        yield Journal(fd, path)
+        with _reserved(path):
+            yield Journal(fd, path)
     finally:
         os.close(fd)
 
@@ -179,10 +225,14 @@ def read_events(path: Path) -> list[StepEvent]:
 
 
 async def follow(path: Path, clock: Clock | None = None) -> AsyncGenerator[StepEvent, None]:
-    """Every event from the first on, as they come, until it finished; `lost` where its runner died before."""
+    """Every event from the first on, as they come, until it finished; `lost` where its runner died before.
+
+    It ends when the runner has given the node back.
+    """
     clock = clock or SystemClock()
     reader = Reader(path)
     last: StepEvent | None = None
+    lingered = 0.0
     while True:
         try:
             events, alive = reader.read()
@@ -194,7 +244,10 @@ async def follow(path: Path, clock: Clock | None = None) -> AsyncGenerator[StepE
         if events:
             await asyncio.sleep(0)
         elif last is not None and last.event == "finished":
-            return
+            if not alive or lingered >= LINGER:
+                return
+            lingered += PACE
+            await clock.sleep(PACE)
         elif not alive:
             text = f"its runner ended without a word; go on with: tierdeck procedures resume {path.stem}"
             yield StepEvent(clock.now().wall, path.stem, "lost", detail={"text": text})

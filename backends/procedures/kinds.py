@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from backends.procedures.boot import BOOT_KINDS
 from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
 from backends.procedures.plan import Step
@@ -13,4 +14,5 @@ from backends.procedures.runner import StepKind
 KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     "start_container": StartContainer,
     "leave_alone": LeaveAlone,
+    **BOOT_KINDS,
 }

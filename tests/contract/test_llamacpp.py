@@ -28,6 +28,8 @@ from tests.contract.waiting import eventually
 from tests.world.watching import until
 
 HI = [{"role": "user", "content": "hi"}]
+FOUR = {"messages": HI, "max_tokens": 4, "ignore_eos": True}
+"""Asks for four tokens exactly, even of a model of random weights."""
 RECORDED = Path(__file__).parent.parent / "fixtures" / "recorded" / "llamacpp.jsonl"
 
 
@@ -128,7 +130,7 @@ async def test_metrics_have_the_recorded_names_and_count(llamas: Llamas) -> None
         before = progress(answer.text, LLAMACPP)
         assert before is not None
         assert (before.tokens, before.running, before.waiting) == (0, 0, 0)
-        await post(f"{url}/v1/chat/completions", {"messages": HI, "max_tokens": 4})
+        await post(f"{url}/v1/chat/completions", FOUR)
         after = progress((await get(f"{url}/metrics")).text, LLAMACPP)
         assert after is not None
         assert after.tokens == 4
@@ -165,7 +167,10 @@ async def collected(http: Http, to: Target, text: str = "hi", max_tokens: int | 
 
 async def test_an_answer_is_streamed(llamas: Llamas, http: Http) -> None:
     async with llamas.serving() as url:
-        started, *deltas, finished = await collected(http, target(url), max_tokens=4)
+        for _ in range(5):  # a model of random weights may end its answer by chance
+            started, *deltas, finished = await collected(http, target(url), max_tokens=4)
+            if isinstance(finished, Finished) and finished.reason == "length":
+                break
         assert isinstance(started, Started)
         assert started.model == "tiny", "the one it names itself"
         assert deltas
@@ -177,7 +182,7 @@ async def test_an_answer_is_streamed(llamas: Llamas, http: Http) -> None:
         assert finished.first_token_s is not None
         assert 0 < finished.first_token_s <= finished.seconds
         assert finished.tokens_per_s is not None
-        body = {"messages": HI, "max_tokens": 4, "stream": True, "stream_options": {"include_usage": True}}
+        body = {**FOUR, "stream": True, "stream_options": {"include_usage": True}}
         raw = await post(f"{url}/v1/chat/completions", body)
         assert raw.headers["content-type"] == "text/event-stream"
         events = [line for line in raw.text.split("\n\n") if line]

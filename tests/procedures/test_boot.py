@@ -62,6 +62,11 @@ def test_the_starter_first_then_each_gpu_container_that_starts_by_itself() -> No
     assert "queue run mark" in plan.steps[0].command
 
 
+def test_in_the_order_of_the_queue() -> None:
+    inv = inventory(("b", "a"))
+    assert plan_boot(inv, seen(inv), "mark", LINUX).targets == ("b", "a")
+
+
 def test_nothing_starts_by_itself() -> None:
     inv = inventory()
     plan = plan_boot(inv, seen(inv, (box("a"), box("b"))), "mark", LINUX)

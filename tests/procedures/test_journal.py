@@ -123,25 +123,32 @@ def test_output_is_bounded_and_steps_never(tmp_path: Path, monkeypatch: pytest.M
     assert "bytes left out" in events[1].text
 
 
-def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lines", [1, 0])
+def test_a_full_disk_halts_it_with_a_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
     real = os.write
     with journals.create(tmp_path, "p1") as journal:
         journal.write(created("p1"))
+        reserve = journals.reserve_path(journal.path)
+        assert reserve.stat().st_size == journals.RESERVE
         calls: list[int] = []
 
         def write(fd: int, data: bytes) -> int:
             calls.append(fd)
             if len(calls) == 1:
                 return real(fd, data[:10])
-            raise OSError(errno.ENOSPC, "No space left on device")
+            if reserve.exists() or not lines:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(fd, data)
 
         monkeypatch.setattr(os, "write", write)
-        with pytest.raises(ProcedureError, match=r"No space left on device.*resume p1"):
-            journal.write(StepEvent(1.0, "p1", "step_started", 0))
-        monkeypatch.setattr(os, "write", real)
-        journal.write(StepEvent(1.0, "p1", "step_started", 0))
-    assert [e.event for e in journals.read_events(journal.path)] == ["created", "step_started"]
-    assert journal.path.read_bytes().count(b"\n") == 2
+        for _ in range(2):
+            with pytest.raises(ProcedureError, match=r"No space left on device.*resume p1"):
+                journal.write(StepEvent(1.0, "p1", "step_started", 0))
+    found = journals.read_events(journal.path)
+    assert [(e.event, e.outcome) for e in found] == [("created", None), ("finished", "halted")][: 1 + lines]
+    assert journal.path.read_bytes().count(b"\n") == 1 + lines
+    assert not lines or "Nothing more was begun" in found[-1].text
+    assert not reserve.exists()
 
 
 async def test_follow_to_the_end(tmp_path: Path) -> None:
@@ -164,8 +171,13 @@ async def test_follow_to_the_end(tmp_path: Path) -> None:
             journal._size += len(raw)
             os.write(journal._fd, raw[20:])
             await woken.wait()
+            woken.clear()
             journal.write(finished("p1"))
-            await task
+            await woken.wait()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(task), 0.3)  # its runner still gives the node back
+    async with asyncio.timeout(5):
+        await task
     assert seen == ["created", "output", "finished"]
 
 

@@ -46,7 +46,7 @@ class Watch:
         self.live = LiveCluster(
             world.inventory, world.here, SystemClock(), self._show, nudge=lambda topic: self.poller.nudge(topic)
         )
-        self.poller = Poller(world.sources(), world.streams(), self._emit, crashed=self._crashed)
+        self.poller = Poller(world.sources(self.live.is_down), world.streams(), self._emit, crashed=self._crashed)
 
     def _emit(self, reading: Reading) -> None:
         self.readings.append(reading)

@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot
-from widgets.bars import ClockBar, EventLog, HeaderBar, KeysBar
+from widgets.bars import Banner, ClockBar, EventLog, HeaderBar, KeysBar
 from widgets.glyphs import Glyphs
 from widgets.gpus import GpusPane
 from widgets.lines import LinePane
@@ -22,9 +22,10 @@ from widgets.tiers import TiersPane
 class DashboardScreen(Screen[None]):
     """Composes the panes and hands each its slice."""
 
-    def __init__(self, inventory: Inventory, marks: tuple[str, ...], glyphs: Glyphs) -> None:
+    def __init__(self, inventory: Inventory, marks: tuple[str, ...], glyphs: Glyphs, banner: str = "") -> None:
         super().__init__()
         self.header = HeaderBar(inventory.name, marks, glyphs)
+        self._banner = banner
         self.clock = ClockBar(id="clock")
         self.tiers = TiersPane(inventory, glyphs, id="tiers")
         self.gpus = GpusPane(inventory, glyphs, id="gpus")
@@ -38,6 +39,8 @@ class DashboardScreen(Screen[None]):
         with Horizontal(id="top"):
             yield self.header
             yield self.clock
+        if self._banner:
+            yield Banner(self._banner)
         with Container(id="panes"):
             yield self.tiers
             yield Lazy(self.gpus)
