@@ -126,10 +126,8 @@ class TierdeckApp(App[None]):
             self.say(str(error), "bad")
 
     def say(self, text: str, style: str = "") -> None:
-        """Tell the person at once, and keep it in the event log."""
+        """Tell the person: the newest event stands just above the keys, and covers nothing."""
         self.log_event(text, style)
-        if style in ("bad", "warn"):
-            self.notify(text, markup=False, severity="error" if style == "bad" else "warning", timeout=8)
 
     def on_line_pane_opened(self, message: LinePane.Opened) -> None:
         """Enter on a line: its details."""

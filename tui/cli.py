@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
+    _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
     _procedures(verb("procedures", "List, follow or stop procedures.", json_too), common, json_too)
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
     route.add_argument("prompt", help="the prompt")
@@ -65,16 +66,27 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:
-    what = queue.add_subparsers(dest="what", metavar="show|run", required=True, parser_class=_Parser)
+    what = queue.add_subparsers(dest="what", metavar="show|run|boot", required=True, parser_class=_Parser)
     show = what.add_parser("show", help="the containers in their order, and what each does", parents=[common, json_too])
     run = what.add_parser("run", help="start them one after the other", parents=[common, json_too])
-    for each in (show, run):
+    boot = what.add_parser("boot", help="let it, and not Docker, start them at boot", parents=[common, json_too])
+    for each in (show, run, boot):
         each.add_argument("node", help="the node")
     run.add_argument("--only", metavar="A,B", help="only these containers")
     run.add_argument("--restart", action="store_true", help="restart what is ready, too")
-    run.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
-    run.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    run.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="for Docker to answer")
+    for each in (run, boot):
+        each.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+        each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    boot.add_argument("--program", metavar="PATH", help="where tierdeck lies on that node")
     run.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+
+
+def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
+    what = export.add_subparsers(dest="what", metavar="boot-unit", required=True, parser_class=_Parser)
+    unit = what.add_parser("boot-unit", help="what starts a node's queue at boot", parents=[common, json_too])
+    unit.add_argument("node", help="the node")
+    unit.add_argument("--program", metavar="PATH", help="where tierdeck lies on that node")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:

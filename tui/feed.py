@@ -46,7 +46,9 @@ class Feed:
         self.live.stand_on(here)
         async with module.World(setup.loaded, here, setup.state_dir) as world:
             self._world = world
-            self._poller = Poller(world.sources(self.live.is_down), world.streams(), self.live.emit, crashed=self._crashed)
+            self._poller = Poller(
+                world.sources(self.live.is_down), world.streams(), self.live.emit, crashed=self._crashed
+            )
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.live.run(), name="live")
                 group.create_task(self._poller.run(), name="poller")

@@ -113,6 +113,26 @@ class DockerRuntime:
         id, seconds = await self._id(name), math.ceil(grace)
         await self._ask(lambda docker: docker.containers.container(id).stop(t=seconds), seconds + 30.0)
 
+    async def restart_policy(self, name: str) -> str:
+        """Its restart policy, as the docker command writes it: no, always, unless-stopped, on-failure:3."""
+        return docker_words.restart_policy(await self._details(name))
+
+    async def update_restart(self, name: str, policy: str) -> None:
+        """Give it another restart policy; nothing is started or stopped by that."""
+        word, _, count = policy.partition(":")
+        told = {"RestartPolicy": {"Name": word, "MaximumRetryCount": int(count or 0)}}
+        path = f"containers/{await self._id(name)}/update"
+        await self._ask(lambda docker: docker._query_json(path, "POST", data=told))
+        self._inspected.clear()
+
+    async def labels(self, name: str) -> dict[str, str]:
+        """Its labels."""
+        return docker_words.labels(await self._details(name))
+
+    async def _details(self, name: str) -> object:
+        id = await self._id(name)
+        return await self._ask(lambda docker: docker._query_json(f"containers/{id}/json"))
+
     @asynccontextmanager
     async def logs(
         self, name: str, *, tail: int = 100, follow: bool = False

@@ -107,6 +107,18 @@ def event(payload: object) -> RuntimeEvent | None:
     )
 
 
+def restart_policy(payload: object) -> str:
+    """The restart policy of `GET /containers/ID/json`, as the docker command writes it."""
+    policy = _at(payload, "HostConfig", "RestartPolicy")
+    name, count = str(_at(policy, "Name") or "no"), _at(policy, "MaximumRetryCount")
+    return f"{name}:{count}" if name == "on-failure" and count else name
+
+
+def labels(payload: object) -> dict[str, str]:
+    """The labels of `GET /containers/ID/json`."""
+    return {str(key): str(value) for key, value in _dict(_at(payload, "Config", "Labels")).items()}
+
+
 def has_terminal(payload: object) -> bool:
     """Whether a container's output comes raw, as from a terminal, and not in frames."""
     return _at(payload, "Config", "Tty") is True

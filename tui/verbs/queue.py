@@ -26,6 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
         return USAGE
     opened = open_cluster(arguments)
     _known(opened, arguments.node)
+    if arguments.what == "boot":
+        from tui.verbs.boot import boot
+
+        return boot(opened, arguments)
     if arguments.what == "show":
         return _show(opened, arguments.node, as_json=as_json)
     return asyncio.run(_run(opened, arguments, as_json=as_json))
@@ -80,10 +84,10 @@ async def _run(opened: Opened, arguments: argparse.Namespace, *, as_json: bool) 
     from backends.procedures.commands import Procedures
     from backends.procedures.plan import Danger, describe, to_json
     from backends.procedures.startup import plan_queue
-    from backends.world import survey
+    from tui.verbs.boot import survey_patiently
     from tui.verbs.following import can_ask, confirm, follow
 
-    snapshot: ClusterSnapshot = await survey(opened.loaded, opened.here, opened.state_dir)
+    snapshot: ClusterSnapshot = await survey_patiently(opened, arguments.node, arguments.wait)
     only = [name.strip() for name in arguments.only.split(",")] if arguments.only else None
     plan: Plan = plan_queue(opened.loaded.inventory, snapshot, arguments.node, only=only, restart=arguments.restart)
     if arguments.dry_run:
