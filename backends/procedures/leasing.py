@@ -132,10 +132,7 @@ async def leasing(
 
 
 async def _take(where: Sequence[Place], holder: Holder, died: Callable[[Holder], bool], take_over: bool) -> Lease:
-    lease, trouble = (
-        None,
-        ProcedureError(f"{holder.node} has no place for a lease: neither ssh nor Docker leads there."),
-    )
+    lease, trouble = None, ProcedureError(f"Nothing leads to {holder.node}: no ssh, and it is not this machine.")
     for place in where:
         if lease is not None:
             await _refuse_second(lease, place, died, take_over)

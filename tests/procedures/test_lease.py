@@ -23,6 +23,7 @@ from backends.reach.lease_files import FILE, FilePlace, LocalFiles, SftpFiles, h
 from backends.reach.nodes import Reaches
 from backends.secrets import Secrets
 from backends.simulator.cluster import SimulatedCluster
+from tests.procedures.test_process import until
 
 ME = Holder("ops@desk:7", "desk", "20261121-100000-aaaa", "mark", "t1")
 OTHER = Holder("eva@nas:8", "nas", "20261121-100000-bbbb", "mark", "t2")
@@ -193,9 +194,7 @@ async def test_held_renewed_and_given_back(kept: Kept, monkeypatch: pytest.Monke
     monkeypatch.setattr(leasing, "HEARTBEAT", 0.05)
     async with leasing_of(kept, ME) as lease:
         kept.age(100)
-        async with asyncio.timeout(10):
-            while time.time() - kept.file.stat().st_mtime > 50:
-                await asyncio.sleep(0.01)
+        await until(lambda: time.time() - kept.file.stat().st_mtime < 50, "a sign of life")
         await lease.confirm()
         with pytest.raises(ProcedureError, match=r"ops@desk:7 has held mark for \d s with procedure .*-aaaa; one proc"):
             async with leasing_of(kept, OTHER):
