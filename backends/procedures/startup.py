@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import combinations
 
 from backends.cluster.inventory import Endpoint, Inventory, Node
 from backends.cluster.reading import Workload
@@ -38,7 +40,7 @@ def plan_queue(
     steps = tuple(
         _start(table, known[name], restart=restart, last=name == started[-1])
         if name in started
-        else Step("leave_alone", f"{name}: already ready, left alone")
+        else _left_alone(table, known[name])
         for name in names
     )
     interrupted = [name for name in started if restart and known[name].running]
@@ -117,16 +119,8 @@ def _nearest(word: str, words: Iterable[str]) -> str:
 def _start(node: Node, workload: Workload, *, restart: bool, last: bool) -> Step:
     again = restart and workload.running
     verb = "restart" if again else "start"
-    told = Start(
-        node=node.name,
-        name=workload.name,
-        runtime=workload.runtime,
-        gpu=workload.gpu,
-        gap=0.0 if last or not workload.gpu else node.queue.gap,
-        patience=node.queue.ready_timeout,
-        restart=again,
-        since=workload.started_at if again else None,
-    )
+    told = _told(node, workload, last=last)
+    told = replace(told, restart=True, since=workload.started_at) if again else told
     command = call(workload.runtime, "start", workload.name)
     return Step(
         kind="start_container",
@@ -135,6 +129,27 @@ def _start(node: Node, workload: Workload, *, restart: bool, last: bool) -> Step
         time_limit=node.queue.hard_timeout,
         danger=Danger.INTERRUPTS if again else Danger.CHANGES,
         command=f"{call(workload.runtime, 'stop', workload.name)}; {command}" if again else command,
+    )
+
+
+def _left_alone(node: Node, workload: Workload) -> Step:
+    """It is told how to start it all the same: a Docker that restarts in mid-queue takes it along."""
+    return Step(
+        kind="leave_alone",
+        label=f"{title(workload)}: already ready, left alone",
+        arguments=_told(node, workload, last=False).to_json(),
+        time_limit=node.queue.hard_timeout,
+    )
+
+
+def _told(node: Node, workload: Workload, *, last: bool) -> Start:
+    return Start(
+        node=node.name,
+        name=workload.name,
+        runtime=workload.runtime,
+        gpu=workload.gpu,
+        gap=0.0 if last or not workload.gpu else node.queue.gap,
+        patience=node.queue.ready_timeout,
     )
 
 
@@ -178,6 +193,9 @@ def _warnings(
     if policies:
         listed = ", ".join(f"{w.name} ({w.restart_policy})" for w in policies)
         found.append(f"At the next boot Docker starts by itself, past this queue: {listed}.")
+    for one, other in combinations(names, 2):
+        if shared := set(known[one].ports) & set(known[other].ports):
+            found.append(f"{one} and {other} both publish port {min(shared)}: only one of them can run.")
     blind = [name for name in names if known[name].gpu and not endpoints_in(inventory, node.name, name)]
     if blind:
         found.append(f"No endpoint in cluster.toml, so ready means no more than running: {', '.join(blind)}.")

@@ -222,6 +222,7 @@ class SftpFiles:
     def __init__(self, link: SshLink) -> None:
         self._link = link
         self._opened: tuple[SSHClientConnection, SFTPClient] | None = None
+        self._opening = asyncio.Lock()
 
     async def create(self, path: str, content: bytes) -> None:
         """A new file, in a folder that is made for it."""
@@ -280,18 +281,24 @@ class SftpFiles:
         async with self._sftp() as sftp:
             return await sftp.exists(path)
 
+    async def _client(self) -> SFTPClient:
+        async with self._opening:
+            connection = await self._link.connection()
+            if self._opened is None or self._opened[0] is not connection:
+                self._opened = connection, await connection.start_sftp_client()
+            return self._opened[1]
+
     @asynccontextmanager
     async def _sftp(self) -> AsyncIterator[SFTPClient]:
         """The client, opened anew where the connection is; its errors as the system's."""
         import asyncssh
 
+        from backends.reach import ssh_errors
+
         link = self._link
         try:
             async with asyncio.timeout(LIMIT):
-                connection = await link.connection()
-                if self._opened is None or self._opened[0] is not connection:
-                    self._opened = connection, await connection.start_sftp_client()
-                yield self._opened[1]
+                yield await self._client()
         except asyncssh.SFTPNoSuchFile as error:
             raise FileNotFoundError(error.reason) from error
         except (asyncssh.SFTPNoConnection, asyncssh.SFTPConnectionLost, asyncssh.ConnectionLost) as error:
@@ -302,7 +309,11 @@ class SftpFiles:
         except asyncssh.ChannelOpenError as error:
             if not link.connected:
                 raise link.dropped(error) from error
-            raise NoPlace(f"{link.target.node}: its SSH server offers no SFTP ({plain(error.reason)}).") from error
+            if error.code != asyncssh.OPEN_REQUEST_SESSION_FAILED:
+                raise ssh_errors.refused_session(link.target, error) from error
+            raise NoPlace(
+                f"{link.target.node}: its SSH server offers no SFTP.", "Add Subsystem sftp internal-sftp."
+            ) from error
         except TimeoutError:
             self._opened = None
             raise (

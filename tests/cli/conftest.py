@@ -45,8 +45,8 @@ async def mark(tmp_path: Path, state: Path) -> AsyncIterator[SimulatedCluster]:
     for name in ("a", "b"):
         engine = LlamaCpp(sim.world, models=[f"/models/{name}.gguf"])
         sim.add_endpoint(
-            f"remote/{name}", engine, tier="REMOTE", node="mark", container=name, gpu=0, vram_mib=3000.0, init_s=0.3,
-            load_s=0.7, state="stopped",
+            f"remote/{name}", engine, tier="REMOTE", node="mark", container=name, gpu=0, vram_mib=3000.0, init_s=0.1,
+            load_s=0.2, state="stopped",
         )  # fmt: skip
     async with sim:
         yield sim

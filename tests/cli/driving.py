@@ -161,11 +161,11 @@ class Terminal:
         await asyncio.sleep(seconds)
 
     async def settled(self) -> int:
-        """Wait until nothing but the clock is drawn for a second; how many bytes came until then."""
+        """Wait until nothing but the clock is drawn for half a second; how many bytes came until then."""
         before = -1
-        while len(self.raw) - before > 300:
+        while len(self.raw) - before > 200:
             before = len(self.raw)
-            await self.reads_for(1.0)
+            await self.reads_for(0.5)
         return len(self.raw)
 
     def type(self, keys: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 from collections.abc import AsyncGenerator
@@ -107,9 +108,14 @@ async def test_the_containers_start_one_after_the_other(
     assert only(state).state == "done"
 
 
-async def test_ctrl_c_stops_at_the_edge_of_the_step(mark: SimulatedCluster, state: Path) -> None:
+async def test_ctrl_c_stops_at_the_edge_of_the_step_and_resume_goes_on(mark: SimulatedCluster, state: Path) -> None:
     async with held(mark, "a"), started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
         await until(lambda: running(mark), "the first container")
+        procedure = only(state).id
+        second = await tierdeck("queue", "run", "mark", "--yes", "--json", env=cluster(mark))
+        assert (second.code, second.out) == (1, "")
+        assert "has held mark for" in second.err
+        assert procedure in second.err
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         while b"stops at the step's edge; Ctrl+C again stops it now" not in (line := await process.stderr.readline()):
@@ -121,14 +127,26 @@ async def test_ctrl_c_stops_at_the_edge_of_the_step(mark: SimulatedCluster, stat
     assert (process.returncode, last["event"], last["outcome"]) == (130, "finished", "cancelled")
     assert running(mark) == ["a"]
     assert [step.state for step in only(state).steps] == ["done", "waiting"]
+    resumed = await tierdeck("procedures", "resume", procedure, "--json", env=cluster(mark))
+    assert (resumed.code, lines(resumed.out)[-1]["outcome"], running(mark)) == (0, "done", ["a", "b"])
+    again = await tierdeck("procedures", "cancel", procedure, env=cluster(mark))
+    assert (again.code, again.out) == (1, "")
+    assert "does not run any more" in again.err
 
 
-async def test_ctrl_c_while_the_runner_begins_is_not_lost(mark: SimulatedCluster, state: Path) -> None:
+async def test_ctrl_c_while_the_runner_begins_is_not_lost_and_a_second_cancel_is_now(
+    mark: SimulatedCluster, state: Path
+) -> None:
     async with held(mark, "a"), started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
         await until(lambda: list(state.glob("procedures/*.log")), "the runner to be started")
         process.send_signal(signal.SIGINT)
-        await until(lambda: list(state.glob("procedures/*.jsonl")), "the runner to begin")
-        await mark.endpoints["remote/a"].server.heal()
+        assert process.stderr is not None
+        while b"stops at the step's edge" not in (line := await process.stderr.readline()):
+            assert line
+        if only(state).open:
+            cancelled = await tierdeck("procedures", "cancel", only(state).id, "--json", env=cluster(mark))
+            told = {"schema": "tierdeck.cancel/1", "procedure": only(state).id, "when": "now"}
+            assert (cancelled.code, json.loads(cancelled.out)) == (0, told)
         out, _ = await process.communicate()
     assert process.returncode == 130
     assert lines(out.decode())[-1]["outcome"] == "cancelled"
@@ -157,26 +175,6 @@ async def test_a_hang_up_detaches_and_the_procedure_goes_on(mark: SimulatedClust
     assert f"{procedure.id}  done" in listed.out
 
 
-async def test_cancelled_from_elsewhere_a_second_one_refused_and_resumed(mark: SimulatedCluster, state: Path) -> None:
-    async with held(mark, "a"), started("queue", "run", "mark", "--yes", "--json", env=cluster(mark)) as process:
-        await until(lambda: running(mark), "the first container")
-        procedure = only(state).id
-        second = await tierdeck("queue", "run", "mark", "--yes", "--json", env=cluster(mark))
-        assert (second.code, second.out) == (1, "")
-        assert "has held mark for" in second.err
-        assert procedure in second.err
-        cancelled = await tierdeck("procedures", "cancel", procedure, "--json", env=cluster(mark))
-        told = {"schema": "tierdeck.cancel/1", "procedure": procedure, "when": "edge"}
-        assert (cancelled.code, json.loads(cancelled.out)) == (0, told)
-        await mark.endpoints["remote/a"].server.heal()
-        assert await process.wait() == 130
-    resumed = await tierdeck("procedures", "resume", procedure, "--json", env=cluster(mark))
-    assert (resumed.code, lines(resumed.out)[-1]["outcome"], running(mark)) == (0, "done", ["a", "b"])
-    again = await tierdeck("procedures", "cancel", procedure, env=cluster(mark))
-    assert (again.code, again.out) == (1, "")
-    assert "does not run any more" in again.err
-
-
 async def test_json_never_asks(mark: SimulatedCluster, tmp_path: Path) -> None:
     """At once: before the inventory is even looked at."""
     ran = await tierdeck("queue", "run", "mark", "--json", env={"TIERDECK_CLUSTER": str(tmp_path / "missing.toml")})
@@ -192,19 +190,16 @@ async def test_nobody_to_ask_is_no_yes(mark: SimulatedCluster, state: Path) -> N
     assert Procedures(state, state).list() == ()
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (("queue", "show", "marc"), 'There is no node "marc". Known: mark.'),
-        (("queue", "run", "marc", "--dry-run"), 'There is no node "marc". Known: mark.'),
-        (("queue", "run", "mark", "--only", "z", "--dry-run"), 'mark has no container "z".'),
-        (("procedures", "attach", "20000101"), 'No procedure "20000101". List them: tierdeck procedures'),
-        (("procedures", "cancel", "../x"), 'No procedure "../x". List them: tierdeck procedures'),
-    ],
-)
-async def test_what_does_not_exist_is_said(mark: SimulatedCluster, words: tuple[str, ...], told: str) -> None:
-    ran = await tierdeck(*words, env=cluster(mark))
-    assert ran == Ran(1, "", f"tierdeck: {told}\n")
+async def test_what_does_not_exist_is_said(mark: SimulatedCluster) -> None:
+    table = {
+        ("queue", "show", "marc"): 'There is no node "marc". Known: mark.',
+        ("queue", "run", "marc", "--dry-run"): 'There is no node "marc". Known: mark.',
+        ("queue", "run", "mark", "--only", "z", "--dry-run"): 'mark has no container "z".',
+        ("procedures", "attach", "20000101"): 'No procedure "20000101". List them: tierdeck procedures',
+        ("procedures", "cancel", "../x"): 'No procedure "../x". List them: tierdeck procedures',
+    }
+    found = await asyncio.gather(*(tierdeck(*words, env=cluster(mark)) for words in table))
+    assert found == [Ran(1, "", f"tierdeck: {told}\n") for told in table.values()]
 
 
 async def test_a_node_that_does_not_answer(mark: SimulatedCluster) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,7 +104,8 @@ class RealSshs:
 
         async def drops() -> None:
             for child in psutil.Process(server.pid).children(recursive=True):
-                child.kill()
+                with suppress(psutil.NoSuchProcess):  # it went with its parent
+                    child.kill()
 
         async def refuses() -> None:
             await drops()

@@ -96,9 +96,9 @@ async def test_nor_does_one_for_another_engine(gateway: Gateway, http: Http) -> 
 
 
 async def test_an_answer_through_it_is_streamed(gateway: Gateway, http: Http) -> None:
-    for _ in range(5):  # a model of random weights may end its answer by chance
+    for _ in range(10):  # a model of random weights may end its answer by chance, or say half a character
         started, *deltas, finished = await collected(http, target(gateway, model="front"))
-        if isinstance(finished, Finished) and finished.reason == "length":
+        if deltas and isinstance(finished, Finished) and finished.reason == "length":
             break
     assert isinstance(started, Started)
     assert started.model == "front"
@@ -110,7 +110,7 @@ async def test_an_answer_through_it_is_streamed(gateway: Gateway, http: Http) ->
     body = {"model": "front", "messages": HI, "max_tokens": 4, "stream": True}
     raw = await ask(gateway, "/v1/chat/completions", KEY, body)
     assert raw.headers["content-type"].startswith("text/event-stream")
-    lines = [line for line in raw.text.splitlines() if line]
+    lines = [line for line in raw.text.split("\n") if line]
     assert lines[-1] == "data: [DONE]"
     first = json.loads(lines[0].removeprefix("data: "))
     assert (first["object"], first["model"]) == ("chat.completion.chunk", "front")

@@ -62,6 +62,8 @@ class Host:
         self.down = False
         self.loses_next_start = ""
         """ "after": the line drops once the start was done; "before": before it was."""
+        self.beside = 0
+        """The most that initialised when the queue started another."""
         self.news = asyncio.Condition()
 
     # -- what containers do ----------------------------------------------------------------------------------------
@@ -117,6 +119,19 @@ class Host:
             box.life.cancel()
         self.initialising.discard(name)
         box.state, box.phase, box.held = "exited", "", 0.0
+
+    async def restart_docker(self, seconds: float = 3.0) -> None:
+        """Its Docker goes away with all containers, and comes back with some of them, all at once."""
+        self.down = True
+        ran = [box.name for box in self.boxes.values() if box.state == "running"]
+        for name in ran:
+            self.end(name)
+            self.boxes[name].exit_code = 137
+        await asyncio.sleep(seconds)
+        for box in self.boxes.values():
+            if box.policy == "always" or (box.policy == "unless-stopped" and box.name in ran):
+                self.begin(box.name)
+        self.down = False
 
     def close(self) -> None:
         for name in self.boxes:
@@ -199,6 +214,7 @@ class HostRuntime:
         if box.refuses:
             raise RuntimeFailure(f"Docker on {self.host.name}: {box.refuses}", status=500)
         if lost != "before" and box.state != "running":
+            self.host.beside = max(self.host.beside, len(self.host.initialising) if box.gpu else 0)
             self.host.begin(name)
         if lost:
             raise ReachError("the SSH connection was lost.")

@@ -57,8 +57,8 @@ async def kept(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         await stack.enter_async_context(sim)
         inventory = load(sim.inventory_path).inventory
         reaches = await stack.enter_async_context(Reaches(inventory, None, Secrets()))
-        link = reaches["mark"]._remote()[0]
-        yield Kept(node.folder, lambda: FilePlace(SftpFiles(link), "mark"))
+        files = SftpFiles(reaches["mark"]._remote()[0])
+        yield Kept(node.folder, lambda: FilePlace(files, "mark"))
 
 
 async def test_one_has_it_and_the_other_sees_who(kept: Kept) -> None:

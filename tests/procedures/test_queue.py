@@ -16,6 +16,7 @@ from backends.procedures.container import Start
 from backends.procedures.events import StepEvent
 from backends.procedures.gate import Patience, is_steady
 from backends.procedures.kinds import KINDS
+from backends.procedures.learned import Learned
 from backends.procedures.plan import Danger, Plan, Step
 from backends.procedures.runner import Ask, Control, Past, past_of, run
 from tests.procedures.host import Box, Host
@@ -54,7 +55,7 @@ def plan_for(
             told = replace(told, restart=True, since=host.boxes[name].started)
         return Step("start_container", f"start {name}", told.to_json(), hard, Danger.CHANGES)
 
-    return Plan("queue", "mark", "queue", tuple(step(name) for name in names))
+    return Plan("queue", "mark", "queue", tuple(step(name) for name in names), targets=names)
 
 
 Meanwhile = Callable[[Host], Coroutine[Any, Any, None]]
@@ -70,8 +71,13 @@ async def carry(
     journal: Kept | None = None,
     past: Past | None = None,
     control: Control | None = None,
+    earlier: Sequence[StepEvent] = (),
+    learned: Learned | None = None,
 ) -> list[StepEvent]:
     context = host.context(inv if inv is not None else inventory(*host.boxes))
+    context = replace(context, targets=plan.targets, learned=learned or Learned())
+    if past is not None:
+        context.outages.recall(earlier)
     other = asyncio.create_task(meanwhile(host)) if meanwhile else None
     events = run(
         plan,
