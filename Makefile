@@ -40,7 +40,7 @@ types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
 test: $(VENV)/dev.stamp lint types
-	$(BIN)/python -m pytest -m "not lab"
+	$(BIN)/python -m pytest -m "not lab" -n 2
 
 lab: $(VENV)/dev.stamp
 	tests/lab/setup.sh
