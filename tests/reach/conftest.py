@@ -20,7 +20,7 @@ from backends.reach.ssh import SshLink, SshShell, target_of
 async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
     """Wait for a condition, at most so many seconds."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # conditions of others, which set no event
+        while not condition():  # conditions of others, which set no event
             await asyncio.sleep(0.005)
 
 
