@@ -28,6 +28,7 @@ GLANCE: Final = 1.0
 _MOST_RESTARTS: Final = 2
 _MOST_STARTS: Final = 2
 _MOST_OUTAGES: Final = 5
+_SIGNALLED: Final = (0, 137, 143)
 
 
 class _TakenAlong(Exception):
@@ -145,8 +146,8 @@ class StartContainer:
         while True:
             try:
                 await turn.put_right(context, told.node, told.title, report, self._again)
-                if told.gpu:
-                    await turn.wait_for_others(context, told.node, told.title, told.patience, voice)
+                if told.gpu and not await turn.wait_for_others(context, told.node, told.title, told.patience, voice):
+                    continue
                 workload = await self._state()
                 if workload.state == "missing":
                     raise trouble.gone(told.name)
@@ -278,7 +279,7 @@ class StartContainer:
             self._starts.add(workload.started_at)
             self._context.outages.began(self._told.title, workload.started_at)
         if workload.state in ("exited", "dead") or len(self._starts) > _MOST_RESTARTS:
-            raise await self._ended(workload, max(1, len(self._starts)))
+            await self._refuse_ended(workload, max(1, len(self._starts)))
 
     async def _refuse_other(self, workload: Workload, *, waiting: bool = False) -> None:
         """It is to be what was started, unless its Docker was away; once it was ready it is also to run on."""
@@ -290,7 +291,15 @@ class StartContainer:
                 raise _TakenAlong
             self._outages = count
         if not (waiting or workload.running):
-            raise await self._ended(workload)
+            await self._refuse_ended(workload)
+
+    async def _refuse_ended(self, workload: Workload, times: int = 1) -> None:
+        """It ended by itself, unless somebody told it to because its Docker goes away."""
+        told, context = self._told, self._context
+        signalled = workload.exit_code in _SIGNALLED and not workload.oom_killed
+        if times < 2 and signalled and await turn.goes_away(context, told.node, told.title):
+            raise _TakenAlong
+        raise trouble.exited(workload, await self._last_lines(), times=times)
 
     # -- small things ----------------------------------------------------------------------------------------------
 
@@ -316,9 +325,6 @@ class StartContainer:
         except OSError as error:
             return f"what it took is not remembered ({error.strerror or error})"
         return ""
-
-    async def _ended(self, workload: Workload, times: int = 1) -> ProcedureError:
-        return trouble.exited(workload, await self._last_lines(), times=times)
 
     async def _stuck(
         self, workload: Workload, found: gate.Readiness, idle: float, vram_mib: float | None
@@ -350,7 +356,7 @@ class StartContainer:
 
     async def _last_lines(self) -> list[str]:
         """Those of this start, and as many as it may have written before anybody listened."""
-        told, most = self._told, min(100, self._lines + 20)
+        told, most = self._told, min(200, self._lines + 60)
         return await gate.last_lines(self._context, told.node, told.runtime, told.name, most)
 
     def _is_old(self, workload: Workload) -> bool:
@@ -362,8 +368,7 @@ class LeaveAlone(StartContainer):
 
     async def check(self) -> str:
         """Looks only if the run was broken off, or the node was out of reach."""
-        outages = self._context.outages
-        return await super().check() if outages.count or outages.resumed else "already ready: left alone"
+        return await super().check() if self._context.outages.count else "already ready: left alone"
 
 
 def _figures(gauge: gate.Gauge, patience: gate.Patience, watch: gate.Watch) -> dict[str, JsonValue]:

@@ -22,10 +22,10 @@ class Outages:
     def __init__(self) -> None:
         self.count = 0
         self.settled = 0
-        self.resumed = False
         self.owed: list[str] = []
         self._away = False
         self._ran: dict[str, float | None] = {}
+        self._ended: frozenset[str] = frozenset()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -45,8 +45,13 @@ class Outages:
         return self.count > self.settled or bool(self.owed)
 
     def remember(self, running: Mapping[str, Workload]) -> None:
-        """What runs before something is started, as long as nothing is to be put right."""
+        """What runs before something is started, as long as nothing is to be put right.
+
+        What ended since the look before is kept in mind for one look more: a Docker that goes away stops its
+        containers first, and answers meanwhile.
+        """
         if not self.unsettled:
+            self._ended = self.gone(running)
             self._ran = {title: workload.started_at for title, workload in running.items()}
 
     def began(self, title: str, started_at: float | None) -> None:
@@ -58,13 +63,20 @@ class Outages:
         may = workload.restart_policy not in ("no", "")
         return may and (title not in self._ran or self._ran[title] != workload.started_at)
 
-    def gone(self, running: Iterable[str]) -> list[str]:
-        """What ran before and does not now."""
-        return [title for title in self._ran if title not in set(running)]
+    def gone(self, running: Iterable[str]) -> frozenset[str]:
+        """What ran at the last look, and does not now."""
+        return frozenset(self._ran) - set(running)
+
+    def taken_along(self, running: Iterable[str]) -> frozenset[str]:
+        """What an outage took along."""
+        return (frozenset(self._ran) | self._ended) - set(running)
 
     def recall(self, events: Sequence[StepEvent]) -> None:
-        """What an earlier run of the procedure stopped, and had not started again when it was broken off."""
-        self.resumed = True
+        """What an earlier run of the procedure stopped, and had not started again when it was broken off.
+
+        Nobody looked since then, which counts as an outage.
+        """
+        self.count += 1
         for event in events:
             if event.event == "output" and isinstance(event.detail, Mapping):
                 stopped, again = event.detail.get("stopped"), event.detail.get("again")

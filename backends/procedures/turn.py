@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -18,12 +19,21 @@ from backends.procedures import gate
 from backends.procedures.context import Context, title
 from backends.procedures.runner import Report
 
+SHUTDOWN: Final = 20.0
+"""Seconds in which a Docker that stops all its containers goes away; it kills them after 10 to 15."""
+
+SHUTDOWN_ALONE: Final = 2.0
+"""The same where the one that ended was the only one."""
+
 Again = Callable[[Workload, Report], Awaitable[None]]
 """Starts one workload, and waits at its gate."""
 
 
-async def wait_for_others(context: Context, node: str, name: str, limit: float, voice: gate.Voice) -> None:
-    """Wait for every other GPU workload of the host that runs and is not ready; halt by name where one hangs."""
+async def wait_for_others(context: Context, node: str, name: str, limit: float, voice: gate.Voice) -> bool:
+    """Wait for every other GPU workload of the host that runs and is not ready; halt by name where one hangs.
+
+    False where something is to be put right first.
+    """
     clock = context.clock
     patience = gate.Patience(clock, limit)
     watches: dict[str, gate.Watch] = {}
@@ -37,9 +47,11 @@ async def wait_for_others(context: Context, node: str, name: str, limit: float, 
             except ReachError as error:
                 await voice.endure(error, patience, "waiting")
                 continue
+            if context.outages.unsettled:
+                return False
             if not found:
                 context.outages.remember(running)
-                return
+                return True
             workload, why = found[0]
             if workload.name not in watches:
                 watch = gate.watching(context, node, workload.runtime, workload.name)
@@ -69,33 +81,48 @@ async def put_right(context: Context, node: str, name: str, report: Report, agai
         return
     with outages.watched():
         known = {title(w): w for w in await context.workloads(node)}
-    rogue = await _by_itself(context, node, known) if outages.count > outages.settled else []
-    missing = [t for t in outages.gone(_running(known)) if t in known] if outages.count > outages.settled else []
+    rogue = await _rogue(context, node, known) if outages.count > outages.settled else []
+    missing = outages.taken_along(_running(known)) & set(known) if outages.count > outages.settled else frozenset()
     own_step = {name, *context.targets[context.targets.index(name) + 1 :]} if name in context.targets else {name}
     owed = dict.fromkeys([*outages.owed, *missing, *(title(w) for w in rogue)])
     order = context.inventory.node_named[node].queue.order
-    outages.owed = sorted((t for t in owed if t not in own_step), key=lambda t: _place(order, t))
+    left = sorted((t for t in owed if t not in own_step), key=lambda t: _place(order, t))
     if rogue:
         names = ", ".join(w.name for w in rogue)
-        stopped: list[JsonValue] = [*outages.owed]
-        report({"text": f"restarted by themselves with Docker: {names}; stopped, and queued", "stopped": stopped})
+        report({"text": f"restarted by themselves with Docker: {names}; stopped, and queued", "stopped": [*left]})
         await context.confirm()
         await asyncio.gather(*(_stop(context, node, workload) for workload in rogue))
-    outages.settled = outages.count
-    while outages.owed:
-        owes = outages.owed[0]
+    outages.settled, outages.owed = outages.count, []
+    while left:
+        owes, *left = left
         try:
             if owes in known and not (known[owes].running and known[owes] not in rogue):
                 await again(known[owes], _naming(known[owes].name, report))
-        finally:
-            outages.owed.remove(owes)
+        except BaseException:
+            outages.owed += left
+            raise
         report({"text": f"{owes} runs again", "again": owes})
 
 
-async def _by_itself(context: Context, node: str, known: Mapping[str, Workload]) -> list[Workload]:
-    """The GPU workloads that Docker started by itself since, and that are not ready."""
-    running = [w for t, w in _running(known).items() if context.outages.by_itself(t, w)]
-    return [workload for workload, _ in await gate.blockers(context, node, running)]
+async def goes_away(context: Context, node: str, name: str) -> bool:
+    """Whether the node's Docker is about to go away, which would be why `name` has ended: it stops all others too."""
+    begun = context.clock.now().mono
+    while True:
+        try:
+            running = await gate.running(context, node)
+        except ReachError:
+            return True
+        alone = not context.outages.gone(running) - {name}
+        if context.clock.now().mono - begun >= (SHUTDOWN_ALONE if alone else SHUTDOWN):
+            return False
+        await context.clock.sleep(0.25)
+
+
+async def _rogue(context: Context, node: str, known: Mapping[str, Workload]) -> list[Workload]:
+    """The GPU workloads that Docker started by itself and that are not ready, where one is not the only such."""
+    blockers = [workload for workload, _ in await gate.blockers(context, node, _running(known).values())]
+    alone = len(blockers) < 2
+    return [] if alone else [w for w in blockers if context.outages.by_itself(title(w), w)]
 
 
 def _running(known: Mapping[str, Workload]) -> dict[str, Workload]:

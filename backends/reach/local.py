@@ -140,7 +140,9 @@ async def _started(argv: Sequence[str], environment: Mapping[str, str] | None) -
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        await asyncio.wait({starting})
+        while not starting.done():  # who closes everything may cancel more than once
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({starting})
         if starting.exception() is None:
             await _end(starting.result(), kill=True)
         raise

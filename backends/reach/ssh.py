@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import asyncssh
+from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs
 from pydantic import SecretStr
 
 from backends.cluster.inventory import Node
@@ -218,6 +219,7 @@ class SshLink:
                 client_keys=keys,
                 ignore_encrypted=True,
                 known_hosts=known_hosts,
+                server_host_key_algs=_algorithms(known_hosts, target),
                 client_factory=lambda: _Client(self, attempt, known_hosts),
                 connect_timeout=self.connect_limit,
                 login_timeout=self.connect_limit,
@@ -318,6 +320,19 @@ def _read_files(target: Target, attempt: Attempt) -> tuple[asyncssh.SSHKnownHost
                 f"{target.node}: the key file {target.key} cannot be used: {error}.", "Name a private key in ssh.key."
             ) from error
     return known, [str(target.key)]
+
+
+def _algorithms(known: asyncssh.SSHKnownHosts, target: Target) -> list[str]:
+    """The kinds of host key to ask for: the known ones first, then all others.
+
+    asyncssh alone asks for known kinds only; a host that changed its key for one of another kind then hangs up, and
+    nobody would learn that it changed.
+    """
+    keys, authorities, *_ = known.match(target.host, "", target.port)
+    wanted = [algorithm for key in keys for algorithm in key.sig_algorithms]
+    certified = list(get_default_certificate_algs()) if authorities else []
+    everything = dict.fromkeys([*certified, *wanted, *get_default_public_key_algs()])
+    return [algorithm.decode("ascii") for algorithm in everything]
 
 
 def _end(process: asyncssh.SSHClientProcess[bytes]) -> None:

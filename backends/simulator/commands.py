@@ -144,7 +144,10 @@ class Commands:
 
     async def _cat(self, argv: list[str], terminal: Terminal) -> int:
         code = 0
-        for path in (a for a in argv if not a.startswith("-")):
+        for path in [a for a in argv if a == "-" or not a.startswith("-")] or ["-"]:
+            if path == "-":
+                await self._copy(terminal)
+                continue
             text = self._file(path)
             if text is None:
                 await terminal.complain(f"cat: {path}: No such file or directory\n")
@@ -152,6 +155,10 @@ class Commands:
             else:
                 await terminal.write(text)
         return code
+
+    async def _copy(self, terminal: Terminal) -> None:
+        while data := await terminal.read(65536):
+            await terminal.write(data)
 
     async def _grep(self, argv: list[str], terminal: Terminal) -> int:
         """Lines that contain a text, each led by its file's name; missing files are passed over."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
 import pytest
 
-from backends.procedures.commands import Procedures
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.engines.llamacpp import LlamaCpp
-from tests.cli.driving import end
+from tests.cli.driving import ours
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +25,12 @@ def _short_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
-    """The state directory; runners that still run at the end are ended."""
+    """The state directory; what still runs with it at the end is ended."""
     path = tmp_path / "state"
     yield path
-    for procedure in Procedures(path, tmp_path / "none").list():
-        if procedure.open:
-            end(int(procedure.owner.rpartition(":")[2]))
+    for process in ours(path):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import os
 import pty
 import re
-import signal
+import select
 import struct
 import sys
 import termios
@@ -83,7 +83,7 @@ _TAKES_THE_TERMINAL = (
 
 
 class Terminal:
-    """A command with a terminal of its own, whose every byte is read and kept unless `deaf`; killed on leaving."""
+    """A command with a terminal of its own, whose every byte is read and kept until `deafen`; hung up on leaving."""
 
     def __init__(
         self, *words: str, env: Mapping[str, str] | None = None, size: tuple[int, int] = (120, 40),
@@ -113,9 +113,11 @@ class Terminal:
     async def __aexit__(self, *_: object) -> None:
         self.hang_up()
         os.close(self._slave)
-        if self.process.returncode is None:
+        try:
+            await self.ended(10.0)
+        except TimeoutError:
             self.process.kill()
-        await self.process.wait()
+            await self.process.wait()
 
     @property
     def text(self) -> str:
@@ -192,12 +194,19 @@ class Terminal:
             assert not missing(), f"{missing()} not in {self.text[-3000:]!r}"
 
     async def ended(self, limit: float = PATIENCE) -> int:
-        """Wait for its end; its exit code, negative for a signal."""
+        """Wait for its end, and read the last it drew; its exit code, negative for a signal."""
         async with asyncio.timeout(limit):
-            return await self.process.wait()
+            code = await self.process.wait()
+        while self._master >= 0 and select.select([self._master], [], [], 0)[0]:
+            self._take()
+        return code
 
 
-def end(pid: int) -> None:
-    """Kill a process of ours if it still runs."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def ours(state: Path) -> list[psutil.Process]:
+    """The processes that were started with this state directory, by us or by one another."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("TIERDECK_STATE") == str(state) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found

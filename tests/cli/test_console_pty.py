@@ -13,7 +13,7 @@ import pytest
 from backends.procedures.commands import Procedures
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.httpfaults import HttpFault
-from tests.cli.driving import TIERDECK, Terminal, tierdeck, until
+from tests.cli.driving import TIERDECK, Terminal, ours, tierdeck, until
 
 INVENTORY = """\
 version = 1
@@ -45,7 +45,7 @@ LEAVES_THE_SCREEN = b"\x1b[?1049l"
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cluster(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cluster.toml whose node is this machine, with GPUs whose nvidia-smi hangs."""
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -60,18 +60,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def broken(cluster: Path) -> None:
     cluster.write_text(INVENTORY.replace("[[tiers]]", "[[tiers", 1))
-
-
-def ours(state: Path) -> list[psutil.Process]:
-    """The processes that were started with this state directory, directly or not."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("TIERDECK_STATE") == str(state) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
 
 
 def tools(state: Path) -> list[psutil.Process]:

@@ -102,14 +102,19 @@ class RealSshs:
         env = {"DOCKER_HOST": f"unix://{self._docker.socket}"}
         server = OpenSsh(self._folder / "sshd", max_sessions=max_sessions, session_env=env)
 
-        async def drops() -> None:
-            for child in psutil.Process(server.pid).children(recursive=True):
+        def cut(children: list[psutil.Process]) -> None:
+            for child in children:
                 with suppress(psutil.NoSuchProcess):  # it went with its parent
                     child.kill()
 
+        async def drops() -> None:
+            cut(psutil.Process(server.pid).children(recursive=True))
+
         async def refuses() -> None:
-            await drops()
+            os.kill(server.pid, signal.SIGSTOP)  # no child more, which would hold the port on
+            children = psutil.Process(server.pid).children(recursive=True)
             await asyncio.to_thread(server.end, "KILL")
+            cut(children)
 
         async def hangs() -> None:
             await drops()

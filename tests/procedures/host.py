@@ -35,6 +35,7 @@ class Box:
     says: tuple[str, ...] = ()
     hangs: bool = False
     healthcheck: bool = False
+    unhealthy: bool = False
     ready_cause: Cause = Cause.OK
     wobble: float = 0.0
     policy: str = "no"
@@ -120,14 +121,21 @@ class Host:
         self.initialising.discard(name)
         box.state, box.phase, box.held = "exited", "", 0.0
 
-    async def restart_docker(self, seconds: float = 3.0) -> None:
-        """Its Docker goes away with all containers, and comes back with some of them, all at once."""
-        self.down = True
+    async def restart_docker(self, seconds: float = 3.0, answers: float = 0.0) -> None:
+        """Its Docker stops all containers, `answers` for a while, goes away, and comes back with some, all at once."""
+        self.down = not answers
         ran = [box.name for box in self.boxes.values() if box.state == "running"]
         for name in ran:
             self.end(name)
             self.boxes[name].exit_code = 137
+        await asyncio.sleep(answers)
+        self.down = True
+        late = [box.name for box in self.boxes.values() if box.state == "running"]
+        for name in late:
+            self.end(name)
+            self.boxes[name].exit_code = 137
         await asyncio.sleep(seconds)
+        ran += late
         for box in self.boxes.values():
             if box.policy == "always" or (box.policy == "unless-stopped" and box.name in ran):
                 self.begin(box.name)
@@ -138,7 +146,8 @@ class Host:
             self.end(name)
 
     def workload(self, box: Box) -> Workload:
-        health = ("healthy" if box.phase == "ready" else "starting") if box.healthcheck else None
+        waiting = "unhealthy" if box.unhealthy else "starting"
+        health = ("healthy" if box.phase == "ready" else waiting) if box.healthcheck else None
         return Workload(
             name=box.name,
             runtime="docker",

@@ -26,11 +26,11 @@ MOMENTS = [0.01, 0.4, 1.4, 1.9, 2.6, 4.1, 4.6, 4.9, 5.3, 6.4, 7.2, 9.3, 11.0, 13
 """Seconds: before a start, in CUDA initialisation, while loading, while VRAM settles, in the gap; of each container."""
 
 
-def restarting(*at: float, seconds: float = 3.0) -> Meanwhile:
+def restarting(*at: float, seconds: float = 3.0, answers: float = 0.0) -> Meanwhile:
     async def go(host: Host) -> None:
         for moment in at:
             await asyncio.sleep(moment)
-            await host.restart_docker(seconds)
+            await host.restart_docker(seconds, answers)
 
     return go
 
@@ -56,9 +56,10 @@ def queued(host: Host, *names: str, meanwhile: Meanwhile, before: tuple[str, ...
 
 @pytest.mark.parametrize("at", MOMENTS)
 @pytest.mark.parametrize("policy", ["no", "always", "unless-stopped"])
-def test_the_queue_goes_on_and_in_the_end_all_serve(at: float, policy: str) -> None:
+@pytest.mark.parametrize("answers", [0.0, 0.5, 1.5])
+def test_the_queue_goes_on_and_in_the_end_all_serve(at: float, policy: str, answers: float) -> None:
     host = Host(*(Box(name, policy=policy) for name in "abc"))
-    events = queued(host, *"abc", meanwhile=restarting(at))
+    events = queued(host, *"abc", meanwhile=restarting(at, answers=answers))
     assert story(events)[-1] == "finished done"
     assert host.beside == 0
 
@@ -206,11 +207,11 @@ def test_killed_while_it_is_put_right_and_resumed_what_ran_before_runs_again(edg
             await asyncio.sleep(60)
         plan = plan_for(host, "a", "b")
         dying = Kept(die_at=edge)
+        docker = asyncio.create_task(restarting(1.0)(host))
         try:
-            await carry(host, plan, journal=dying, meanwhile=restarting(1.0))
+            await carry(host, plan, journal=dying)
         except Killed:
-            while host.down:
-                await asyncio.sleep(1)
+            await docker
             again = await carry(host, plan, past=past_of(dying.events), earlier=dying.events)
             assert story(again)[-1] == "finished done", again[-1]
         stopped_by_us = any(isinstance(e.detail, dict) and "stopped" in e.detail for e in dying.events)
@@ -251,7 +252,12 @@ def test_by_itself_means_a_policy_and_another_start_than_was_seen() -> None:
     assert not outages.by_itself("x", Workload("x", "docker", "running", started_at=9.0))
     outages.began("x", 9.0)
     assert not outages.by_itself("x", later)
-    assert outages.gone([]) == ["x"]
+    assert outages.gone([]) == {"x"}
+    outages.remember({})
+    assert outages.gone([]) == set()
+    assert outages.taken_along([]) == {"x"}
+    outages.remember({})
+    assert outages.taken_along([]) == set()
     outages.recall([StepEvent(1.0, "p", "output", 0, {"stopped": ["x", "y"]})])
     outages.recall([StepEvent(1.0, "p", "output", 0, {"again": "x"}), StepEvent(1.0, "p", "output", 0, ["again"])])
     assert outages.owed == ["y"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from backends.cluster.inventory import Inventory
@@ -14,6 +16,7 @@ from backends.procedures.context import Context
 from backends.procedures.plan import Step
 from backends.procedures.process import main
 from backends.procedures.runner import Report
+from backends.reach.lease_files import FilePlace, LocalFiles
 from tests.procedures.host import Host
 
 
@@ -54,7 +57,11 @@ class FileToy:
 
 @asynccontextmanager
 async def opened(inventory: Inventory) -> AsyncIterator[Context]:
-    yield Host().context(inventory)
+    """With a lease in the home that TOY_HOME names, if it does."""
+    context = Host().context(inventory)
+    if home := os.environ.get("TOY_HOME"):
+        context = replace(context, places=lambda node: [FilePlace(LocalFiles(Path(home)), node)])
+    yield context
 
 
 if __name__ == "__main__":

@@ -19,6 +19,21 @@ from widgets.router import RouterPane
 from widgets.tiers import TiersPane
 
 
+class _Later(Lazy):
+    """Mounted after the first frame; Textual's own ends the program with a traceback where the screen closes before."""
+
+    async def mount_composed_widgets(self, widgets: list[Widget]) -> None:
+        parent = self.parent
+        assert isinstance(parent, Widget)
+
+        async def mount() -> None:
+            if parent.is_attached and self.is_attached:
+                await parent.mount(self._replace_widget, after=self)
+                await self.remove()
+
+        self.call_after_refresh(mount)
+
+
 class DashboardScreen(Screen[None]):
     """Composes the panes and hands each its slice."""
 
@@ -43,9 +58,9 @@ class DashboardScreen(Screen[None]):
             yield Banner(self._banner)
         with Container(id="panes"):
             yield self.tiers
-            yield Lazy(self.gpus)
-            yield Lazy(self.queue)
-            yield Lazy(self.router)
+            yield _Later(self.gpus)
+            yield _Later(self.queue)
+            yield _Later(self.router)
         yield self.events
         yield self.keys
 
