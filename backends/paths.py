@@ -10,7 +10,7 @@ from pathlib import Path
 def cluster_file(given: str | None, environment: Mapping[str, str]) -> Path:
     """The cluster.toml to use: the one given, else TIERDECK_CLUSTER, else the one in the configuration directory."""
     named = given or environment.get("TIERDECK_CLUSTER")
-    return Path(named).expanduser().absolute() if named else config_dir() / "cluster.toml"
+    return Path(os.path.expanduser(named)).absolute() if named else config_dir() / "cluster.toml"
 
 
 def config_dir() -> Path:
@@ -25,7 +25,7 @@ def state_path(environment: Mapping[str, str]) -> Path:
     from platformdirs import user_state_path
 
     named = environment.get("TIERDECK_STATE")
-    return Path(named).expanduser().absolute() if named else user_state_path("tierdeck", appauthor=False)
+    return Path(os.path.expanduser(named)).absolute() if named else user_state_path("tierdeck", appauthor=False)
 
 
 def state_dir(environment: Mapping[str, str]) -> Path:

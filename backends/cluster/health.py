@@ -95,7 +95,7 @@ def _counted(state: EndpointState, cause: Cause) -> tuple[int, int]:
 def _waits(state: EndpointState, cause: Cause, fails: int, successes: int, rules: Defaults) -> bool:
     """Whether the verdict stays for now although this reading says otherwise."""
     verdict = VERDICT_OF[cause]
-    if state.taken is None or state.cause is None or state.cause in LEFT_OUT or verdict is state.verdict:
+    if state.taken is None or state.cause in (None, Cause.STALE) or state.cause in LEFT_OUT or verdict is state.verdict:
         return False
     if verdict is Verdict.DOWN:
         at_once = cause is Cause.REFUSED and state.ever_up

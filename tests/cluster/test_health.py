@@ -142,6 +142,7 @@ def test_unread_for_three_intervals_is_stale_and_the_next_reading_judges_again()
     snapshot = fold(inv, snapshot, Tick(at(15.5)))
     assert (snapshot.endpoints["a/one"].cause, snapshot.endpoints["a/one"].verdict) == (Cause.STALE, Verdict.UNKNOWN)
     assert "no reading for" in snapshot.endpoints["a/one"].evidence
+    assert fold(inv, snapshot, probe(TIMEOUT, 16)).endpoints["a/one"].cause is TIMEOUT
 
 
 def test_who_hangs_for_his_whole_time_limit_is_not_stale() -> None:
