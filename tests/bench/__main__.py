@@ -76,7 +76,7 @@ def idle(folder: Path, seconds: float = 30.0) -> Iterator[Row]:
         cluster(folder, nodes=16, endpoints=50, containers=True) as found,
         Terminal([PYTHON, "-m", "tui.cli"], environment() | found) as terminal,
     ):
-        terminal.until(["HEALTHY", "e0049"], limit=60)
+        terminal.until(["HEALTHY all"], limit=60)
         terminal.read(10)
         cpu = terminal.cpu()
         count = terminal.read(seconds)
