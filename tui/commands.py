@@ -14,11 +14,9 @@ from textual.app import SystemCommand
 from backends.errors import ProcedureError, TierdeckError
 from tui.actions import NAMED, allowed, shown
 from tui.details import details
-from tui.screens.arrange import Arranged, ArrangeScreen, Startable
 from tui.screens.ask import AskScreen
 from tui.screens.confirm import ConfirmScreen
 from tui.screens.output import OutputScreen
-from tui.screens.procedure import ProcedureScreen
 from tui.screens.text import TextScreen
 from tui.setup import Breakable, Demo
 from widgets.lines import Line, line
@@ -26,6 +24,7 @@ from widgets.lines import Line, line
 if TYPE_CHECKING:
     from backends.procedures.plan import Plan
     from tui.app import TierdeckApp
+    from tui.screens.arrange import Arranged
 
 
 class Commands:
@@ -193,6 +192,8 @@ class Commands:
         """Arrange and plan the start queue of the selected node, ask, and run it in a process of its own."""
         app, node = self._app, self._node_selected()
         await asyncio.to_thread(importlib.import_module, "backends.procedures.startup")
+        from tui.screens.arrange import ArrangeScreen, Startable
+
         found = app.dashboard.queue.startable(node)
         if not found:
             raise ProcedureError(f"{node} has nothing to queue.", "Name its containers in cluster.toml: queue.order.")
@@ -255,6 +256,8 @@ class Commands:
 
     def attach(self, procedure: str, title: str = "") -> None:
         """Follow a procedure's journal."""
+        from tui.screens.procedure import ProcedureScreen
+
         app, world = self._app, self._app.feed.world
         title = title or next((p.title for p in app.feed.snapshot.procedures if p.id == procedure), procedure)
         app.push_screen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -41,6 +42,8 @@ class Feed:
     async def run(self) -> None:
         """Feed until cancelled. The world's libraries take half a second to import: a thread does that meanwhile."""
         module = await asyncio.to_thread(importlib.import_module, "backends.world")
+        gc.freeze()  # modules stay for good: no collection needs to walk them again, which cost a fifth of the start
+        gc.enable()
         setup = self._setup
         here = await asyncio.to_thread(setup.locate)
         self.live.stand_on(here)

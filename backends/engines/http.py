@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -209,12 +210,18 @@ def _request(
     if body is not None:
         given["Content-Type"] = "application/json"
     extensions: dict[str, Any] = {"timeout": {"connect": connect}} if connect is not None else {}
-    there = httpx.URL(url)
+    there = _parsed(url)
     if isinstance(via, tuple):
         given["Host"] = there.netloc.decode("ascii")
         extensions["sni_hostname"] = there.host
         there = there.copy_with(host=via[0], port=via[1])
     return httpx.Request(method, there, headers=given, content=body, extensions=extensions)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(url: str) -> httpx.URL:
+    """The same few addresses are asked for ever: each is parsed once."""
+    return httpx.URL(url)
 
 
 def _failure(

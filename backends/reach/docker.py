@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -40,9 +41,33 @@ FRESH: Final = 60.0
 _AT_ONCE: Final = 3
 """Containers inspected side by side: through `dial-stdio` each takes one of the few SSH sessions of the node."""
 
+_YOUNG: Final = 5.0
+"""Seconds after its start for which a container is inspected at every look: it may be one that starts ever anew."""
+
+_SLACK: Final = 1.5
+"""Seconds by which the start may seem to move while it stays the same: Docker's list tells whole ones only."""
+
+_UP_SECONDS = re.compile(r"Up (?:(\d+)|Less than a) seconds?\b")
+
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _ACTIONS = ["create", "start", "restart", "die", "stop", "kill", "oom", "pause", "unpause", "destroy", "rename"]
 _FILTERS = json.dumps({"type": ["container"], "event": [*_ACTIONS, "health_status", "update"]})
+
+
+@dataclass(frozen=True, slots=True)
+class _Inspected:
+    """A container as it was inspected: in which listed state, started when (None: a minute ago or longer)."""
+
+    workload: Workload
+    state: str
+    started: float | None
+    until: float
+
+    def restarted(self, started: float | None, now: float) -> bool:
+        """Whether one that was listed as `started` then may be another run of it than the one inspected."""
+        if started is None:
+            return False
+        return self.started is None or started > self.started + _SLACK or now - started < _YOUNG
 
 
 class DockerRuntime:
@@ -71,7 +96,7 @@ class DockerRuntime:
         self._client: Docker | None = None
         self._socket = ""
         self._opening = asyncio.Lock()
-        self._inspected: dict[str, tuple[str, float, Workload]] = {}
+        self._inspected: dict[str, _Inspected] = {}
 
     async def close(self) -> None:
         """Close all connections to Docker."""
@@ -159,13 +184,14 @@ class DockerRuntime:
         id, status = str(item.get("Id", "")), str(item.get("Status", ""))
         health = re.search(r"\((?:health: )?(\w+)\)", status) if status.startswith("Up") else None
         state = f"{item.get('State')} {health[1] if health else ''}"
+        now, up = self._clock(), _UP_SECONDS.match(status)
+        started = now - float(up[1] or 0) if up else None
         seen = self._inspected.get(id)
-        settled = not (status.startswith("Up") and "second" in status)
-        if seen and settled and seen[0] == state and self._clock() < seen[1]:
-            return seen[2]
+        if seen and seen.state == state and now < seen.until and not seen.restarted(started, now):
+            return seen.workload
         workload = await self._inspect(id)
         if workload:
-            self._inspected[id] = (state, self._clock() + FRESH, workload)
+            self._inspected[id] = _Inspected(workload, state, started, self._clock() + FRESH)
         return workload
 
     async def _inspect(self, name: str) -> Workload | None:
@@ -193,7 +219,7 @@ class DockerRuntime:
         if id not in self._inspected:
             workload = await self._inspect(id)
             return workload is not None and workload.gpu
-        return self._inspected[id][2].gpu
+        return self._inspected[id].workload.gpu
 
     async def _lines(self, read: Callable[[int], Awaitable[bytes]]) -> AsyncGenerator[str, None]:
         try:

@@ -167,19 +167,20 @@ def many(
     endpoints: int = 1000,
     speed: float = 1.0,
     rng: random.Random | None = None,
+    gpus: int = 1,
     ssh: bool = True,
-    docker: bool = False,
+    containers: int = 0,
 ) -> SimulatedCluster:
-    """A great many: one GPU and one SSH server a node, one port an endpoint: 1,210 open files."""
+    """A great many: GPUs and an SSH server a node, one port an endpoint: 1,210 open files as a rule."""
     sim = SimulatedCluster(directory, name="many", speed=speed, rng=rng)
     for n in range(nodes):
         name = f"n{n:03d}"
-        gpu = sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)
-        sim.add_node(name, gpus=[gpu], ssh=ssh, docker=docker)
+        cards = [sim.gpu(i, "NVIDIA GeForce RTX 3090", 24576) for i in range(gpus)]
+        sim.add_node(name, gpus=cards, ssh=ssh, docker=n < containers)
     for n in range(endpoints):
         engine = LlamaCpp(sim.world, models=["/models/tiny.gguf"], slots=2)
         sim.add_endpoint(
-            f"e{n:04d}", engine, tier=f"T{n % 4}", node=f"n{n % nodes:03d}", gpu=0, vram_mib=900.0,
-            tasks=["chat"], container=f"c{n:04d}" if docker else None,
+            f"e{n:04d}", engine, tier=f"T{n % 4}", node=f"n{n % nodes:03d}", gpu=n // nodes % gpus,
+            vram_mib=900.0, tasks=["chat"], container=f"c{n:04d}" if n < containers else None,
         )  # fmt: skip
     return sim

@@ -158,6 +158,39 @@ async def test_a_poll_of_what_did_not_change_is_one_request(sim: SimulatedCluste
     await runtime.close()
 
 
+async def test_a_container_up_for_seconds_is_inspected_again_only_where_it_may_have_restarted(
+    sim: SimulatedCluster,
+) -> None:
+    engine = sim.nodes["mark"].docker
+    assert engine is not None
+    now = 1000.0
+    runtime = DockerRuntime("mark", [str(sim.nodes["mark"].docker_socket)], clock=lambda: now)
+    listed: dict[str, str] = {}
+
+    async def inspected(after: float, **up: str) -> int:
+        nonlocal now
+        now += after
+        listed.update(up)
+        before = engine.requests["GET /containers/{id}/json"]
+        for name, status in listed.items():
+            id = next(c.id for c in engine.containers.values() if c.spec.name == name)
+            await runtime._look({"Id": id, "State": "running", "Status": status})
+        return engine.requests["GET /containers/{id}/json"] - before
+
+    assert await inspected(0, **{"mark-i": "Up 10 seconds (healthy)"}) == 1
+    assert await inspected(2, **{"mark-i": "Up 12 seconds (healthy)"}) == 0
+    assert await inspected(2, **{"mark-i": "Up 13 seconds (healthy)"}) == 0
+    assert await inspected(2, **{"mark-i": "Up 7 seconds (healthy)"}) == 1
+    assert await inspected(2, **{"mark-i": "Up 9 seconds (healthy)"}) == 0
+    assert await inspected(2, **{"mark-i": "Up Less than a second (healthy)"}) == 1
+    assert await inspected(2, **{"mark-i": "Up 2 seconds (healthy)"}) == 1
+    assert await inspected(50, **{"mark-i": "Up 52 seconds (healthy)"}) == 0
+    assert await inspected(9, **{"mark-i": "Up About a minute (healthy)"}) == 0
+    assert await inspected(2, **{"mark-i": "Up 8 seconds (healthy)"}) == 1
+    assert await inspected(2, **{"mark-i": "Up 10 seconds (unhealthy)"}) == 1
+    await runtime.close()
+
+
 async def test_gpu_without_a_driver(sim: SimulatedCluster, runtime: Runtime) -> None:
     await runtime.stop("mark-v")
     sim.nodes["mark"].host.vendor = "none"

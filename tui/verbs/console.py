@@ -101,12 +101,11 @@ def _load_or_last_good(path: Path, state: Path) -> tuple[Loaded, str]:
 
 
 def prepare_terminal(environment: os._Environ[str]) -> None:
-    """Set Textual's own knobs before it is imported: over SSH no animation and few frames."""
+    """Set Textual's own knobs before it is imported: over SSH no animation."""
     if not all(os.isatty(fd) for fd in (0, 1, 2)):  # keys come by 0, pictures go by 2
         raise InventoryError("The console needs a terminal.", "For scripts there is: tierdeck status --json")
     if "SSH_CONNECTION" in environment:
         environment.setdefault("TEXTUAL_ANIMATIONS", "none")
-        environment.setdefault("TEXTUAL_FPS", "15")
         environment.setdefault("TEXTUAL_SMOOTH_SCROLL", "0")
 
 
