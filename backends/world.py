@@ -154,9 +154,9 @@ class World:
             return services, name
         return await reach.runtime(), workload
 
-    async def start(self, plan: Plan) -> str:
-        """Start a procedure in a process of its own; its id."""
-        return await self.procedures.start(plan)
+    async def start(self, plan: Plan, *, take_over: bool = False) -> str:
+        """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""
+        return await self.procedures.start(plan, take_over=take_over)
 
     def follow(self, procedure: str) -> AsyncIterator[StepEvent]:
         """A procedure's journal, from its first event on."""

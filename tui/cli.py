@@ -79,6 +79,7 @@ def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:
         each.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
         each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
     boot.add_argument("--program", metavar="PATH", help="where tierdeck lies on that node")
+    run.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     run.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
 
 
@@ -90,16 +91,25 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
-    what = procedures.add_subparsers(dest="what", metavar="list|attach|cancel|resume|abandon", parser_class=_Parser)
+    what = procedures.add_subparsers(
+        dest="what", metavar="list|attach|answer|cancel|resume|abandon", parser_class=_Parser
+    )
     what.add_parser("list", help="all that are known here", parents=[common, json_too])
     for name, text in (
         ("attach", "follow one"),
+        ("answer", "answer the question of one: retry, skip, hold or abort"),
         ("cancel", "stop one at its step's edge; again: now"),
         ("resume", "go on with one that was halted, cancelled or lost"),
         ("abandon", "close the journal of one that no longer runs"),
     ):
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("id", help="its id")
+        if name == "answer":
+            each.add_argument("choice", choices=("retry", "skip", "hold", "abort"), help="what to do")
+        if name == "resume":
+            each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+            each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+            each.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from textual.app import SystemCommand
 
-from backends.errors import ProcedureError, TierdeckError
+from backends.errors import ProcedureError, StaleLease, TierdeckError
 from tui.actions import NAMED, allowed, shown
 from tui.details import details
 from tui.screens.ask import AskScreen
@@ -225,14 +225,27 @@ class Commands:
         typed = node if plan.danger is Danger.INTERRUPTS else None
         app.push_screen(ConfirmScreen(plan.title, describe(plan)[1:], "Start", typed=typed), answered)
 
-    async def _start(self, plan: Plan) -> None:
+    async def _start(self, plan: Plan, *, take_over: bool = False) -> None:
         try:
-            procedure = await self._app.feed.world.start(plan)
+            procedure = await self._app.feed.world.start(plan, take_over=take_over)
+        except StaleLease as error:
+            self._offer_take_over(plan, error)
+            return
         except TierdeckError as error:
             self._app.say(str(error), "bad")
             return
         self._app.feed.nudge("procedures")
         self.attach(procedure, plan.title)
+
+    def _offer_take_over(self, plan: Plan, error: StaleLease) -> None:
+        app = self._app
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                app.run_worker(self._start(plan, take_over=True), group="start", exit_on_error=False)
+
+        lines = [error.message, "What it was doing there may be half done: every step is checked before it is taken."]
+        app.push_screen(ConfirmScreen(f"Take {plan.node} over?", lines, "Take over", typed=plan.node), answered)
 
     def procedures(self) -> None:
         """Attach to the procedure that is open; with none or several, list them all."""
