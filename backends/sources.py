@@ -18,6 +18,7 @@ from backends.cluster.reading import (
     EndpointReading,
     Gpu,
     GpuReading,
+    MaintenanceReading,
     ProbeResult,
     ProcedureReading,
     ProcedureState,
@@ -201,20 +202,27 @@ class GpuStream:
             yield GpuReading(self._node, self._clock.now(), trouble=trouble_of(error))
 
 
-class ProceduresSource:
-    """Looks at the journals of this machine."""
+class StateSource:
+    """Looks at what this machine keeps: the journals, and what a person put under maintenance."""
 
     key = "procedures"
-    topics = ("procedures",)
+    topics = ("procedures", "maintenance")
 
-    def __init__(self, known: Callable[[], tuple[ProcedureState, ...]], clock: Clock) -> None:
+    def __init__(
+        self,
+        known: Callable[[], tuple[ProcedureState, ...]],
+        maintained: Callable[[], dict[str, float]],
+        clock: Clock,
+    ) -> None:
         self._known = known
+        self._maintained = maintained
         self._clock = clock
 
     async def read(self) -> tuple[Sequence[Reading], float]:
-        """All procedures; the directory is read in a thread."""
-        procedures = await asyncio.to_thread(self._known)
-        return [ProcedureReading(self._clock.now(), procedures)], PROCEDURE_INTERVAL
+        """All procedures and all maintenance; the files are read in a thread."""
+        procedures, maintained = await asyncio.to_thread(lambda: (self._known(), self._maintained()))
+        now = self._clock.now()
+        return [ProcedureReading(now, procedures), MaintenanceReading(now, maintained)], PROCEDURE_INTERVAL
 
 
 def trouble_of(error: TierdeckError) -> Trouble:

@@ -61,6 +61,8 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         rows.append(("checked", f"{_when(state.taken.wall)}, every {state.interval:.0f} s", ""))
     if state.since is not None:
         rows.append(("since", f"{_when(state.since.wall)} ({age(state.age)})", ""))
+    if state.until is not None:
+        rows.append(("until", _when(state.until), "warn"))
     if state.latency is not None:
         rows.append(("latency", f"{state.latency * 1000:.0f} ms", ""))
     if state.fails:

@@ -128,10 +128,11 @@ def _maintain(inventory: Inventory, draft: ClusterSnapshot, endpoints: dict[str,
     for endpoint in inventory.endpoints:
         state = endpoints[endpoint.name]
         until = _maintained_until(draft, endpoint)
-        if until > now.wall and state.cause is not Cause.MAINTENANCE:
+        if until > now.wall and (state.cause is not Cause.MAINTENANCE or state.until != until):
             endpoints[endpoint.name] = replace(
-                state, verdict=Verdict.UNKNOWN, cause=Cause.MAINTENANCE, evidence="a person said so", since=now, age=0
-            )
+                state, verdict=Verdict.UNKNOWN, cause=Cause.MAINTENANCE, evidence="a person said so", since=now, age=0,
+                until=until, fails=0, successes=0, unread=None,
+            )  # fmt: skip
         elif until <= now.wall and state.cause is Cause.MAINTENANCE:
             endpoints[endpoint.name] = EndpointState(endpoint.name, models=state.models, ever_up=state.ever_up)
 

@@ -60,6 +60,7 @@ def _endpoint(snapshot: ClusterSnapshot, endpoint: Endpoint) -> dict[str, Any]:
         "latency_ms": round(state.latency * 1000, 1) if state.latency is not None else None,
         "models": [model.name for model in state.models],
         "checked_at": iso(state.taken),
+        "maintenance_until": iso(Instant(state.until, 0.0)) if state.until is not None else None,
     }
 
 

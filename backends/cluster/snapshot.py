@@ -18,7 +18,8 @@ class EndpointState:
     """How one endpoint is, since when, and on what evidence.
 
     `fails` and `successes` count in a row towards the next verdict. `age` is the rounded number of seconds since
-    the verdict changed, `unread` since the last reading where that is overdue (else None).
+    the verdict changed, `unread` since the last reading where that is overdue (else None). `until` is when its
+    MAINTENANCE ends (Unix seconds).
     """
 
     name: str
@@ -33,6 +34,7 @@ class EndpointState:
     ever_up: bool = False
     age: int = 0
     unread: int | None = None
+    until: float | None = None
     progress: Progress | None = field(default=None, compare=False)
     latency: float | None = field(default=None, compare=False)
     taken: Instant | None = field(default=None, compare=False)

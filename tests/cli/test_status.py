@@ -56,6 +56,7 @@ ENDPOINT = table(
     latency_ms=NUMBER,
     models=several(TEXT),
     checked_at=TIME,
+    maintenance_until=TIME,
 )
 GPU = table(
     index={"type": "integer"},
