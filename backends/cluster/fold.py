@@ -24,6 +24,7 @@ from backends.cluster.reading import (
 )
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState, TierState
 from backends.cluster.words import Cause, State, Verdict
+from backends.cluster.work import Limits
 
 
 def empty(inventory: Inventory, here: str | None = None) -> ClusterSnapshot:
@@ -102,7 +103,8 @@ def _judge(inventory: Inventory, draft: ClusterSnapshot, reading: EndpointReadin
     workload = workload_of(draft, endpoint)
     starting = is_starting(workload, reading.at.wall) or _under_procedure(draft, endpoint)
     off = is_off(endpoint.on_demand, workload)
-    return next_state(state, reading, inventory.defaults, starting=starting, off=off)
+    limits = Limits(inventory.stalled_after(endpoint), inventory.queue_limit(endpoint))
+    return next_state(state, reading, inventory.defaults, starting=starting, off=off, limits=limits)
 
 
 def workload_of(snapshot: ClusterSnapshot, endpoint: Endpoint) -> Workload | None:

@@ -24,6 +24,11 @@ class Names:
     running: str
     waiting: str
     kv_used: tuple[str, ...] = ()
+    prompt: str = ""
+    steps: str = ""
+    signs: tuple[str, ...] = ()
+    first: str = ""
+    """The histogram of times to the first token."""
 
 
 LLAMACPP: Final = Names(
@@ -31,21 +36,36 @@ LLAMACPP: Final = Names(
     "llamacpp:requests_processing",
     "llamacpp:requests_deferred",
     ("llamacpp:kv_cache_usage_ratio",),
+    prompt="llamacpp:prompt_tokens_total",
+    steps="llamacpp:n_decode_total",
+    signs=("llamacpp:spec_decode_num_drafts_total",),
 )
 VLLM: Final = Names(
     "vllm:generation_tokens_total",
     "vllm:num_requests_running",
     "vllm:num_requests_waiting",
     ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+    prompt="vllm:prompt_tokens_total",
+    first="vllm:time_to_first_token_seconds",
 )
 SGLANG: Final = Names(
-    "sglang:generation_tokens_total", "sglang:num_running_reqs", "sglang:num_queue_reqs", ("sglang:token_usage",)
+    "sglang:generation_tokens_total",
+    "sglang:num_running_reqs",
+    "sglang:num_queue_reqs",
+    ("sglang:token_usage",),
+    prompt="sglang:prompt_tokens_total",
+    signs=("sglang:num_used_tokens", "sglang:inter_token_latency_seconds_count"),
+    first="sglang:time_to_first_token_seconds",
 )
 
 
 def progress(text: str, names: Names) -> Progress | None:
     """An engine's progress, summed over its workers (the cache: the fullest); None where it says nothing of it."""
-    wanted = {names.tokens, names.running, names.waiting, *names.kv_used}
+    first_s, first_n = f"{names.first}_sum", f"{names.first}_count"
+    wanted = {
+        names.tokens, names.running, names.waiting, *names.kv_used, names.prompt, names.steps, *names.signs,
+        *((first_s, first_n) if names.first else ()),
+    }  # fmt: skip
     found: dict[str, list[float]] = {}
     for name, _, value in samples(text, wanted):
         found.setdefault(name, []).append(value)
@@ -58,6 +78,11 @@ def progress(text: str, names: Names) -> Progress | None:
         running=None if running is None else int(running),
         waiting=None if waiting is None else int(waiting),
         kv_used=max(caches) if caches else None,
+        prompt=_total(found.get(names.prompt)),
+        steps=_total(found.get(names.steps)),
+        signs=_total([value for name in names.signs for value in found.get(name, ())]),
+        first_s=_total(found.get(first_s)),
+        first_n=_total(found.get(first_n)),
     )
 
 
