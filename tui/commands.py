@@ -72,7 +72,11 @@ class Commands:
             return
         inventory, title = app.setup.loaded.inventory, key.partition(":")[2]
         app.push_screen(
-            TextScreen(title, lambda width: details(inventory, app.feed.snapshot, key, width), app.setup.glyphs)
+            TextScreen(
+                title,
+                lambda width: details(inventory, app.feed.snapshot, key, width, app.setup.glyphs),
+                app.setup.glyphs,
+            )
         )
 
     def probe(self) -> None:

@@ -72,6 +72,10 @@ class HealthFirst(ABC):
         """What a deep probe finds after a good health call."""
         return health
 
+    def metrics_route(self, target: Target) -> str:
+        """Where its metrics are."""
+        return target.metrics_url or "/metrics"
+
     def progress(self, text: str) -> Progress | None:
         """What its metrics say; ProbeFailure where they tell of a trouble."""
         return progress(text, self.names) if self.names else None
@@ -84,7 +88,7 @@ class HealthFirst(ABC):
     async def _metrics(self, ask: Ask, *, share: float = 1.0) -> str | None:
         """Its metrics, within that share of the time left; None where it has none that can be read."""
         try:
-            answer = await ask.get(ask.target.metrics_url or "/metrics", share=share)
+            answer = await ask.get(self.metrics_route(ask.target), share=share)
         except ProbeFailure as failure:
             if failure.cause is not Cause.BAD_RESPONSE:
                 raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from backends.cluster.reading import Progress
+from backends.cluster.reading import ModelCount, Progress
+from backends.text import plain
 
 LONGEST_LINE: Final = 4096
 """Characters; a longer line is no sample of ours."""
@@ -113,3 +115,25 @@ def _number(text: str) -> float | None:
 
 def _total(values: list[float] | None) -> float | None:
     return sum(values) if values else None
+
+
+GATEWAY_MODELS: Final = 50
+"""Models of a gateway that are counted."""
+
+_REQUESTS: Final = "litellm_proxy_total_requests_metric_total"
+_TOKENS: Final = "litellm_total_tokens_metric_total"
+_LABEL: Final = re.compile(r'(?:^|,)(requested_model|model)="((?:[^"\\]|\\.)*)"')
+
+
+def gateway(text: str) -> Progress | None:
+    """What LiteLLM's Prometheus callback counted: requests and tokens by the model that was asked for."""
+    counts: dict[str, list[float]] = {}
+    for name, labels, value in samples(text, (_REQUESTS, _TOKENS)):
+        said = dict(_LABEL.findall(labels))
+        model = plain(said.get("requested_model") or said.get("model") or "", 80)
+        if model and model != "None" and (model in counts or len(counts) < GATEWAY_MODELS):
+            counts.setdefault(model, [0.0, 0.0])[name == _TOKENS] += value
+    if not counts:
+        return None
+    models = tuple(ModelCount(name, requests, tokens) for name, (requests, tokens) in sorted(counts.items()))
+    return Progress(models=models)
