@@ -61,6 +61,8 @@ class Docker(_Table):
     """Its unix socket; /var/run/docker.sock if nothing is said."""
     context: str | None = None
     """A context of the node's docker command, such as "desktop", instead of a socket."""
+    restart: str | None = None
+    """The command that restarts it, as the node's shell reads it; if nothing is said the usual one of its system."""
 
 
 class Rdp(_Table):
