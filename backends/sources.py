@@ -41,6 +41,9 @@ from backends.secrets import Secrets
 DEEP_EVERY: Final = 5
 """Every how many probes models are asked for, too."""
 
+CLOSED: Final = frozenset({Cause.REFUSED, Cause.TIMEOUT, Cause.UNREACHABLE})
+"""What an endpoint shows from here that a firewall, or a loopback bind, keeps for its own node."""
+
 MACHINE_INTERVAL: Final = 2.0
 """Seconds between two looks at a node's workloads: one list call each."""
 
@@ -88,7 +91,11 @@ class EndpointSource:
         clock: Clock,
         chance: Random,
         is_down: Callable[[str], bool] = lambda endpoint: True,
+        detour: Callable[[Endpoint], Awaitable[Target | None]] | None = None,
     ) -> None:
+        self._detour = detour
+        self._shut = 0
+        self._open_there = False
         self.key = endpoint.name
         self.topics = (endpoint.name, endpoint.node) if endpoint.node else (endpoint.name,)
         self._endpoint = endpoint
@@ -123,9 +130,8 @@ class EndpointSource:
             pause = backoff(pause, self._failures, self._inventory.defaults.down_after, self._chance)
         if result.retry_after is not None:
             pause = max(pause, min(result.retry_after, 3600.0))
-        return [
-            EndpointReading(self.key, self._clock.now(), result, pause, self._inventory.timeout(self._endpoint))
-        ], pause
+        limit = self._inventory.timeout(self._endpoint) * (2 if self._shut else 1)
+        return [EndpointReading(self.key, self._clock.now(), result, pause, limit)], pause
 
     @property
     def _counts(self) -> bool:
@@ -146,9 +152,38 @@ class EndpointSource:
         except TimeoutError:
             return ProbeResult(Cause.TIMEOUT, f"no SSH connection to {self._endpoint.node} within {limit:.3g} s")
         try:
-            return await self._engine.probe(self._http, target, deep=deep, light=light)
+            return await self._seen_there(await self._engine.probe(self._http, target, deep=deep, light=light))
         except ReachError as error:
             return ProbeResult(Cause.UNREACHABLE, str(error))
+
+    async def _seen_there(self, result: ProbeResult) -> ProbeResult:
+        """The result, but CONFIG where it is closed from here and answers on its node: no retry will help.
+
+        Its node is asked at the first failure and then now and then; while it answers there, each time.
+        """
+        if result.cause not in CLOSED:
+            self._shut = 0
+            return result
+        self._shut += 1
+        if self._open_there or self._shut % DEEP_EVERY == 1:
+            self._open_there = await self._answers_there()
+        if not self._open_there:
+            return result
+        words = f'answers on {self._endpoint.node}, but is closed from here: open its port, or say via = "ssh"'
+        return ProbeResult(Cause.CONFIG, f"{words} ({result.evidence})")
+
+    async def _answers_there(self) -> bool:
+        if self._detour is None:
+            return False
+        try:
+            async with asyncio.timeout(self._inventory.timeout(self._endpoint)):
+                target = await self._detour(self._endpoint)
+                if target is None:
+                    return False
+                found = await self._engine.probe(self._http, target, deep=False)
+        except (TierdeckError, TimeoutError):  # then nothing is known of it, and the first result stands
+            return False
+        return VERDICT_OF[found.cause] is not Verdict.DOWN
 
 
 class MachineSource:

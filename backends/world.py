@@ -98,7 +98,7 @@ class World:
     def _endpoint(self, endpoint: Endpoint, is_down: Callable[[str], bool]) -> EndpointSource:
         engine = ENGINES[endpoint.engine]
         return EndpointSource(
-            endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance, is_down
+            endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance, is_down, self.detour
         )
 
     def _machine(self, node: Node) -> MachineSource:
@@ -133,6 +133,12 @@ class World:
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here: its key resolved, its address as this machine reaches it."""
         return await target_of(endpoint, self.inventory, self._reaches, self._secrets)
+
+    async def detour(self, endpoint: Endpoint) -> Target | None:
+        """An endpoint as its own node asks it, where the SSH connection to that stands and is not its way anyhow."""
+        if endpoint.node is None or endpoint.via is not None or not self._reaches[endpoint.node].stands:
+            return None
+        return await self.target(endpoint.model_copy(update={"via": "ssh"}))
 
     async def chat(self, endpoint: str, text: str) -> AsyncGenerator[ChatEvent, None]:
         """The streamed answer of an endpoint to one prompt; closing it closes the connection."""

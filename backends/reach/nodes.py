@@ -69,6 +69,11 @@ class NodeReach:
         """Runs commands on the node; SshError where it is neither this machine nor has `ssh`."""
         return self._here() if self.is_here else self._remote()[1]
 
+    @property
+    def stands(self) -> bool:
+        """Whether an SSH connection to it stands, as far as is known."""
+        return not self.is_here and self._opened is not None and self._opened[0].connected
+
     async def connected(self) -> None:
         """Wait for the SSH connection of a node that has one; SshError names what hinders it."""
         if not self.is_here and self.node.ssh:
