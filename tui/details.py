@@ -63,6 +63,9 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         ("verdict", f"{state.verdict.value}  {cause}", STYLES[state.verdict.value]),
         ("evidence", state.evidence, ""),
     ]
+    for finding in snapshot.findings:
+        if finding.endpoint == endpoint.name:
+            rows += [("finding", f"{finding.flaw.value}  {finding.evidence}", "warn"), ("do", finding.cure, "")]
     if state.taken is not None:
         rows.append(("checked", f"{_when(state.taken.wall)}, every {state.interval:.0f} s", ""))
     if state.since is not None:

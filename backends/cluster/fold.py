@@ -5,11 +5,12 @@ Pure: the same readings give the same snapshots, live, in tests and in replay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from backends.cluster.findings import findings, held
 from backends.cluster.health import is_off, is_starting, next_state, prognosis, rounded_age, tier_state, with_age
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Endpoint, Inventory, Node
 from backends.cluster.reading import (
     EndpointReading,
     GpuReading,
@@ -40,12 +41,14 @@ def fold(inventory: Inventory, snapshot: ClusterSnapshot, reading: Reading) -> C
     return fold_all(inventory, snapshot, (reading,))
 
 
-def fold_all(inventory: Inventory, snapshot: ClusterSnapshot, readings: Iterable[Reading]) -> ClusterSnapshot:
+def fold_all(inventory: Inventory, snapshot: ClusterSnapshot, readings: Sequence[Reading]) -> ClusterSnapshot:
     """The snapshot after several readings, in their order; tiers and prognosis are judged once, at the end."""
     endpoints, nodes = dict(snapshot.endpoints), dict(snapshot.nodes)
     draft = replace(snapshot, endpoints=endpoints, nodes=nodes)
     for reading in readings:
         draft = _fold_one(inventory, draft, endpoints, nodes, reading)
+    if any(isinstance(reading, EndpointReading | GpuReading | WorkloadReading) for reading in readings):
+        draft = replace(draft, findings=findings(inventory, draft))
     if _serving(snapshot.endpoints) == _serving(endpoints):
         return draft
     tiers = _tiers(inventory, endpoints)
@@ -74,7 +77,7 @@ def _fold_one(
         case EndpointReading(endpoint=name) if name in endpoints:
             endpoints[name] = _judge(inventory, draft, reading)
         case GpuReading(node=name) if name in nodes:
-            nodes[name] = _with_gpus(nodes[name], reading)
+            nodes[name] = _with_gpus(inventory.node_named[name], nodes[name], reading)
         case WorkloadReading(node=name) if name in nodes:
             nodes[name] = _with_workloads(nodes[name], reading)
         case ReachReading(node=name) if name in nodes:
@@ -139,10 +142,11 @@ def _maintain(inventory: Inventory, draft: ClusterSnapshot, endpoints: dict[str,
             endpoints[endpoint.name] = EndpointState(endpoint.name, models=state.models, ever_up=state.ever_up)
 
 
-def _with_gpus(node: NodeState, reading: GpuReading) -> NodeState:
+def _with_gpus(node: Node, state: NodeState, reading: GpuReading) -> NodeState:
     if reading.trouble is not None:
-        return replace(node, gpus_trouble=reading.trouble)
-    return replace(node, gpus=reading.gpus, gpus_trouble=None, gpus_unread=None, gpus_taken=reading.at)
+        return replace(state, gpus_trouble=reading.trouble)
+    seen = replace(state, gpus=reading.gpus, gpus_trouble=None, gpus_unread=None, gpus_taken=reading.at)
+    return replace(seen, holds=held(node, seen, reading.at))
 
 
 def _with_workloads(node: NodeState, reading: WorkloadReading) -> NodeState:
@@ -188,6 +192,11 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
         if then is not None and then.verdict is not now.verdict and now.cause is not None and not first_and_well:
             text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
             found.append(Change(at, name, text, now.verdict.value))
+    known = {(finding.flaw, finding.endpoint) for finding in before.findings}
+    for finding in after.findings:
+        if (finding.flaw, finding.endpoint) not in known:
+            text = f"{finding.endpoint}: {finding.flaw.value}: {finding.evidence}. {finding.cure}"
+            found.append(Change(at, finding.endpoint, text, Verdict.DEGRADED.value))
     for name, node in after.nodes.items():
         was_node = before.nodes.get(name)
         if was_node is None or was_node.reach_trouble == node.reach_trouble:

@@ -89,6 +89,7 @@ def next_state(
         unread=None,
         since=reading.at if changed else state.since,
         age=0 if changed else state.age,
+        turned=reading.at if state.cause not in (None, shown) else state.turned,
     )
 
 

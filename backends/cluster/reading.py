@@ -109,7 +109,7 @@ class EndpointReading:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that holds GPU memory; `container` is the id found in its cgroup, if any."""
+    """A process that holds GPU memory; `container` is the id found in its cgroup, "" in none, None where not told."""
 
     pid: int
     used_mib: float | None
@@ -118,7 +118,7 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as its driver reports it; None where the driver does not say."""
+    """One GPU as its driver reports it; None where the driver does not say, or its processes were not told."""
 
     index: int
     name: str
@@ -128,7 +128,7 @@ class Gpu:
     utilization_pct: float | None = None
     temperature_c: float | None = None
     power_w: float | None = None
-    processes: tuple[GpuProcess, ...] = ()
+    processes: tuple[GpuProcess, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,10 @@ def status_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, An
             }
             for tier in inventory.tiers
         ],
+        "findings": [
+            {"name": f.flaw.value, "endpoint": f.endpoint, "evidence": f.evidence, "cure": f.cure}
+            for f in snapshot.findings
+        ],
         "nodes": [_node(snapshot.nodes[node.name]) for node in inventory.nodes],
     }
 
@@ -115,6 +119,8 @@ def status_text(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[str
             cause = state.cause.value if state.cause else "-"
             latency = f"{state.latency * 1000:.0f} ms, " if state.latency is not None else ""
             yield f"  {endpoint.name:<{width}}  {state.verdict.value:<8}  {cause:<12}  {latency}{state.evidence}"
+    for finding in snapshot.findings:
+        yield f"{finding.endpoint}  {finding.flaw.value}  {finding.evidence}. {finding.cure}"
     for node in snapshot.nodes.values():
         for gpu in node.gpus:
             used, total = gpu.memory_used_mib, gpu.memory_total_mib

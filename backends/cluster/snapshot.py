@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from backends.cluster.reading import Gpu, Instant, ModelInfo, ProcedureState, Progress, Trouble, Workload
-from backends.cluster.words import SERVING, Cause, State, Verdict
+from backends.cluster.words import SERVING, Cause, Flaw, State, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class EndpointState:
 
     `fails` and `successes` count in a row towards the next verdict. `age` is the rounded number of seconds since
     the verdict changed, `unread` since the last reading where that is overdue (else None). `until` is when its
-    MAINTENANCE ends (Unix seconds). `progress` was counted at `counted`; `frozen` is since when it has work and nothing
-    moves; `samples` are the latest, oldest first.
+    MAINTENANCE ends (Unix seconds), `turned` when its cause was another one last. `progress` was counted at `counted`;
+    `frozen` is since when it has work and nothing moves; `samples` are the latest, oldest first.
     """
 
     name: str
@@ -78,6 +78,7 @@ class EndpointState:
     latency: float | None = field(default=None, compare=False)
     taken: Instant | None = field(default=None, compare=False)
     since: Instant | None = field(default=None, compare=False)
+    turned: Instant | None = field(default=None, compare=False)
     interval: float = field(default=0.0, compare=False)
     limit: float = field(default=0.0, compare=False)
 
@@ -98,6 +99,33 @@ class TierState:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What the GPUs of its node tell of one running container, since it started (Unix seconds) or since we look.
+
+    `ever`: one of its processes was seen on a GPU; `mib` is what they hold now (None: not told); `missing` is since
+    when none is there. `low_mib` and `risen_mib` are the least that all GPUs held meanwhile, and the most above that;
+    None where it ran already when we came.
+    """
+
+    started: float | None
+    ever: bool = False
+    mib: float | None = None
+    missing: Instant | None = None
+    low_mib: float | None = None
+    risen_mib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that answers, but not as it was meant to: on which evidence, and what to do about it."""
+
+    flaw: Flaw
+    endpoint: str
+    evidence: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """What is known of one machine; each trouble stands beside the last good figures, `gpus_unread` tells their age."""
 
@@ -109,6 +137,7 @@ class NodeState:
     workloads: tuple[Workload, ...] = ()
     workloads_trouble: Trouble | None = None
     reach_trouble: Trouble | None = None
+    holds: Mapping[str, Hold] = field(default_factory=dict, compare=False)
     gpus_taken: Instant | None = field(default=None, compare=False)
     workloads_taken: Instant | None = field(default=None, compare=False)
     reach_taken: Instant | None = field(default=None, compare=False)
@@ -144,4 +173,5 @@ class ClusterSnapshot:
     prognosis: Prognosis
     procedures: tuple[ProcedureState, ...] = ()
     maintenance: Mapping[str, float] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
     taken: Instant | None = field(default=None, compare=False)

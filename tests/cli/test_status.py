@@ -82,6 +82,7 @@ SHAPE = table(
     taken_at=TIME,
     prognosis=table(state=STATE, summary=TEXT, tasks=table(**dict.fromkeys(TASKS, OUTLOOK))),
     tiers=several(table(name=TEXT, state=STATE, up=COUNT, total=COUNT, endpoints=several(ENDPOINT))),
+    findings=several(table(name={"enum": ["ON_CPU", "GPU_LOST"]}, endpoint=TEXT, evidence=TEXT, cure=TEXT)),
     nodes=several(table(name=TEXT, gpus=several(GPU), error={"type": ["string", "null"]})),
 )
 
