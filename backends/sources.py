@@ -106,6 +106,7 @@ class EndpointSource:
         self._clock = clock
         self._chance = chance
         self._is_down = is_down
+        self._always_deep = endpoint.name in inventory.check_named
         self._count = 0
         self._failures = 0
         self._last: ProbeResult | None = None
@@ -114,7 +115,7 @@ class EndpointSource:
 
     async def read(self) -> tuple[Sequence[Reading], float]:
         """One probe, and the seconds until the next."""
-        deep = self._count % DEEP_EVERY == 0 or (self._last is not None and stays_deep(self._last))
+        deep = self._always_deep or self._count % DEEP_EVERY == 0 or (self._last is not None and stays_deep(self._last))
         light = not deep and self._counts
         self._count += 1
         result = await self._probe(deep, light)

@@ -13,10 +13,11 @@ from typing import Final, Self
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
 from backends.cluster.fold import empty, fold_all
-from backends.cluster.inventory import Endpoint, Node
+from backends.cluster.inventory import Check, Endpoint, Node
 from backends.cluster.reading import Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.engines.chat import ChatEvent, Message, chat
+from backends.engines.engine import Engine
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
@@ -82,7 +83,8 @@ class World:
         """
         found: list[Source] = [self._machine(node) for node in self._touched()]
         found.append(StateSource(self.procedures.list, self.maintenance.read, self._clock))
-        found += [self._endpoint(endpoint, is_down) for endpoint in self.inventory.endpoints]
+        found += [self._endpoint(e, ENGINES[e.engine], is_down) for e in self.inventory.endpoints]
+        found += [self._endpoint(check.lamp, self._check(check), is_down) for check in self.inventory.checks]
         return found
 
     def streams(self) -> list[Stream]:
@@ -95,10 +97,16 @@ class World:
     def _with_gpus(self) -> list[Node]:
         return [n for n in self.inventory.nodes if n.gpus != "none"]
 
-    def _endpoint(self, endpoint: Endpoint, is_down: Callable[[str], bool]) -> EndpointSource:
-        engine = ENGINES[endpoint.engine]
+    def _check(self, check: Check) -> Engine:
+        from backends.checks import engine_of
+
+        reach = self._reaches[check.node] if check.node else self._reaches.here
+        return engine_of(check, reach, self._clock)
+
+    def _endpoint(self, endpoint: Endpoint, engine: Engine, is_down: Callable[[str], bool]) -> EndpointSource:
+        detour = self.detour if endpoint.url.startswith("http") else None
         return EndpointSource(
-            endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance, is_down, self.detour
+            endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance, is_down, detour
         )
 
     def _machine(self, node: Node) -> MachineSource:

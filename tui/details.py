@@ -78,8 +78,10 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         rows.append(("failed", f"{state.fails} in a row; {inventory.defaults.down_after} make it DOWN", "warn"))
     rows += [
         ("", "", ""),
-        ("engine", " ".join(filter(None, (endpoint.engine, state.version))), ""),
-        ("address", endpoint.url + (" through SSH" if endpoint.via else ""), ""),
+        ("check", check.kind, "")
+        if (check := inventory.check_named.get(endpoint.name))
+        else ("engine", " ".join(filter(None, (endpoint.engine, state.version))), ""),
+        ("looks at" if check else "address", endpoint.url + (" through SSH" if endpoint.via else ""), ""),
         ("node", endpoint.node or "none", ""),
         ("tier", endpoint.tier, ""),
         ("serves", ", ".join(endpoint.serves) or "no prompts", ""),
@@ -182,7 +184,7 @@ def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
         heat = f", {gpu.temperature_c:.0f} C" if gpu.temperature_c is not None else ""
         power = f", {gpu.power_w:.0f} W" if gpu.power_w is not None else ""
         rows += [(f"GPU {gpu.index}", gpu.name, ""), ("", memory + heat + power, "")]
-    for endpoint in inventory.endpoints:
+    for endpoint in inventory.lamps:
         if endpoint.node == name:
             verdict = snapshot.endpoints[endpoint.name]
             rows.append(

@@ -64,7 +64,7 @@ class TiersPane(LinePane):
         )
 
     def _endpoint(self, state: EndpointState, width: int) -> Line:
-        names = [self._named(e.name, width) for e in self._inventory.endpoints]
+        names = [self._named(e.name, width) for e in self._inventory.lamps]
         longest = max((len(name) for name in names), default=8)
         room = min(longest, max(10, width // 3) if width < 60 else 30)
         style = STYLES[state.verdict.value]

@@ -58,6 +58,17 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _address(value: str) -> str:
+    try:
+        parts = urlsplit(f"tcp://{value}")
+        whole = parts.hostname is not None and parts.port is not None and parts.netloc == value
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError('a host and a port, such as "10.0.10.20:5432"')
+    return value
+
+
 def _name(value: str) -> str:
     if not value.strip() or len(value) > 120 or any(ord(c) < 32 or ord(c) == 127 for c in value):
         raise ValueError("a name of 1 to 120 characters, none of them control characters")
@@ -77,6 +88,8 @@ def _service(value: str) -> str:
 
 
 Duration = Annotated[float, BeforeValidator(seconds_of), Field(gt=0, le=86400 * 7)]
+Age = Annotated[float, BeforeValidator(seconds_of), Field(gt=0, le=86400 * 3660)]
+Address = Annotated[str, AfterValidator(_address)]
 Pause = Annotated[float, BeforeValidator(seconds_of), Field(ge=0, le=3600)]
 Mib = Annotated[float, BeforeValidator(_mib), Field(gt=0)]
 Reference = Annotated[str, AfterValidator(_reference)]

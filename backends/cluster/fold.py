@@ -30,7 +30,7 @@ from backends.cluster.work import Limits
 
 def empty(inventory: Inventory, here: str | None = None) -> ClusterSnapshot:
     """A snapshot in which nothing has been read yet."""
-    endpoints = {e.name: EndpointState(e.name) for e in inventory.endpoints}
+    endpoints = {e.name: EndpointState(e.name) for e in inventory.lamps}
     nodes = {n.name: NodeState(n.name, here=n.name == here) for n in inventory.nodes}
     tiers = _tiers(inventory, endpoints)
     return ClusterSnapshot(inventory.name, here, endpoints, tiers, nodes, prognosis(inventory, endpoints, tiers))
@@ -130,7 +130,7 @@ def _maintained_until(draft: ClusterSnapshot, endpoint: Endpoint) -> float:
 
 def _maintain(inventory: Inventory, draft: ClusterSnapshot, endpoints: dict[str, EndpointState], now: Instant) -> None:
     """Put endpoints under MAINTENANCE whose time has come, and let those go whose time is over."""
-    for endpoint in inventory.endpoints:
+    for endpoint in inventory.lamps:
         state = endpoints[endpoint.name]
         until = _maintained_until(draft, endpoint)
         if until > now.wall and (state.cause is not Cause.MAINTENANCE or state.until != until):

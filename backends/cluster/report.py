@@ -32,7 +32,7 @@ def status_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, An
                 "state": tiers[tier.name].state.value,
                 "up": tiers[tier.name].up,
                 "total": tiers[tier.name].total,
-                "endpoints": [_endpoint(snapshot, e) for e in inventory.endpoints_of[tier.name]],
+                "endpoints": [_endpoint(inventory, snapshot, e) for e in inventory.endpoints_of[tier.name]],
             }
             for tier in inventory.tiers
         ],
@@ -51,12 +51,13 @@ def iso(instant: Instant | None) -> str | None:
     return datetime.fromtimestamp(instant.wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _endpoint(snapshot: ClusterSnapshot, endpoint: Endpoint) -> dict[str, Any]:
-    state = snapshot.endpoints[endpoint.name]
+def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoint) -> dict[str, Any]:
+    state, check = snapshot.endpoints[endpoint.name], inventory.check_named.get(endpoint.name)
     return {
         "name": endpoint.name,
         "node": endpoint.node,
-        "engine": endpoint.engine,
+        "engine": None if check else endpoint.engine,
+        "check": check.kind if check else None,
         "url": endpoint.url,
         "verdict": state.verdict.value,
         "cause": state.cause.value if state.cause else None,
@@ -111,7 +112,7 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
 def status_text(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[str]:
     """The same in lines for people."""
     yield f"{snapshot.name}: {snapshot.prognosis.state.value}. {snapshot.prognosis.summary}"
-    width = max((len(e.name) for e in inventory.endpoints), default=0)
+    width = max((len(e.name) for e in inventory.lamps), default=0)
     for tier in snapshot.tiers:
         yield f"{tier.name}  {tier.state.value}  {tier.up}/{tier.total}"
         for endpoint in inventory.endpoints_of[tier.name]:

@@ -23,6 +23,7 @@ from backends.reach import docker_words
 from backends.reach.bridge import Bridge, Duplex
 from backends.reach.docker import DockerRuntime
 from backends.reach.local import LocalShell
+from backends.reach.newest import Newest, newest_here, newest_there
 from backends.reach.runtime import Runtime, Shell
 from backends.reach.services import MANAGERS
 from backends.secrets import Secrets, secret_variables
@@ -85,6 +86,13 @@ class NodeReach:
             if self._docker is None:
                 self._docker = await self._open_docker()
         return self._docker[0]
+
+    async def newest(self, path: str, *, timeout: float) -> Newest:
+        """The newest entry at a path of the node; OSError as the node has it, TimeoutError, ReachError."""
+        async with asyncio.timeout(timeout):
+            if self.is_here:
+                return await newest_here(self._here(), path, timeout=timeout)
+            return await newest_there(self._remote()[0], path)
 
     def services(self) -> Runtime | None:
         """The native services that the inventory names on this node; None where it names none."""
@@ -215,6 +223,9 @@ class Reaches:
     """One NodeReach for every node of the inventory, closed together."""
 
     def __init__(self, inventory: Inventory, here: str | None, secrets: Secrets, *, polling: bool = True) -> None:
+        nowhere = Node(name="this machine", address="localhost")
+        self.here = NodeReach(nowhere, inventory, nowhere.name, secrets, polling=polling)
+        """This machine, whether it is one of the cluster's or not."""
         self._nodes = {n.name: NodeReach(n, inventory, here, secrets, polling=polling) for n in inventory.nodes}
 
     async def __aenter__(self) -> Self:

@@ -25,10 +25,11 @@ def root_tar() -> Path:
 
 
 def missing(part: str) -> str:
-    """Why this part cannot be started here, or nothing; parts: docker, sshd, llamacpp, litellm."""
+    """Why this part cannot be started here, or nothing; parts: docker, sshd, llamacpp, litellm, syncthing."""
     files = {
         "docker": [Path(shutil.which("dockerd") or "/usr/sbin/dockerd"), root_tar()],
         "sshd": [Path("/usr/sbin/sshd")],
+        "syncthing": [Path("/usr/bin/syncthing")],
         "llamacpp": [Path(llama_python())],
         "litellm": [cache() / "litellm/bin/litellm"],
     }[part]
