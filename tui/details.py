@@ -169,6 +169,8 @@ def _tier(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
         if inventory.chain(task):
             following = f", then {', '.join(outlook.next)}" if outlook.next else ", then nobody"
             rows.append((task, f"{outlook.now}{following}" if outlook.now else "nobody", "" if outlook.now else "bad"))
+    if (without := snapshot.prognosis.without) is not None:
+        rows.append(("n-1", without.words, "warn" if without.lost else ""))
     return rows
 
 

@@ -82,6 +82,9 @@ class HeaderBar(Bar):
         room = max(0, self.size.width - taken)
         if snapshot and cell_len(words) > room:
             words = snapshot.prognosis.brief
+        without = snapshot.prognosis.without if snapshot else None
+        if without is not None and cell_len(words) + cell_len(without.words) + 3 <= room:
+            words = f"{words} - {without.words}"
         self.put(
             (left, "title"),
             *marks,

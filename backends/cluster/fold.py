@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from backends.cluster.findings import findings, held
-from backends.cluster.health import is_off, is_starting, next_state, prognosis, rounded_age, tier_state, with_age
+from backends.cluster.health import is_off, is_starting, next_state, rounded_age, tier_state, with_age
 from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.prognosis import prognosis
 from backends.cluster.reading import (
     EndpointReading,
     GpuReading,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import Gpu, Instant
-from backends.cluster.snapshot import ClusterSnapshot, NodeState, Work
+from backends.cluster.snapshot import ClusterSnapshot, Loss, NodeState, Work
 
 SCHEMA: Final = "tierdeck.status/1"
 
@@ -25,6 +25,7 @@ def status_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, An
             "state": prognosis.state.value,
             "summary": prognosis.summary,
             "tasks": {task: {"now": o.now, "next": list(o.next)} for task, o in prognosis.tasks.items()},
+            "without_busiest": _without(prognosis.without),
         },
         "tiers": [
             {
@@ -42,6 +43,10 @@ def status_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, An
         ],
         "nodes": [_node(snapshot.nodes[node.name]) for node in inventory.nodes],
     }
+
+
+def _without(loss: Loss | None) -> dict[str, Any] | None:
+    return None if loss is None else {"node": loss.node, "lost": list(loss.lost), "tasks": dict(loss.tasks)}
 
 
 def iso(instant: Instant | None) -> str | None:
@@ -112,6 +117,8 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
 def status_text(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[str]:
     """The same in lines for people."""
     yield f"{snapshot.name}: {snapshot.prognosis.state.value}. {snapshot.prognosis.summary}"
+    if (without := snapshot.prognosis.without) is not None:
+        yield f"{without.words[0].upper()}{without.words[1:]}."
     width = max((len(e.name) for e in inventory.lamps), default=0)
     for tier in snapshot.tiers:
         yield f"{tier.name}  {tier.state.value}  {tier.up}/{tier.total}"

@@ -152,13 +152,27 @@ class TaskOutlook:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """What the death of one node would leave: the tasks `lost`, and who would serve each (None: nobody), in words."""
+
+    node: str
+    lost: tuple[str, ...]
+    tasks: Mapping[str, str | None]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prognosis:
-    """What the cluster can do: a state, a sentence, an outlook for each task, and `brief` for where room is scarce."""
+    """What the cluster can do: a state, a sentence, an outlook for each task, and `brief` for where room is scarce.
+
+    `without` tells what would be left if the busiest node died; None where no node serves anything.
+    """
 
     state: State
     summary: str
     tasks: Mapping[str, TaskOutlook]
     brief: str = ""
+    without: Loss | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ def several(item: Any) -> dict[str, Any]:
 
 
 OUTLOOK = table(now={"type": ["string", "null"]}, next=several(TEXT))
+LOSS = table(node=TEXT, lost=several({"enum": list(TASKS)}), tasks={"type": "object"})
 WORK = table(
     requests_running=NUMBER,
     requests_waiting=NUMBER,
@@ -81,7 +82,12 @@ SHAPE = table(
     schema={"const": "tierdeck.status/1"},
     cluster=TEXT,
     taken_at=TIME,
-    prognosis=table(state=STATE, summary=TEXT, tasks=table(**dict.fromkeys(TASKS, OUTLOOK))),
+    prognosis=table(
+        state=STATE,
+        summary=TEXT,
+        tasks=table(**dict.fromkeys(TASKS, OUTLOOK)),
+        without_busiest={"anyOf": [LOSS, {"type": "null"}]},
+    ),
     tiers=several(table(name=TEXT, state=STATE, up=COUNT, total=COUNT, endpoints=several(ENDPOINT))),
     findings=several(table(name={"enum": ["ON_CPU", "GPU_LOST"]}, endpoint=TEXT, evidence=TEXT, cure=TEXT)),
     nodes=several(table(name=TEXT, gpus=several(GPU), error={"type": ["string", "null"]})),
