@@ -8,6 +8,8 @@ TierdeckError
 │   ├── CommandError        a command on a node failed
 │   └── RuntimeFailure      its Docker or service manager refused
 ├── ChatError               an answer broke off
+├── HistoryError            what was recorded cannot be read, or nothing is
+├── AlertError              nobody could be told
 └── ProcedureError          a procedure cannot be begun, followed or ended
 """
 
@@ -64,3 +66,11 @@ class ChatError(TierdeckError):
 
 class ProcedureError(TierdeckError):
     """A procedure cannot be begun, followed or ended."""
+
+
+class HistoryError(TierdeckError):
+    """What was recorded cannot be read, or nothing is recorded."""
+
+
+class AlertError(TierdeckError):
+    """Nobody could be told what happened; the message names the target, never its address."""

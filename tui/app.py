@@ -47,7 +47,7 @@ class TierdeckApp(App[None]):
     def __init__(self, setup: Setup, feed: type[Feed] = Feed) -> None:
         super().__init__(driver_class=None if os.environ.get("TEXTUAL_DRIVER") else CalmDriver)
         self.setup = setup
-        self.feed = feed(setup, self.publish, self.source_crashed)
+        self.feed = feed(setup, self.publish, self.source_crashed, lambda text: self.say(text, "warn"))
         self.dashboard = DashboardScreen(setup.loaded.inventory, setup.marks, setup.glyphs, setup.banner)
         self.commands = Commands(self)
         self.chatting = Chatting(self)
