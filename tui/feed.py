@@ -62,7 +62,7 @@ class Feed:
                     group.create_task(self.live.run(), name="live")
                     group.create_task(self._poller.run(), name="poller")
             finally:
-                recorder.close()
+                await asyncio.to_thread(recorder.close)  # a hung disk holds up nobody's last key
 
     def _recorder(self, loop: asyncio.AbstractEventLoop) -> Recorder:
         """What records; blocks while SQLite is imported."""
@@ -74,7 +74,7 @@ class Feed:
                 loop.call_soon_threadsafe(self._remark, text)
 
         inventory = self._setup.loaded.inventory
-        return Recorder(history_path(self._setup.state_dir, inventory.name), inventory, say)
+        return Recorder(history_path(self._setup.state_dir, inventory.name, self._setup.loaded.path), inventory, say)
 
     @property
     def world(self) -> World:

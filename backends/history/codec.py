@@ -12,7 +12,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
-from backends.cluster.reading import Reading
+from backends.cluster.reading import ProcedureReading, Reading
 from backends.cluster.snapshot import ClusterSnapshot
 
 _READINGS: Final[dict[str, type]] = {kind.__name__: kind for kind in get_args(Reading)}
@@ -34,6 +34,13 @@ def encode(value: object) -> Any:
 def encode_reading(reading: Reading) -> dict[str, Any]:
     """A reading with the name of its kind."""
     return {"kind": type(reading).__name__, **encode(reading)}
+
+
+def encode_procedures(reading: ProcedureReading, last: ProcedureReading) -> dict[str, Any]:
+    """A reading of procedures in which each that is as it was in the last one stands as its id alone."""
+    known = {p.id: p for p in last.procedures}
+    told = [p.id if known.get(p.id) == p else encode(p) for p in reading.procedures]
+    return encode_reading(reading) | {"procedures": told}
 
 
 def source_of(reading: Reading) -> str:

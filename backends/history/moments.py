@@ -10,8 +10,8 @@ from backends.cluster.fold import Change, changes
 from backends.cluster.reading import Instant, ProcedureState
 from backends.cluster.snapshot import ClusterSnapshot
 
-KINDS: Final = ("endpoint", "tier", "node", "step")
-"""What a line of history can be about; `step` is one of a procedure."""
+KINDS: Final = ("endpoint", "tier", "node", "step", "gap")
+"""What a line of history can be about; `step` is one of a procedure, `gap` says what could not be recorded."""
 
 _STEP_WORDS: Final = {"done": "UP", "skipped": "UNKNOWN", "failed": "DOWN", "running": "DEGRADED"}
 _ENDS: Final = {"done": "UP", "cancelled": "UNKNOWN", "asking": "DEGRADED"}

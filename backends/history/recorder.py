@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import Reading
+from backends.cluster.reading import ProcedureReading, Reading
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import HistoryError
-from backends.history.codec import encode, encode_reading, source_of
+from backends.history.codec import encode, encode_procedures, encode_reading, source_of
 from backends.history.moments import Moment, moments
 from backends.history.store import Writer, inventory_text, set_aside
 
@@ -39,9 +39,9 @@ RETRY: Final = 15.0
 """Seconds after which the lock, or a disk that was full, is tried again."""
 
 WAITING: Final = 2000
-"""Batches that wait for a slow disk at most; what is beyond is left out."""
+"""Batches that wait for a slow disk at most; what is beyond is left out, counted and told."""
 
-CLOSING: Final = 3.0
+CLOSING: Final = 2.0
 """Seconds that the end of a console waits for the disk."""
 
 
@@ -63,6 +63,11 @@ class Recorder:
         self._say = say
         self._open = open
         self._queue: queue.Queue[_Batch | None] = queue.Queue(WAITING)
+        self._ending = threading.Event()
+        self._dropped = 0  # readings, counted by take() alone
+        self._told_dropped = 0
+        self._lost = self._at_work = 0
+        self._failing = False
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._lock: int | None = None
         self._writer: Writer | None = None
@@ -77,13 +82,16 @@ class Recorder:
 
     def take(self, readings: Sequence[Reading], before: ClusterSnapshot, after: ClusterSnapshot) -> None:
         """Record a batch that was folded; returns at once."""
-        with suppress(queue.Full):
+        try:
             self._queue.put_nowait(_Batch(tuple(readings), before, after))
+        except queue.Full:
+            self._dropped += len(readings)
 
     def close(self) -> None:
-        """Write what waits, within CLOSING seconds, and end the thread."""
+        """Write what waits and end the thread; blocks for CLOSING seconds at most, so call it from another thread."""
+        self._ending.set()
         with suppress(queue.Full):
-            self._queue.put(None, timeout=CLOSING)
+            self._queue.put_nowait(None)  # wakes it
         self._thread.join(CLOSING)
 
     @property
@@ -93,16 +101,13 @@ class Recorder:
 
     def _run(self) -> None:
         try:
-            while True:
+            while not (self._ending.is_set() and self._queue.empty()):
                 try:
                     batch = self._queue.get(timeout=FLUSH_EVERY)
                 except queue.Empty:
-                    self._guarded(self._flush)
-                    continue
-                if batch is None:
-                    self._guarded(self._flush)
-                    return
-                self._guarded(partial(self._keep, batch))
+                    batch = None
+                self._guarded(self._flush if batch is None else partial(self._keep, batch))
+            self._guarded(self._flush)
         finally:
             self._shut()
 
@@ -111,6 +116,7 @@ class Recorder:
         try:
             work()
         except sqlite3.Error as error:
+            self._failing = True
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             self._shut()
             if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -118,6 +124,7 @@ class Recorder:
             else:
                 self._tell(f"History is not recorded: {error} ({self._path}). All else goes on; it is tried again.")
         except (OSError, HistoryError) as error:
+            self._failing = True
             self._shut()
             self._tell(f"History is not recorded: {error}")
 
@@ -139,22 +146,44 @@ class Recorder:
         taken = batch.after.taken
         if taken is None:
             return
+        self._at_work = len(batch.readings)
         if self._writer is None and not self._begin(taken.mono):
+            self._lost += self._at_work if self._failing else 0  # else another process records them
             return
         assert self._writer is not None
+        lost = self._all_lost()
+        if lost:
+            self._flush()
+            self._checkpoint = 0  # what follows must not be folded onto what came before the gap
         if taken.mono >= self._begun + CHECKPOINT_EVERY or self._count >= CHECKPOINT_AFTER or not self._checkpoint:
             self._flush()
             text = inventory_text(self._inventory)
             self._checkpoint = self._writer.checkpoint(taken.wall, text, encode(batch.before))
             self._begun, self._count = taken.mono, 0
             self._last.clear()
+        if lost:
+            self._tell_gap(lost, taken.wall)
         self._entries += [self._entry(reading) for reading in batch.readings]
+        self._at_work = 0
         self._count += len(batch.readings)
         found = moments(batch.before, batch.after) if batch.before != batch.after else []
         self._moments += [(self._count, moment) for moment in found]
         if found or taken.mono >= self._flushed + FLUSH_EVERY:
             self._flush()
             self._flushed = taken.mono
+
+    def _all_lost(self) -> int:
+        """How many readings were left out, and not told of yet."""
+        dropped = self._dropped
+        self._lost += dropped - self._told_dropped
+        self._told_dropped = dropped
+        return self._lost
+
+    def _tell_gap(self, lost: int, wall: float) -> None:
+        self._lost -= lost
+        text = f"{lost} readings were not recorded: the disk was full, slow or refused them"
+        self._moments.append((0, Moment(wall, "gap", self._inventory.name, "UNKNOWN", text)))
+        self._say(f"History is recorded again; {text}.")
 
     def _begin(self, now: float) -> bool:
         """Become the one that records, if nobody else is."""
@@ -174,6 +203,8 @@ class Recorder:
         last, self._last[key] = self._last.get(key), reading
         if last is not None and replace(reading, at=last.at) == last:
             return [key, reading.at.wall, reading.at.mono]
+        if isinstance(reading, ProcedureReading) and isinstance(last, ProcedureReading):
+            return encode_procedures(reading, last)
         return encode_reading(reading)
 
     def _flush(self) -> None:
@@ -181,6 +212,7 @@ class Recorder:
             return
         self._writer.add(self._checkpoint, self._last_wall(), self._entries, self._moments)
         self._entries, self._moments = [], []
+        self._failing = False
         if self._told:
             self._tell("")
 
@@ -196,6 +228,8 @@ class Recorder:
             os.close(self._lock)
         self._writer = self._lock = None
         self._checkpoint = 0
+        self._lost += len(self._entries) + self._at_work
+        self._at_work = 0
         self._entries, self._moments = [], []
 
 

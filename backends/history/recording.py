@@ -153,6 +153,7 @@ def _readings(entries: Sequence[Any]) -> list[Reading | None]:
     None stands for one of a kind that this version does not know.
     """
     last: dict[str, Reading | None] = {}
+    procedures: dict[str, Any] = {}
     found: list[Reading | None] = []
     for entry in entries:
         if isinstance(entry, list):
@@ -160,6 +161,10 @@ def _readings(entries: Sequence[Any]) -> list[Reading | None]:
             reading = last[key]
             reading = None if reading is None else replace(reading, at=Instant(float(wall), float(mono)))
         else:
+            if "procedures" in entry:
+                told = [procedures[p] if isinstance(p, str) else p for p in entry["procedures"]]
+                procedures = {p["id"]: p for p in told}
+                entry = entry | {"procedures": told}
             reading = decode_reading(entry)
             key = source_of(reading) if reading is not None else ""
         last[key] = reading

@@ -6,6 +6,7 @@ says behind how many of them it stands. So replay unpacks two minutes at most, a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -58,9 +59,10 @@ class Recorded:
     moment: Moment
 
 
-def history_path(state_dir: Path, cluster: str) -> Path:
-    """Where the history of the cluster of that name lies, whatever characters it has."""
-    return state_dir / f"history-{quote(cluster, safe='')[:100]}.sqlite3"
+def history_path(state_dir: Path, cluster: str, inventory: Path) -> Path:
+    """Where the history of a cluster lies, whatever characters its name has; two of one name have two inventories."""
+    which = hashlib.sha256(str(inventory.absolute()).encode()).hexdigest()[:8]
+    return state_dir / f"history-{quote(cluster, safe='')[:80]}-{which}.sqlite3"
 
 
 def pack(data: Any) -> bytes:

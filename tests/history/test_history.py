@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backends.cluster.fold import empty, fold_all
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import EndpointReading, Instant, ProbeResult, Reading, Tick
+from backends.cluster.reading import EndpointReading, Instant, ProbeResult, ProcedureReading, Reading, Tick
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Cause
 from backends.errors import HistoryError
@@ -113,7 +115,7 @@ def test_a_reading_of_a_later_version_is_passed_over() -> None:
 
 
 def test_an_incident_replays_to_the_same_snapshots(tmp_path: Path) -> None:
-    path = history_path(tmp_path, "lumina")
+    path = history_path(tmp_path, "lumina", tmp_path / "cluster.toml")
     with live(path) as play:
         incident(play)
     assert path.stat().st_mode & 0o077 == 0
@@ -149,8 +151,9 @@ def test_a_corrupt_file_is_set_aside(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all, but long enough to be taken for one " * 40)
     with live(path, told) as play:
         incident(play)
-    assert len(told) == 1
+    assert len(told) == 2
     assert "corrupt" in told[0]
+    assert "readings were not recorded" in told[1]
     assert path.with_suffix(".corrupt").read_bytes().startswith(b"no database")
     with Recording(path) as recording:
         assert recording.moments()
@@ -175,9 +178,75 @@ def test_a_full_disk_is_told_once_and_recording_goes_on_later(tmp_path: Path) ->
         incident(play)
         incident(play, 300.0)
     assert len(opened) == 4
-    assert [text.partition(" (")[0] for text in told] == ["History is not recorded: database or disk is full"]
+    assert told[0].partition(" (")[0] == "History is not recorded: database or disk is full"
+    assert told[1].startswith("History is recorded again;")
+    lost = int(told[1].split()[4])
+    assert 20 < lost < 300
     with Recording(path) as recording:
         assert recording.moments(subject="local/ollama")
+        (gap,) = [r for r in recording.moments() if r.moment.kind == "gap"]
+        assert gap.moment.text.startswith(f"{lost} readings were not recorded")
+        assert recording.at(gap).snapshot in play.all
+
+
+class Hung(Writer):
+    """A writer whose disk answers only when it is let go."""
+
+    let_go = threading.Event()
+
+    def checkpoint(self, at: float, inventory: str, snapshot: Any) -> int:
+        self.let_go.wait(20.0)
+        return super().checkpoint(at, inventory, snapshot)
+
+
+def test_a_hung_disk_holds_up_neither_the_console_nor_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backends.history.recorder.WAITING", 10)
+    path, told = tmp_path / "h.sqlite3", list[str]()
+    with live(path, told, Hung) as play:
+        began = time.monotonic()
+        incident(play)
+        assert time.monotonic() - began < 1.0
+        Hung.let_go.set()
+        until(lambda: path.exists() and play.recorder._queue.empty())
+        play(400.0, probe(Cause.OK, 400.0))
+    (said,) = told
+    lost = int(said.split()[4])
+    assert lost >= 2 * (60 - 12)
+    with Recording(path) as recording:
+        assert recording.latest().snapshot == play.seen
+        assert f"{lost} readings" in "".join(r.moment.text for r in recording.moments())
+    Hung.let_go.clear()
+    play = Live(Recorder(path, loaded().inventory, told.append, open=Hung))
+    incident(play, 500.0)
+    began = time.monotonic()
+    play.recorder.close()
+    assert time.monotonic() - began < 4.0
+    Hung.let_go.set()
+    play.recorder.close()
+
+
+def test_procedures_that_stand_still_take_no_room(tmp_path: Path) -> None:
+    (listed,) = [r for r in readings() if isinstance(r, ProcedureReading)]
+    (running,) = listed.procedures
+    old = [replace(running, id=f"old-{i}", state="done", title=f"{i} " + "x" * 200) for i in range(200)]
+    path = tmp_path / "h.sqlite3"
+    with live(path) as play:
+        for i in range(60):
+            running = replace(running, steps=(replace(running.steps[0], detail=f"{i} s"), *running.steps[1:]))
+            play(float(i), replace(listed, at=at(i), procedures=(running, *old)))
+    with Recording(path) as recording:
+        assert recording.latest().snapshot == play.seen
+        checkpoint = recording._rows("SELECT max(id) FROM checkpoints")[0][0]
+        entries = [e for (blob,) in recording._rows("SELECT data FROM readings") for e in unpack(blob)]
+        assert checkpoint == 1
+    full = [e for e in entries if isinstance(e, dict) and isinstance(e.get("procedures", [""])[-1], dict)]
+    assert len(full) == 1
+
+
+def test_two_inventories_of_one_name_have_two_files(tmp_path: Path) -> None:
+    one, two = (history_path(tmp_path, "home", tmp_path / name) for name in ("a.toml", "b.toml"))
+    assert one != two
+    assert history_path(tmp_path, "a/b" * 90, tmp_path).parent == tmp_path
 
 
 def test_one_records_and_the_other_reads_until_it_may(tmp_path: Path) -> None:
