@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from backends.cluster.fold import fold_all
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import Instant, Reading
+from backends.cluster.reading import EndpointReading, Instant, Reading
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.words import Verdict
 from backends.errors import HistoryError
 from backends.history.codec import decode_reading, decode_snapshot, source_of
 from backends.history.moments import Moment
@@ -24,6 +25,10 @@ from backends.history.store import TABLES, VERSION, Recorded, connect, unpack
 
 MOST: Final = 10_000
 """Lines of history that are read at once."""
+
+
+SEARCHED: Final = 90
+"""Checkpoints (three hours) in which it is looked for when something last worked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,30 @@ class Recording:
         past, readings = self.course(rows[0][0])
         return _after(past, readings)
 
+    def fall(self, endpoint: str) -> list[Recorded]:
+        """The changes of an endpoint since it last stopped being UP, oldest first; none where it never did."""
+        found: list[Recorded] = []
+        for recorded in reversed(self.moments(subject=endpoint)):
+            ill = recorded.moment.word != "UP"
+            if not ill and any(r.moment.word != "UP" for r in found):
+                break
+            found.append(recorded)
+        found.reverse()
+        return found if any(r.moment.word != "UP" for r in found) else []
+
+    def last_up(self, endpoint: str, before: Recorded) -> Past | None:
+        """The cluster at the last reading that found `endpoint` well before a line of history; None if too long ago."""
+        rows = self._rows(
+            "SELECT id FROM checkpoints WHERE id <= ? ORDER BY id DESC LIMIT ?", before.checkpoint, SEARCHED
+        )
+        for (checkpoint,) in rows:
+            past, readings = self.course(checkpoint)
+            end = before.place if checkpoint == before.checkpoint else len(readings)
+            found = _last_up(past, readings[:end], endpoint)
+            if found is not None:
+                return found
+        return None
+
     def course(self, checkpoint: int) -> tuple[Past, list[Reading | None]]:
         """A checkpoint, and what was read after it."""
         rows = self._rows(
@@ -126,6 +155,23 @@ class Recording:
 def _after(past: Past, readings: Sequence[Reading | None]) -> Past:
     known = [reading for reading in readings if reading is not None]
     return Past(past.inventory, fold_all(past.inventory, past.snapshot, known))
+
+
+def _last_up(past: Past, readings: Sequence[Reading | None], endpoint: str) -> Past | None:
+    """The state after the last reading of `endpoint` that found it well; the checkpoint itself may be that."""
+
+    def well(each: Past) -> bool:
+        state = each.snapshot.endpoints.get(endpoint)
+        return state is not None and state.verdict is Verdict.UP and not state.fails and state.taken is not None
+
+    found = past if well(past) else None
+    waiting: list[Reading | None] = []
+    for reading in readings:
+        waiting.append(reading)
+        if isinstance(reading, EndpointReading) and reading.endpoint == endpoint:
+            past, waiting = _after(past, waiting), []
+            found = past if well(past) else found
+    return found
 
 
 @contextmanager

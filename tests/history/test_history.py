@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,54 +14,16 @@ from typing import Any
 
 import pytest
 
-from backends.cluster.fold import empty, fold_all
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import EndpointReading, Instant, ProbeResult, ProcedureReading, Reading, Tick
-from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.reading import Instant, ProcedureReading, Reading, Tick
 from backends.cluster.words import Cause
 from backends.errors import HistoryError
 from backends.history.codec import decode_reading, decode_snapshot, encode, encode_reading
 from backends.history.recorder import Recorder
 from backends.history.recording import Recording
 from backends.history.store import Writer, connect, history_path, inventory_text, pack, unpack
+from tests.history.playing import WALL, Live, at, incident, live, probe
 from tests.tui.sample import loaded, readings, snapshot
-
-WALL = 1_795_249_964.0
-
-
-def at(seconds: float) -> Instant:
-    return Instant(WALL + seconds, seconds)
-
-
-def probe(cause: Cause, seconds: float, name: str = "local/ollama") -> EndpointReading:
-    return EndpointReading(name, at(seconds), ProbeResult(cause, f"{cause} at {seconds}", 0.01), 5.0)
-
-
-class Live:
-    """Folds batches as the live cluster does, and records them."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.inventory: Inventory = loaded().inventory
-        self.recorder = recorder
-        self.seen = empty(self.inventory, "desk")
-        self.all: list[ClusterSnapshot] = []
-
-    def __call__(self, seconds: float, *found: Reading) -> None:
-        before, batch = self.seen, [*found, Tick(at(seconds))]
-        self.seen = fold_all(self.inventory, before, batch)
-        self.recorder.take(batch, before, self.seen)
-        if self.seen != before:
-            self.all.append(self.seen)
-
-
-@contextmanager
-def live(path: Path, told: list[str] | None = None, make: Callable[[Path], Writer] = Writer) -> Iterator[Live]:
-    said = told if told is not None else []
-    recorder = Recorder(path, loaded().inventory, lambda text: said.append(text) if text else None, open=make)
-    try:
-        yield Live(recorder)
-    finally:
-        recorder.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -78,14 +40,6 @@ def lines_of(path: Path) -> list[str]:
             return [r.moment.word for r in recording.moments(subject="local/ollama")]
     except HistoryError:
         return []
-
-
-def incident(play: Live, begin: float = 0.0) -> None:
-    """All read, one refuses for a while, and comes back."""
-    play(begin, *(replace(reading, at=at(begin)) for reading in readings()))
-    for i in range(1, 60):
-        cause = Cause.REFUSED if 20 <= i < 40 else Cause.OK
-        play(begin + 5.0 * i, probe(cause, begin + 5.0 * i))
 
 
 @pytest.mark.parametrize("reading", readings(), ids=lambda reading: type(reading).__name__)
