@@ -11,7 +11,7 @@ import pytest
 from backends.cluster.reading import ProcedureReading, Workload, WorkloadReading
 from backends.cluster.words import Cause
 from backends.history.store import history_path
-from tests.cli.driving import Ran, tierdeck
+from tests.cli.driving import Ran, Terminal, tierdeck
 from tests.history.playing import at, live, probe
 from tests.tui.sample import TOML, readings
 
@@ -79,13 +79,32 @@ async def test_an_incident_is_carried_to_another_machine(cluster: Path, tmp_path
     target = tmp_path / "incident.tierdeck"
     told = await history(cluster, "export", str(target))
     assert told.code == 0
-    assert "tierdeck history --file incident.tierdeck" in told.out
+    assert "tierdeck replay incident.tierdeck" in told.out
     assert target.stat().st_mode & 0o077 == 0
     again = await history(cluster, "export", str(target))
     assert (again.code, again.out) == (1, "")
     assert "exists already" in again.err
     elsewhere = await tierdeck("history", "--file", str(target), env={"TIERDECK_STATE": str(tmp_path / "none")})
     assert elsewhere.out == (await history(cluster)).out
+
+
+async def test_replay_opens_the_console_on_it(cluster: Path, tmp_path: Path) -> None:
+    target = tmp_path / "incident.tierdeck"
+    await history(cluster, "export", str(target))
+    before = target.read_bytes()
+    async with Terminal("replay", str(target), env={"TIERDECK_STATE": str(tmp_path / "none")}) as terminal:
+        await terminal.sees("REPLAY", "PAST -", "remote/mark-v", "DOWN")
+        terminal.type("\x1b[D")
+        await terminal.sees("1/")
+        terminal.type("q")
+        assert await terminal.ended() == 0
+    assert target.read_bytes() == before
+    wrong = await tierdeck("replay", str(cluster))
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "needs a terminal" in wrong.err
+    async with Terminal("replay", str(cluster)) as terminal:
+        assert await terminal.ended() == 1
+        assert "Is it a history of tierdeck?" in terminal.text
 
 
 async def test_without_a_history_it_says_so(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def probe(cause: Cause, seconds: float, name: str = "local/ollama") -> EndpointR
 class Live:
     """Folds batches as the live cluster does, and records them."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.inventory: Inventory = loaded().inventory
+    def __init__(self, recorder: Recorder, inventory: Inventory | None = None) -> None:
+        self.inventory = inventory or loaded().inventory
         self.recorder = recorder
         self.seen = empty(self.inventory, "desk")
         self.all: list[ClusterSnapshot] = []

@@ -90,7 +90,7 @@ def _export(recording: Recording, arguments: argparse.Namespace) -> int:
     target = Path(arguments.target)
     count = recording.export(target, since=since(arguments))
     print(f"{target}: {count} changes. It holds names, addresses and evidence of this cluster, and no secrets.")
-    print(f"Anywhere else: tierdeck history --file {target.name}")
+    print(f"Anywhere else: tierdeck replay {target.name}")
     return 0
 
 
