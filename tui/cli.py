@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     told.add_argument("--since", metavar="2h", help="only of the last two hours")
     told.add_argument("--file", metavar="FILE", help="read this exported history, not the cluster's own")
     _history(verb("history", "Tell what happened: changes, and steps of procedures.", json_too, told), common, told)
+    watch = verb("watch", "Watch without a screen: log changes, tell people, give metrics; for systemd.", json_too)
+    watch.add_argument("--metrics", metavar="HOST:PORT", help="give Prometheus its text at http://HOST:PORT/metrics")
     replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
     replay.add_argument("file", help="a file of `tierdeck history export`")
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
