@@ -44,7 +44,11 @@ class ReachError(TierdeckError):
 
 
 class SshError(ReachError):
-    """SSH to a node failed: refused, timed out, host key unknown or changed, denied, dropped."""
+    """SSH to a node failed: refused, timed out, dropped; `kind` tells host_key and denied, which no retry cures."""
+
+    def __init__(self, message: str, advice: str = "", *, kind: str = "") -> None:
+        super().__init__(message, advice)
+        self.kind = kind
 
 
 class CommandError(ReachError):
