@@ -77,7 +77,7 @@ class Docker(_Table):
     context: str | None = None
     """A context of the node's docker command, such as "desktop", instead of a socket."""
     restart: str | None = None
-    """The command that restarts it, where the system's usual one does not."""
+    """The command that restarts it, as the node's shell reads it; if nothing is said the usual one of its system."""
 
 
 class Rdp(_Table):
