@@ -105,10 +105,23 @@ def _history(history: _Parser, common: _Parser, told: _Parser) -> None:
 
 
 def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
-    what = export.add_subparsers(dest="what", metavar="boot-unit", required=True, parser_class=_Parser)
+    what = export.add_subparsers(dest="what", metavar="WHAT", required=True, parser_class=_Parser)
     unit = what.add_parser("boot-unit", help="what starts a node's queue at boot", parents=[common, json_too])
     unit.add_argument("node", help="the node")
     unit.add_argument("--program", metavar="PATH", help="where tierdeck lies on that node")
+    watch = what.add_parser(
+        "watch-unit", help="what keeps `tierdeck watch` running: systemd", parents=[common, json_too]
+    )
+    watch.add_argument("--program", metavar="PATH", help="where tierdeck lies on this machine")
+    watch.add_argument("--metrics", metavar="HOST:PORT", help="have it give Prometheus its text there")
+    prometheus = what.add_parser("prometheus", help="scrape configuration", parents=[common, json_too])
+    prometheus.add_argument(
+        "--watch", default="127.0.0.1:9108", metavar="HOST:PORT", help="where the watch's metrics are"
+    )
+    what.add_parser("grafana", help="a dashboard over the watch's metrics", parents=[common, json_too])
+    what.add_parser("gatus", help="endpoints for Gatus", parents=[common, json_too])
+    homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
+    homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
