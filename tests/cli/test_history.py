@@ -88,6 +88,19 @@ async def test_an_incident_is_carried_to_another_machine(cluster: Path, tmp_path
     assert elsewhere.out == (await history(cluster)).out
 
 
+async def test_a_card_is_an_incident_without_names(cluster: Path) -> None:
+    told = await history(cluster, "card", "--endpoint", "remote/mark-v")
+    assert (told.code, "Read it before you post it" in told.err) == (0, True)
+    assert told.out.startswith("# endpoint-2 (llama.cpp): DOWN REFUSED\n")
+    assert "image: llama:b1 -> llama:b2" in told.out
+    assert "mark" not in told.out
+    latest = await history(cluster, "card", "--json")
+    assert json.loads(latest.out)["card"].startswith("# endpoint-")
+    none = await history(cluster, "card", "--endpoint", "desk", "--since", "1s")
+    assert (none.code, none.out) == (1, "")
+    assert "No incident is recorded" in none.err
+
+
 async def test_replay_opens_the_console_on_it(cluster: Path, tmp_path: Path) -> None:
     target = tmp_path / "incident.tierdeck"
     await history(cluster, "export", str(target))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from backends.cluster.report import iso
 from backends.errors import HistoryError, InventoryError
 
 if TYPE_CHECKING:
+    from backends.history.card import Incident
     from backends.history.compare import Difference
     from backends.history.recording import Past, Recording
     from backends.history.store import Recorded
@@ -28,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     with Recording(path_of(arguments)) as recording:
         if getattr(arguments, "what", None) == "export":
             return _export(recording, arguments)
+        if getattr(arguments, "what", None) == "card":
+            return _card(recording, arguments)
         if arguments.changes is not None:
             return _changes(recording, arguments)
         return _list(recording, arguments)
@@ -137,6 +141,41 @@ def _change(recording: Recording, latest: Past, name: str) -> dict[str, Any]:
     )
     text = f"{now}; it stopped at {when(fall[0].moment.at)}, and last worked at {when(read.wall)}{words}"
     return row | {"last_worked": iso(read), "text": text, "differences": [_row(each) for each in found]}
+
+
+def _card(recording: Recording, arguments: argparse.Namespace) -> int:
+    """Print the latest incident, or that of an endpoint, as redacted Markdown."""
+    from backends.history.card import card
+
+    latest = recording.latest()
+    begin = since(arguments)
+    named = getattr(arguments, "endpoint", None)
+    names = _known(latest, named) if named is not None else list(latest.inventory.endpoint_named)
+    falls = [(fall[0].moment.at, name) for name in names if (fall := recording.fall(name))]
+    falls = [each for each in falls if each[0] >= begin]
+    if not falls:
+        raise HistoryError("No incident is recorded.", "An incident is an endpoint that stopped being UP.")
+    incident, then = _incident(recording, latest, max(falls)[1])
+    text = card(then.inventory, then.snapshot, incident)
+    if getattr(arguments, "json", False):
+        print(json.dumps({"schema": SCHEMA, "card": text}, ensure_ascii=False))
+    else:
+        print(text, end="")
+        print("Read it before you post it: names in models, images and messages stay.", file=sys.stderr)
+    return 0
+
+
+def _incident(recording: Recording, latest: Past, name: str) -> tuple[Incident, Past]:
+    """The last incident of an endpoint, and the cluster as it was when it fell."""
+    from backends.history.card import BEFORE, Incident
+    from backends.history.compare import differences
+
+    fall = recording.fall(name)
+    then, well = recording.at(fall[0]), recording.last_up(name, fall[0])
+    back = fall[-1].moment if fall[-1].moment.word == "UP" else None
+    changed = differences(then.inventory, well.snapshot, then.snapshot, name) if well is not None else []
+    moments = [r.moment for r in recording.moments(since=fall[0].moment.at - BEFORE)]
+    return Incident(name, fall[0].moment, back, tuple(moments), tuple(changed)), then
 
 
 def _row(each: Difference) -> dict[str, str]:
