@@ -20,6 +20,9 @@ BEFORE: Final = 120.0
 MOST: Final = 40
 """Lines of course."""
 
+LONGEST: Final = 1000
+"""Characters of a line."""
+
 
 @dataclass(frozen=True, slots=True)
 class Incident:
@@ -35,7 +38,12 @@ class Incident:
 def card(inventory: Inventory, snapshot: ClusterSnapshot, incident: Incident) -> str:
     """The incident as Markdown; what is quoted stands in indented blocks, where nothing of it is markup."""
     told = Redactor(inventory)
-    return "\n".join(told(line) for line in _lines(inventory, snapshot, incident)) + "\n"
+    return "\n".join(_printable(told(line)) for line in _lines(inventory, snapshot, incident)) + "\n"
+
+
+def _printable(line: str) -> str:
+    """One line, without anything that a terminal could obey."""
+    return "".join(c if c.isprintable() else " " for c in line[:LONGEST])
 
 
 def _lines(inventory: Inventory, snapshot: ClusterSnapshot, incident: Incident) -> Iterator[str]:
@@ -60,7 +68,7 @@ def _section(title: str, rows: Sequence[str]) -> Iterator[str]:
     yield f"## {title}"
     yield ""
     for row in rows:
-        yield "    " + " ".join(row.split("\n"))
+        yield f"    {row}"
 
 
 def _where(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[str]:

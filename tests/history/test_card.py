@@ -58,6 +58,13 @@ def test_nothing_tells_whose_it_is() -> None:
         assert name not in text.lower(), name
 
 
+def test_what_was_quoted_is_neither_markup_nor_an_escape_sequence() -> None:
+    nasty = told(0, "endpoint", "remote/mark-v", "DOWN", "remote/mark-v -> DOWN REFUSED: \x1b[2J\n# heading\n```")
+    text = card(loaded().inventory, snapshot(), Incident("remote/mark-v", nasty, None, (nasty,), ()))
+    assert "\x1b" not in text
+    assert "\n# heading" not in text
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

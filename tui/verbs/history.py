@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backends.cluster.report import iso
 from backends.errors import HistoryError, InventoryError
+from backends.text import plain
 
 if TYPE_CHECKING:
     from backends.history.card import Incident
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from backends.history.store import Recorded
 
 SCHEMA: Final = "tierdeck.history/1"
+
+LONGEST: Final = 1000
+"""Characters of a line; a file from elsewhere may hold anything."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,7 +77,7 @@ def _list(recording: Recording, arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": SCHEMA, "moments": rows}, ensure_ascii=False))
         return 0
     for recorded in found:
-        print(f"{when(recorded.moment.at)}  {recorded.moment.text}")
+        print(f"{when(recorded.moment.at)}  {plain(recorded.moment.text, LONGEST)}")
     if not found:
         print("nothing changed" if recording.moments() else "nothing has changed since it is recorded")
     return 0
@@ -115,9 +119,10 @@ def _changes(recording: Recording, arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": SCHEMA, "changes": rows}, ensure_ascii=False))
         return 0
     for row in rows:
-        print(f"{row['endpoint']}: {row['text']}")
+        print(plain(f"{row['endpoint']}: {row['text']}", LONGEST))
         for change in row["differences"]:
-            print(f"  {change['what']}: {change['was'] or 'none'} -> {change['now'] or 'none'}")
+            words = f"{change['what']}: {change['was'] or 'none'} -> {change['now'] or 'none'}"
+            print(f"  {plain(words, LONGEST)}")
     return 0
 
 
