@@ -23,13 +23,11 @@ from backends.history.timeline import Timeline
 from tests.history.playing import Live, at, probe
 from tests.tui.driving import console, picture, shown, until
 from tests.tui.sample import NOW, loaded, readings
-from tests.tui.test_snapshots import SIZES, svg
+from tests.tui.test_snapshots import SIZES
 from tui.actions import Effect, allowed
 from tui.app import TierdeckApp
 from tui.screens.history import HistoryScreen
 from tui.screens.text import TextScreen
-
-__all__ = ("svg",)
 
 TWO_HOURS = 7200.0
 
