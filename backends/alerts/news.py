@@ -151,7 +151,8 @@ class News:
         name = subject.removeprefix("node ")
         lines = [f"{item.word} {name}: {item.text}"]
         well = self._well.get(name)
-        if item.word == DOWN and well is not None and self._snapshot is not None:
+        known = name in self._inventory.endpoint_named
+        if item.word == DOWN and known and well is not None and self._snapshot is not None:
             found = differences(self._inventory, well, self._snapshot, name)[:MOST_DIFFERENCES]
             lines += [f"    {each.what}: {each.was or 'none'} -> {each.now or 'none'}" for each in found]
         return lines
