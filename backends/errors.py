@@ -8,8 +8,10 @@ TierdeckError
 │   ├── CommandError        a command on a node failed
 │   └── RuntimeFailure      its Docker or service manager refused
 ├── ChatError               an answer broke off
-└── ProcedureError          a procedure cannot be begun, followed or ended
-    └── StaleLease          another's lease on the node is in its way, and is not renewed any more
+├── ProcedureError          a procedure cannot be begun, followed or ended
+│   └── StaleLease          another's lease on the node is in its way, and is not renewed any more
+├── HistoryError            what was recorded cannot be read, or nothing is
+└── AlertError              nobody could be told
 """
 
 from __future__ import annotations
@@ -69,3 +71,11 @@ class ProcedureError(TierdeckError):
 
 class StaleLease(ProcedureError):
     """Another procedure's lease on the node is in the way; its owner gives no sign of life, so it may be taken over."""
+
+
+class HistoryError(TierdeckError):
+    """What was recorded cannot be read, or nothing is recorded."""
+
+
+class AlertError(TierdeckError):
+    """Nobody could be told what happened; the message names the target, never its address."""

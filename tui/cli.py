@@ -62,6 +62,14 @@ def parser() -> argparse.ArgumentParser:
     how = maintenance.add_mutually_exclusive_group()
     how.add_argument("--for", dest="lasting", metavar="2h", help="for how long")
     how.add_argument("--end", action="store_true", help="end it now")
+    told = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    told.add_argument("--since", metavar="2h", help="only of the last two hours")
+    told.add_argument("--file", metavar="FILE", help="read this exported history, not the cluster's own")
+    _history(verb("history", "Tell what happened: changes, and steps of procedures.", json_too, told), common, told)
+    watch = verb("watch", "Watch without a screen: log changes, tell people, give metrics; for systemd.", json_too)
+    watch.add_argument("--metrics", metavar="HOST:PORT", help="give Prometheus its text at http://HOST:PORT/metrics")
+    replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
+    replay.add_argument("file", help="a file of `tierdeck history export`")
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
     route.add_argument("prompt", help="the prompt")
     route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
@@ -86,6 +94,14 @@ def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:
     boot.add_argument("--program", metavar="PATH", help="where tierdeck lies on that node")
     run.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     run.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+
+
+def _history(history: _Parser, common: _Parser, told: _Parser) -> None:
+    history.add_argument("--endpoint", metavar="NAME", help="only about this endpoint, node or tier")
+    history.add_argument("--changes", metavar="NAME", help="what changed since this endpoint or node last worked")
+    what = history.add_subparsers(dest="what", metavar="export", parser_class=_Parser)
+    export = what.add_parser("export", help="write it into one file, for another machine", parents=[common, told])
+    export.add_argument("target", metavar="FILE", help="a new file")
 
 
 def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:

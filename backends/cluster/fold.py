@@ -193,11 +193,7 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
         if then is not None and then.verdict is not now.verdict and now.cause is not None and not first_and_well:
             text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
             found.append(Change(at, name, text, now.verdict.value))
-    known = {(finding.flaw, finding.endpoint) for finding in before.findings}
-    for finding in after.findings:
-        if (finding.flaw, finding.endpoint) not in known:
-            text = f"{finding.endpoint}: {finding.flaw.value}: {finding.evidence}. {finding.cure}"
-            found.append(Change(at, finding.endpoint, text, Verdict.DEGRADED.value))
+    found += _found(before, after, at)
     for name, node in after.nodes.items():
         was_node = before.nodes.get(name)
         if was_node is None or was_node.reach_trouble == node.reach_trouble:
@@ -206,3 +202,19 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
         text = f"{name}: {trouble.message} {trouble.advice}".rstrip() if trouble else f"{name}: reached again"
         found.append(Change(at, name, text, "DOWN" if trouble else "UP"))
     return found
+
+
+def _found(before: ClusterSnapshot, after: ClusterSnapshot, at: Instant) -> list[Change]:
+    """Findings that are new, and those that are over."""
+    was, now = ({(f.flaw, f.endpoint): f for f in each.findings} for each in (before, after))
+    new = [
+        Change(at, f.endpoint, f"{f.endpoint} -> {f.flaw.value}: {f.evidence}. {f.cure}", Verdict.DEGRADED.value)
+        for key, f in now.items()
+        if key not in was
+    ]
+    over = [
+        Change(at, name, f"{name} -> no longer {flaw.value}", after.endpoints[name].verdict.value)
+        for flaw, name in was
+        if (flaw, name) not in now and after.endpoints[name].verdict is Verdict.UP
+    ]
+    return new + over

@@ -11,7 +11,22 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends.cluster.fields import Address, Age, Duration, Mac, Mib, Name, Pause, Reference, Rung, Service, Task, Url
+from backends.cluster.fields import (
+    Address,
+    Age,
+    Duration,
+    Heartbeat,
+    Mac,
+    Mib,
+    Name,
+    Pause,
+    Quiet,
+    Reference,
+    Rung,
+    Service,
+    Task,
+    Url,
+)
 from backends.cluster.words import TASKS
 
 
@@ -265,6 +280,21 @@ class Gateway(_Table):
     """Where its configuration lies: a path or ssh:NODE:PATH."""
 
 
+class Alerts(_Table):
+    """Whom `tierdeck watch` tells of changes, and when."""
+
+    to: tuple[Reference, ...] = ()
+    """References to Apprise addresses (Discord, ntfy and a hundred more); each address is a secret."""
+    group: Pause = 10.0
+    """Changes that follow each other within this time are one message, so that a dead node is one."""
+    quiet: Quiet | None = None
+    """Hours, such as "23:00-07:00", in which only what is DOWN is told; the rest waits for their end."""
+    heartbeat: Heartbeat | None = None
+    """An address, or a reference to one, that is asked (GET) for as long as all is well."""
+    heartbeat_every: Duration = 60.0
+    """How often it is asked."""
+
+
 class Inventory(_Table):
     """A whole cluster, as cluster.toml and cluster.d say it is."""
 
@@ -290,6 +320,8 @@ class Inventory(_Table):
     """For each task the endpoints to ask, the preferred first."""
     gateway: Gateway | None = None
     """The LiteLLM proxy in front."""
+    alerts: Alerts = Alerts()
+    """Whom `tierdeck watch` tells of changes."""
 
     @cached_property
     def node_named(self) -> dict[str, Node]:

@@ -146,7 +146,8 @@ class Workload:
     """A container or native service of a node, in one vocabulary over all runtimes.
 
     `state` is one of created, running, restarting, paused, exited, dead, missing; `health` is starting, healthy,
-    unhealthy or None where nothing checks it. `started_at` is Unix seconds.
+    unhealthy or None where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
+    `arguments` its command line with secrets blotted out, `mounts` are "source:target".
     """
 
     name: str
@@ -162,6 +163,9 @@ class Workload:
     gpu: bool = False
     restart_policy: str = "no"
     ports: tuple[int, ...] = ()
+    digest: str = ""
+    arguments: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
 
     @property
     def running(self) -> bool:
