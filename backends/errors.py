@@ -6,7 +6,9 @@ TierdeckError
 ├── ReachError              a node cannot be touched
 │   ├── SshError            ... by SSH
 │   ├── CommandError        a command on a node failed
-│   └── RuntimeFailure      its Docker or service manager refused
+│   ├── RuntimeFailure      its Docker or service manager refused
+│   ├── WakeError           a Wake-on-LAN packet could not be sent
+│   └── RdpError            a desktop session could not be had, or was not kept
 ├── ChatError               an answer broke off
 ├── ProcedureError          a procedure cannot be begun, followed or ended
 │   └── StaleLease          another's lease on the node is in its way, and is not renewed any more
@@ -42,7 +44,11 @@ class ReachError(TierdeckError):
 
 
 class SshError(ReachError):
-    """SSH to a node failed: refused, timed out, host key unknown or changed, denied, dropped."""
+    """SSH to a node failed: refused, timed out, dropped; `kind` tells host_key and denied, which no retry cures."""
+
+    def __init__(self, message: str, advice: str = "", *, kind: str = "") -> None:
+        super().__init__(message, advice)
+        self.kind = kind
 
 
 class CommandError(ReachError):
@@ -59,6 +65,19 @@ class RuntimeFailure(ReachError):
     def __init__(self, message: str, advice: str = "", *, status: int | None = None) -> None:
         super().__init__(message, advice)
         self.status = status
+
+
+class WakeError(ReachError):
+    """A Wake-on-LAN packet could not be sent; whether a sent one was heard, nobody can say."""
+
+
+class RdpError(ReachError):
+    """A desktop session could not be had, or ended; `fault` names why, `why` has the client's last words."""
+
+    def __init__(self, message: str, advice: str = "", *, fault: str, why: str = "") -> None:
+        super().__init__(message, advice)
+        self.fault = fault
+        self.why = why
 
 
 class ChatError(TierdeckError):

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
@@ -45,6 +45,9 @@ from backends.sources import (
     target_of,
     trouble_of,
 )
+
+if TYPE_CHECKING:
+    from backends.cluster.faults import Diagnosis
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -186,6 +189,12 @@ class World:
         if separator and manager in ("systemd", "launchd", "windows") and services is not None:
             return services, name
         return await reach.runtime(), workload
+
+    async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
+        """What is wrong with a node, and the cluster as it was seen meanwhile."""
+        from backends.diagnosis import examine
+
+        return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""

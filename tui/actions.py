@@ -68,6 +68,15 @@ ACTIONS: Final[tuple[Action, ...]] = (
         footer=1,
     ),
     Action(
+        "recover",
+        ("r",),
+        "recover",
+        "Look at the selected node from all sides, and plan its recovery.",
+        Effect.CHANGES,
+        "tierdeck recover NODE",
+        footer=2,
+    ),
+    Action(
         "procedures",
         ("p",),
         "procedures",

@@ -14,6 +14,10 @@ STATUS_USAGE = 3
 """`tierdeck status` keeps 2 for DOWN, as monitoring plugins do, so a typing error must be 3."""
 
 
+RUNGS = ("service", "containers", "docker", "wake", "rdp")
+"""The rungs of the recovery ladder."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Takes whole words only, and says what is wrong in a line."""
 
@@ -57,6 +61,16 @@ def parser() -> argparse.ArgumentParser:
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
     _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
     _procedures(verb("procedures", "List, follow or stop procedures.", json_too), common, json_too)
+    diagnose = verb("diagnose", "Look at a node from all sides and name its fault.", json_too)
+    diagnose.add_argument("node", help="the node")
+    recover = verb("recover", "Bring a node back, by the least invasive rung that can help.", json_too)
+    recover.add_argument("target", nargs="?", help="a node, or a tier or endpoint of one")
+    recover.add_argument("--all", action="store_true", help="every node, the gateway's last")
+    recover.add_argument("--from", dest="start", choices=RUNGS, metavar="RUNG", help=f"from {', '.join(RUNGS)} on")
+    recover.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    recover.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    recover.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+    recover.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     maintenance = verb("maintenance", "Leave a node or endpoint out of verdicts and alerts for a while.", json_too)
     maintenance.add_argument("name", nargs="?", help="the node or endpoint; without one all are listed")
     how = maintenance.add_mutually_exclusive_group()

@@ -241,8 +241,31 @@ class Commands(Travel):
 
         app.push_screen(ArrangeScreen(title, rows, app.setup.glyphs), arranged)
 
+    async def recover(self) -> None:
+        """Diagnose the selected node; show fault, evidence and plan, ask, and climb in a process of its own."""
+        node = self._node_selected()
+        self._app.say(f"{node}: looking at it from all sides{self._app.setup.glyphs.ellipsis}", "accent")
+        self._app.run_worker(self._diagnose(node), group="diagnose", exclusive=True, exit_on_error=False)
+
+    async def _diagnose(self, node: str) -> None:
+        app = self._app
+        planning = await asyncio.to_thread(importlib.import_module, "backends.procedures.recovery")
+        try:
+            diagnosis, snapshot = await app.feed.world.diagnose(node)
+        except TierdeckError as error:
+            app.say(str(error), "bad")
+            return
+        try:
+            plan = planning.plan_recovery(app.setup.loaded.inventory, snapshot, diagnosis)
+        except TierdeckError as error:
+            rows = [line((f"{node}: {diagnosis.sentence}", "title")), line("")]
+            rows += [line(f"  {c.name}: ", (c.words, "bad" if c.state == "bad" else "")) for c in diagnosis.checks]
+            rows += [line(""), line((error.advice or error.message, "warn"))]
+            app.push_screen(TextScreen(f"Diagnosis of {node}", lambda width: rows, app.setup.glyphs))
+            return
+        self._ask(plan, "Recover")
+
     def _confirm(self, node: str, choice: Arranged) -> None:
-        from backends.procedures.plan import Danger, describe
         from backends.procedures.startup import plan_queue
 
         app = self._app
@@ -252,13 +275,20 @@ class Commands(Travel):
         except TierdeckError as error:
             app.say(str(error), "bad")
             return
+        self._ask(plan, "Start")
+
+    def _ask(self, plan: Plan, verb: str) -> None:
+        """Show a plan, and start it where a person says so; its node's name is typed where it interrupts work."""
+        from backends.procedures.plan import Danger, describe
+
+        app = self._app
 
         def answered(yes: bool | None) -> None:
             if yes:
                 app.run_worker(self._start(plan), group="start", exit_on_error=False)
 
-        typed = node if plan.danger is Danger.INTERRUPTS else None
-        app.push_screen(ConfirmScreen(plan.title, describe(plan)[1:], "Start", typed=typed), answered)
+        typed = plan.node if plan.danger is Danger.INTERRUPTS else None
+        app.push_screen(ConfirmScreen(plan.title, describe(plan)[1:], verb, typed=typed), answered)
 
     async def _start(self, plan: Plan, *, take_over: bool = False) -> None:
         try:

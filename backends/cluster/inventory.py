@@ -76,6 +76,8 @@ class Docker(_Table):
     """Its unix socket; /var/run/docker.sock if nothing is said."""
     context: str | None = None
     """A context of the node's docker command, such as "desktop", instead of a socket."""
+    restart: str | None = None
+    """The command that restarts it, as the node's shell reads it; if nothing is said the usual one of its system."""
 
 
 class Rdp(_Table):
@@ -141,6 +143,8 @@ class Node(_Table):
     """Memory of each GPU, where it cannot be read."""
     docker: Docker | Literal[False] | None = None
     """Where its Docker Engine listens; false where there is none."""
+    sudo: Reference | None = None
+    """A reference to the password that sudo asks for there; it goes to sudo's standard input."""
     wake: Wake | None = None
     """How it is woken."""
     queue: Queue = Queue()

@@ -80,6 +80,10 @@ class NodeReach:
         if not self.is_here and self.node.ssh:
             await self._remote()[0].connection()
 
+    def tcp(self, host: str, port: int) -> AbstractAsyncContextManager[Duplex]:
+        """A connection to an address as seen from the node; SshError where it is this machine, or has no `ssh`."""
+        return self._remote()[0].tcp(host, port)
+
     async def runtime(self) -> Runtime:
         """The node's Docker, not yet asked; RuntimeFailure where it has none, SshError where there is no way to it."""
         async with self._opening:
