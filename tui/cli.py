@@ -79,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
     told = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     told.add_argument("--since", metavar="2h", help="only of the last two hours")
     told.add_argument("--file", metavar="FILE", help="read this exported history, not the cluster's own")
-    _history(verb("history", "Tell what happened: changes, and steps of procedures.", json_too, told), common, told)
+    _history(
+        verb("history", "Tell what happened: changes, and steps of procedures.", json_too, told), common, json_too, told
+    )
     watch = verb("watch", "Watch without a screen: log changes, tell people, give metrics; for systemd.", json_too)
     watch.add_argument("--metrics", metavar="HOST:PORT", help="give Prometheus its text at http://HOST:PORT/metrics")
     replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
@@ -110,19 +112,34 @@ def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:
     run.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
 
 
-def _history(history: _Parser, common: _Parser, told: _Parser) -> None:
+def _history(history: _Parser, common: _Parser, json_too: _Parser, told: _Parser) -> None:
     history.add_argument("--endpoint", metavar="NAME", help="only about this endpoint, node or tier")
     history.add_argument("--changes", metavar="NAME", help="what changed since this endpoint or node last worked")
-    what = history.add_subparsers(dest="what", metavar="export", parser_class=_Parser)
+    what = history.add_subparsers(dest="what", metavar="export|card", parser_class=_Parser)
     export = what.add_parser("export", help="write it into one file, for another machine", parents=[common, told])
     export.add_argument("target", metavar="FILE", help="a new file")
+    card = what.add_parser("card", help="one incident as redacted Markdown", parents=[common, told, json_too])
+    card.add_argument("--endpoint", metavar="NAME", help="the latest of this endpoint or node")
 
 
 def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
-    what = export.add_subparsers(dest="what", metavar="boot-unit", required=True, parser_class=_Parser)
+    what = export.add_subparsers(dest="what", metavar="WHAT", required=True, parser_class=_Parser)
     unit = what.add_parser("boot-unit", help="what starts a node's queue at boot", parents=[common, json_too])
     unit.add_argument("node", help="the node")
     unit.add_argument("--program", metavar="PATH", help="where tierdeck lies on that node")
+    watch = what.add_parser(
+        "watch-unit", help="what keeps `tierdeck watch` running: systemd", parents=[common, json_too]
+    )
+    watch.add_argument("--program", metavar="PATH", help="where tierdeck lies on this machine")
+    watch.add_argument("--metrics", metavar="HOST:PORT", help="have it give Prometheus its text there")
+    prometheus = what.add_parser("prometheus", help="scrape configuration", parents=[common, json_too])
+    prometheus.add_argument(
+        "--watch", default="127.0.0.1:9108", metavar="HOST:PORT", help="where the watch's metrics are"
+    )
+    what.add_parser("grafana", help="a dashboard over the watch's metrics", parents=[common, json_too])
+    what.add_parser("gatus", help="endpoints for Gatus", parents=[common, json_too])
+    homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
+    homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:

@@ -129,7 +129,7 @@ class News:
             leads = node in self._alone
             self._alone.discard(node)
             return leads
-        others = [e.name for e in self._inventory.endpoints if e.node == node]
+        others = [e.name for e in self._inventory.lamps if e.node == node]
         if any(self._known.get(name, UP) != UP or name in self._pending for name in others):
             return False
         self._alone.add(node)
@@ -151,7 +151,8 @@ class News:
         name = subject.removeprefix("node ")
         lines = [f"{item.word} {name}: {item.text}"]
         well = self._well.get(name)
-        if item.word == DOWN and well is not None and self._snapshot is not None:
+        known = name in self._inventory.endpoint_named
+        if item.word == DOWN and known and well is not None and self._snapshot is not None:
             found = differences(self._inventory, well, self._snapshot, name)[:MOST_DIFFERENCES]
             lines += [f"    {each.what}: {each.was or 'none'} -> {each.now or 'none'}" for each in found]
         return lines

@@ -37,6 +37,11 @@ def references(inventory: Inventory) -> dict[str, Use]:
         note(node.wake.rdp.password if node.wake and node.wake.rdp else None, f"RDP to {node.name}", polled=False)
     for endpoint in inventory.lamps:
         note(endpoint.api_key, endpoint.name, polled=True)
+    for reference in inventory.alerts.to:
+        note(reference, "alerts", polled=True)
+    heartbeat = inventory.alerts.heartbeat
+    if heartbeat is not None and not heartbeat.startswith(("http://", "https://")):
+        note(heartbeat, "the heartbeat", polled=True)
     return found
 
 

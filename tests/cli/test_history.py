@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +88,33 @@ async def test_an_incident_is_carried_to_another_machine(cluster: Path, tmp_path
     assert "exists already" in again.err
     elsewhere = await tierdeck("history", "--file", str(target), env={"TIERDECK_STATE": str(tmp_path / "none")})
     assert elsewhere.out == (await history(cluster)).out
+
+
+async def test_a_card_is_an_incident_without_names(cluster: Path) -> None:
+    told = await history(cluster, "card", "--endpoint", "remote/mark-v")
+    assert (told.code, "Read it before you post it" in told.err) == (0, True)
+    assert told.out.startswith("# endpoint-2 (llama.cpp): DOWN REFUSED\n")
+    assert "image: llama:b1 -> llama:b2" in told.out
+    assert "mark" not in told.out
+    latest = await history(cluster, "card", "--json")
+    assert json.loads(latest.out)["card"].startswith("# endpoint-")
+    none = await history(cluster, "card", "--endpoint", "desk", "--since", "1s")
+    assert (none.code, none.out) == (1, "")
+    assert "No incident is recorded" in none.err
+
+
+async def test_a_hostile_file_reaches_no_terminal(cluster: Path, tmp_path: Path) -> None:
+    target = tmp_path / "evil.tierdeck"
+    await history(cluster, "export", str(target))
+    with closing(sqlite3.connect(target)) as made, made:
+        made.execute("UPDATE moments SET text = ?, word = ?", ("\x1b]0;owned\x07 -> \x1b[2J", "\x1b[31m"))
+    told = await tierdeck("history", "--file", str(target))
+    assert (told.code, "\x1b" in told.out, "owned" in told.out) == (0, False, True)
+    async with Terminal("replay", str(target)) as terminal:
+        await terminal.sees("REPLAY", "owned")
+        terminal.type("q")
+        assert await terminal.ended() == 0
+        assert b"]0;owned" not in terminal.raw.replace(b" ]0;owned", b"")
 
 
 async def test_replay_opens_the_console_on_it(cluster: Path, tmp_path: Path) -> None:

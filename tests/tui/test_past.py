@@ -14,7 +14,7 @@ from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
 from backends.cluster.inventory import Endpoint, Inventory
-from backends.cluster.reading import EndpointReading, GpuReading, Instant, Reading, WorkloadReading
+from backends.cluster.reading import EndpointReading, GpuReading, Instant, Reading, Tick, WorkloadReading
 from backends.cluster.words import Cause
 from backends.history.recorder import Recorder
 from backends.history.recording import Recording
@@ -28,6 +28,7 @@ from tui.actions import Effect, allowed
 from tui.app import TierdeckApp
 from tui.screens.history import HistoryScreen
 from tui.screens.text import TextScreen
+from widgets.lines import LinePane
 
 TWO_HOURS = 7200.0
 
@@ -64,6 +65,10 @@ async def past(tmp_path: Path, **options: Any) -> AsyncIterator[tuple[TierdeckAp
         yield app, pilot
 
 
+def pane_text(pane: LinePane) -> list[str]:
+    return [each.text for each in pane.compose_lines(pane.scrollable_content_region.width)]
+
+
 def place(app: TierdeckApp) -> str:
     found = re.search(r"(\d+)/(\d+)", shown(app).splitlines()[0])
     return found[0] if found else ""
@@ -93,6 +98,19 @@ async def test_the_arrows_move_the_whole_console(tmp_path: Path) -> None:
         for _ in range(20):
             await pilot.press("p")
         await until(lambda: "nothing earlier is recorded" in shown(app), "the beginning")
+
+
+async def test_the_past_looks_as_it_looked_when_it_was_now(tmp_path: Path) -> None:
+    path = history_path(tmp_path, "lumina", loaded().path)
+    recorder = Recorder(path, loaded().inventory, lambda text: None)
+    Live(recorder)(0.0, *(reading for reading in readings() if not isinstance(reading, Tick)))
+    recorder.close()
+    async with console(tmp_path) as (app, pilot):
+        live = [pane_text(pane) for pane in app.dashboard.line_panes]
+        await pilot.press("b")
+        await until(lambda: app.in_past and app.view.queue.is_mounted and "PAST" in shown(app), "the past")
+        await until(lambda: [pane_text(pane) for pane in app.view.line_panes] == live, "the same lines in every pane")
+        assert all(live)
 
 
 async def test_in_the_past_nothing_that_changes_the_world_is_reached(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from backends.cluster.report import iso
 from backends.errors import HistoryError, InventoryError
+from backends.text import plain
 
 if TYPE_CHECKING:
+    from backends.history.card import Incident
     from backends.history.compare import Difference
     from backends.history.recording import Past, Recording
     from backends.history.store import Recorded
 
 SCHEMA: Final = "tierdeck.history/1"
+
+LONGEST: Final = 1000
+"""Characters of a line; a file from elsewhere may hold anything."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     with Recording(path_of(arguments)) as recording:
         if getattr(arguments, "what", None) == "export":
             return _export(recording, arguments)
+        if getattr(arguments, "what", None) == "card":
+            return _card(recording, arguments)
         if arguments.changes is not None:
             return _changes(recording, arguments)
         return _list(recording, arguments)
@@ -69,7 +77,7 @@ def _list(recording: Recording, arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": SCHEMA, "moments": rows}, ensure_ascii=False))
         return 0
     for recorded in found:
-        print(f"{when(recorded.moment.at)}  {recorded.moment.text}")
+        print(f"{when(recorded.moment.at)}  {plain(recorded.moment.text, LONGEST)}")
     if not found:
         print("nothing changed" if recording.moments() else "nothing has changed since it is recorded")
     return 0
@@ -97,7 +105,7 @@ def _export(recording: Recording, arguments: argparse.Namespace) -> int:
 def _known(past: Past, name: str) -> list[str]:
     """The endpoints that are meant by the name of one, or of a node."""
     inventory = past.inventory
-    found = [e.name for e in inventory.endpoints if name in (e.name, e.node)]
+    found = [e.name for e in inventory.lamps if name in (e.name, e.node)]
     if not found and name not in (*inventory.node_named, *inventory.endpoints_of):
         known = ", ".join([*inventory.endpoint_named, *inventory.node_named][:12])
         raise HistoryError(f"Nothing called {name} is recorded.", f"Known are: {known}.")
@@ -111,9 +119,10 @@ def _changes(recording: Recording, arguments: argparse.Namespace) -> int:
         print(json.dumps({"schema": SCHEMA, "changes": rows}, ensure_ascii=False))
         return 0
     for row in rows:
-        print(f"{row['endpoint']}: {row['text']}")
+        print(plain(f"{row['endpoint']}: {row['text']}", LONGEST))
         for change in row["differences"]:
-            print(f"  {change['what']}: {change['was'] or 'none'} -> {change['now'] or 'none'}")
+            words = f"{change['what']}: {change['was'] or 'none'} -> {change['now'] or 'none'}"
+            print(f"  {plain(words, LONGEST)}")
     return 0
 
 
@@ -137,6 +146,41 @@ def _change(recording: Recording, latest: Past, name: str) -> dict[str, Any]:
     )
     text = f"{now}; it stopped at {when(fall[0].moment.at)}, and last worked at {when(read.wall)}{words}"
     return row | {"last_worked": iso(read), "text": text, "differences": [_row(each) for each in found]}
+
+
+def _card(recording: Recording, arguments: argparse.Namespace) -> int:
+    """Print the latest incident, or that of an endpoint, as redacted Markdown."""
+    from backends.history.card import card
+
+    latest = recording.latest()
+    begin = since(arguments)
+    named = getattr(arguments, "endpoint", None)
+    names = _known(latest, named) if named is not None else list(latest.inventory.endpoint_named)
+    falls = [(fall[0].moment.at, name) for name in names if (fall := recording.fall(name))]
+    falls = [each for each in falls if each[0] >= begin]
+    if not falls:
+        raise HistoryError("No incident is recorded.", "An incident is an endpoint that stopped being UP.")
+    incident, then = _incident(recording, latest, max(falls)[1])
+    text = card(then.inventory, then.snapshot, incident)
+    if getattr(arguments, "json", False):
+        print(json.dumps({"schema": SCHEMA, "card": text}, ensure_ascii=False))
+    else:
+        print(text, end="")
+        print("Read it before you post it: names in models, images and messages stay.", file=sys.stderr)
+    return 0
+
+
+def _incident(recording: Recording, latest: Past, name: str) -> tuple[Incident, Past]:
+    """The last incident of an endpoint, and the cluster as it was when it fell."""
+    from backends.history.card import BEFORE, Incident
+    from backends.history.compare import differences
+
+    fall = recording.fall(name)
+    then, well = recording.at(fall[0]), recording.last_up(name, fall[0])
+    back = fall[-1].moment if fall[-1].moment.word == "UP" else None
+    changed = differences(then.inventory, well.snapshot, then.snapshot, name) if well is not None else []
+    moments = [r.moment for r in recording.moments(since=fall[0].moment.at - BEFORE)]
+    return Incident(name, fall[0].moment, back, tuple(moments), tuple(changed)), then
 
 
 def _row(each: Difference) -> dict[str, str]:
