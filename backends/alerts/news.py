@@ -129,7 +129,7 @@ class News:
             leads = node in self._alone
             self._alone.discard(node)
             return leads
-        others = [e.name for e in self._inventory.endpoints if e.node == node]
+        others = [e.name for e in self._inventory.lamps if e.node == node]
         if any(self._known.get(name, UP) != UP or name in self._pending for name in others):
             return False
         self._alone.add(node)

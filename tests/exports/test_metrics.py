@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
+from backends.cluster.files import parse
+from backends.cluster.fold import empty, fold_all
+from backends.cluster.reading import EndpointReading, ProbeResult
 from backends.cluster.snapshot import Work
+from backends.cluster.words import Cause
 from backends.exports.metrics import prometheus_text
-from tests.tui.sample import loaded, snapshot
+from tests.tui.sample import NOW, TOML, loaded, snapshot
 
 LINE = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)*\})? -?[0-9.e+-]+')
 
@@ -60,3 +65,11 @@ def test_a_name_from_outside_breaks_nothing() -> None:
     text = prometheus_text(loaded().inventory, replace(found, nodes={**found.nodes, "desk": nasty}))
     for row in text.splitlines():
         assert row.startswith("# ") or LINE.fullmatch(row), row
+
+
+def test_checks_are_told_by_their_kind() -> None:
+    check = '[[checks]]\nname = "nas/backup"\ntier = "NAS"\nkind = "age"\npath = "/b"\nlimit = "1d"\n'
+    inventory = parse(f"{TOML}\n{check}", Path("cluster.toml")).inventory
+    read = EndpointReading("nas/backup", NOW, ProbeResult(Cause.OK, "newest: b, 3 h old (limit 24 h)"), 60.0)
+    told = values(prometheus_text(inventory, fold_all(inventory, empty(inventory), [read])))
+    assert told['tierdeck_endpoint_up{endpoint="nas/backup",tier="NAS",node="",engine="age"}'] == 1
