@@ -10,8 +10,10 @@ TierdeckError
 │   ├── WakeError           a Wake-on-LAN packet could not be sent
 │   └── RdpError            a desktop session could not be had, or was not kept
 ├── ChatError               an answer broke off
-└── ProcedureError          a procedure cannot be begun, followed or ended
-    └── StaleLease          another's lease on the node is in its way, and is not renewed any more
+├── ProcedureError          a procedure cannot be begun, followed or ended
+│   └── StaleLease          another's lease on the node is in its way, and is not renewed any more
+├── HistoryError            what was recorded cannot be read, or nothing is
+└── AlertError              nobody could be told
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ class ReachError(TierdeckError):
 
 
 class SshError(ReachError):
-    """SSH to a node failed: refused, timed out, host key unknown or changed, denied, dropped."""
+    """SSH to a node failed: refused, timed out, dropped; `kind` tells host_key and denied, which no retry cures."""
+
+    def __init__(self, message: str, advice: str = "", *, kind: str = "") -> None:
+        super().__init__(message, advice)
+        self.kind = kind
 
 
 class CommandError(ReachError):
@@ -84,3 +90,11 @@ class ProcedureError(TierdeckError):
 
 class StaleLease(ProcedureError):
     """Another procedure's lease on the node is in the way; its owner gives no sign of life, so it may be taken over."""
+
+
+class HistoryError(TierdeckError):
+    """What was recorded cannot be read, or nothing is recorded."""
+
+
+class AlertError(TierdeckError):
+    """Nobody could be told what happened; the message names the target, never its address."""

@@ -246,7 +246,7 @@ class SecretClient:
 @pytest.fixture
 def azure(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
     """The libraries' modules, with as much in them as we use."""
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         "azure.identity": {"DefaultAzureCredential": SecretClient},
         "azure.keyvault.secrets": {"SecretClient": SecretClient},
         "azure.core.exceptions": {
