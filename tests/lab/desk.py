@@ -48,7 +48,7 @@ class Desk(Kept):
     def new_certificate(self) -> None:
         """Another certificate, as after an installation; shown from the next start on."""
         made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=mark"]
-        files = ["-keyout", self.folder / "key.pem", "-out", self.folder / "cert.pem"]
+        files = ["-keyout", str(self.folder / "key.pem"), "-out", str(self.folder / "cert.pem")]
         subprocess.run([*made, *files], check=True, capture_output=True, timeout=30)
 
     def logged_on(self) -> bool:
