@@ -31,7 +31,7 @@ RUNGS = {
     "kill_containers": ["start_container"] * 3,
     "kill_docker": ["restart_docker", "start_queue"],
     "log_off": ["desktop_session", "start_queue"],
-    "sleep": ["wake"],
+    "sleep": ["wake", "start_queue"],
     "quit_docker_desktop": ["desktop_session", "start_queue"],
 }
 LIMIT = 240.0
