@@ -28,6 +28,7 @@ from backends.history.store import history_path
 from backends.live import LiveCluster
 from backends.paths import private_copy
 from backends.poller import Poller
+from backends.recovering import Recovering
 from backends.secrets import Secrets
 from backends.world import World
 
@@ -68,8 +69,8 @@ class Watch:
         """The cluster that is watched."""
         return self._loaded.inventory
 
-    async def run(self, metrics: tuple[str, int] | None = None) -> None:
-        """Watch until cancelled."""
+    async def run(self, metrics: tuple[str, int] | None = None, *, recover: bool = False) -> None:
+        """Watch until cancelled; with `recover`, climb the ladder for the nodes that allow it."""
         async with World(self._loaded, self._here, self._state_dir) as world, Http() as http:
             recorder = self._recorder(asyncio.get_running_loop())
             self.live.record_with(recorder.take)
@@ -84,6 +85,8 @@ class Watch:
                         group.create_task(self._beat(http, self.inventory.alerts.heartbeat), name="heartbeat")
                     for outbox in self.outboxes:
                         group.create_task(outbox.run(), name="outbox")
+                    if recover:
+                        group.create_task(self._recovering(world).run(), name="recovering")
             finally:
                 await asyncio.to_thread(recorder.close)
 
@@ -96,9 +99,15 @@ class Watch:
         """Post what is due now; the message, if there was one."""
         message = self.news.due(self._clock.now())
         if message is not None:
-            for outbox in self.outboxes:
-                outbox.post(message)
+            self._post(message)
         return message
+
+    def _post(self, message: Message) -> None:
+        for outbox in self.outboxes:
+            outbox.post(message)
+
+    def _recovering(self, world: World) -> Recovering:
+        return Recovering(self.inventory, world, self._clock, lambda: self.live.snapshot, self._post, self._remark)
 
     async def _tell(self) -> None:
         kept = dict(self.news.sent)

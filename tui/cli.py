@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     )
     watch = verb("watch", "Watch without a screen: log changes, tell people, give metrics; for systemd.", json_too)
     watch.add_argument("--metrics", metavar="HOST:PORT", help="give Prometheus its text at http://HOST:PORT/metrics")
+    watch.add_argument("--recover", action="store_true", help="recover the nodes that say recover = { auto = RUNG }")
     replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
     replay.add_argument("file", help="a file of `tierdeck history export`")
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)

@@ -25,10 +25,7 @@ def root_tar() -> Path:
 
 
 def missing(part: str) -> str:
-    """Why this part cannot be started here, or nothing.
-
-    Parts: docker, sshd, llamacpp, litellm, syncthing, prometheus.
-    """
+    """Why this part cannot be started here, or nothing; a part is one of the names below."""
     files = {
         "docker": [Path(shutil.which("dockerd") or "/usr/sbin/dockerd"), root_tar()],
         "sshd": [Path("/usr/sbin/sshd")],

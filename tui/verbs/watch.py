@@ -41,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
     watch = Watch(opened.loaded, opened.here, opened.state_dir, say)
     to = len(opened.loaded.inventory.alerts.to)
     print(f"tierdeck: watching {watch.inventory.name}; {to or 'no'} targets are told.", file=sys.stderr, flush=True)
-    return asyncio.run(_until_told(watch, metrics))
+    return asyncio.run(_until_told(watch, metrics, recover=arguments.recover))
 
 
-async def _until_told(watch: Watch, metrics: tuple[str, int] | None) -> int:
-    task = asyncio.ensure_future(watch.run(metrics))
+async def _until_told(watch: Watch, metrics: tuple[str, int] | None, *, recover: bool) -> int:
+    task = asyncio.ensure_future(watch.run(metrics, recover=recover))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, task.cancel)
