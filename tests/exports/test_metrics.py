@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
+from backends.cluster.files import parse
+from backends.cluster.fold import empty, fold_all
+from backends.cluster.inventory import Inventory
+from backends.cluster.reading import EndpointReading, ProbeResult
 from backends.cluster.snapshot import Work
+from backends.cluster.words import Cause
 from backends.exports.metrics import prometheus_text
-from tests.tui.sample import loaded, snapshot
+from backends.history.store import inventory_text
+from tests.tui.sample import NOW, TOML, loaded, snapshot
 
 LINE = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)*\})? -?[0-9.e+-]+')
 
@@ -44,6 +51,16 @@ def test_what_is_known_is_told() -> None:
     assert told[f"tierdeck_gpu_memory_used_bytes{{{gpu}}}"] == 24678 * 2**20
     assert told['tierdeck_task_served{task="vision"}'] == 0
     assert told['tierdeck_tier_state{tier="NAS",state="HEALTHY"}'] == 1
+
+
+def test_a_check_has_its_series_too() -> None:
+    check = '[[checks]]\nname = "nas/backup"\ntier = "NAS"\nkind = "age"\npath = "/b"\nlimit = "26h"\nnode = "nas"\n'
+    inventory = parse(TOML + check, Path("c.toml")).inventory
+    assert Inventory.model_validate_json(inventory_text(inventory)) == inventory
+    seen = fold_all(
+        inventory, empty(inventory), [EndpointReading("nas/backup", NOW, ProbeResult(Cause.OK, "2 h"), 60.0)]
+    )
+    assert 'tierdeck_endpoint_up{endpoint="nas/backup",tier="NAS",node="nas"' in prometheus_text(inventory, seen)
 
 
 def test_what_is_not_known_is_left_out() -> None:

@@ -105,7 +105,7 @@ def _export(recording: Recording, arguments: argparse.Namespace) -> int:
 def _known(past: Past, name: str) -> list[str]:
     """The endpoints that are meant by the name of one, or of a node."""
     inventory = past.inventory
-    found = [e.name for e in inventory.endpoints if name in (e.name, e.node)]
+    found = [e.name for e in inventory.lamps if name in (e.name, e.node)]
     if not found and name not in (*inventory.node_named, *inventory.endpoints_of):
         known = ", ".join([*inventory.endpoint_named, *inventory.node_named][:12])
         raise HistoryError(f"Nothing called {name} is recorded.", f"Known are: {known}.")
