@@ -100,9 +100,12 @@ class LiveCluster:
             self._nudge(None)
 
     def _probe_restarted(self, before: ClusterSnapshot) -> None:
-        """Have the endpoints of every workload that started or stopped probed now, not at their next turn."""
+        """Have the endpoints of what started or stopped, and all of a node that is reached again, asked now."""
         if self._nudge is None:
             return
+        for name, node in self.snapshot.nodes.items():
+            if before.nodes[name].reach_trouble is not None and node.reach_trouble is None:
+                self._nudge(name)
         for endpoint in self.inventory.endpoints:
             then, now = workload_of(before, endpoint), workload_of(self.snapshot, endpoint)
             if then is not None and now is not None and (then.state, then.started_at) != (now.state, now.started_at):

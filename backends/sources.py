@@ -16,6 +16,8 @@ from backends.clock import Clock
 from backends.cluster.inventory import Endpoint, Inventory, Node
 from backends.cluster.reading import (
     EndpointReading,
+    Facts,
+    FactsReading,
     Gpu,
     GpuReading,
     MaintenanceReading,
@@ -55,6 +57,12 @@ GPU_INTERVAL: Final = 2.0
 
 GPU_PAUSE: Final = 10.0
 """Seconds before a GPU stream that ended is opened anew."""
+
+FACTS_INTERVAL: Final = 60.0
+"""Seconds between two questions for what a node runs on: one command."""
+
+WINDOWS_FACTS_INTERVAL: Final = 300.0
+"""The same where that command is a PowerShell."""
 
 PROCEDURE_INTERVAL: Final = 1.0
 """Seconds between two looks at the journals; only those that grew are read."""
@@ -226,6 +234,26 @@ class MachineSource:
     def _slower(self, longest: float) -> float:
         self._failures += 1
         return float(min(longest, MACHINE_BACKOFF * 2.0 ** min(self._failures - 1, 5)))
+
+
+class FactsSource:
+    """Asks a node now and then what it runs on; where that fails its other sources say why."""
+
+    def __init__(self, node: Node, facts: Callable[[], Awaitable[Facts]], clock: Clock) -> None:
+        self.key = f"facts {node.name}"
+        self.topics = (node.name,)
+        self._node = node
+        self._facts = facts
+        self._clock = clock
+
+    async def read(self) -> tuple[Sequence[Reading], float]:
+        """The facts, and the seconds until they are asked for again."""
+        pause = WINDOWS_FACTS_INTERVAL if self._node.os == "windows" else FACTS_INTERVAL
+        try:
+            facts = await self._facts()
+        except (TierdeckError, TimeoutError):
+            return [], pause
+        return [FactsReading(self._node.name, self._clock.now(), facts)], pause
 
 
 class GpuStream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -14,7 +15,7 @@ from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
 from backends.cluster.fold import empty, fold_all
 from backends.cluster.inventory import Check, Endpoint, Node
-from backends.cluster.reading import Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
+from backends.cluster.reading import Facts, Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.engines.chat import ChatEvent, Message, chat
 from backends.engines.engine import Engine
@@ -37,6 +38,7 @@ from backends.sources import (
     GPU_INTERVAL,
     MACHINE_INTERVAL,
     EndpointSource,
+    FactsSource,
     GpuStream,
     MachineSource,
     StateSource,
@@ -84,6 +86,11 @@ class World:
 
         `is_down` tells what the snapshot holds of an endpoint: one that only starts is not asked less often.
         """
+        facts = [FactsSource(node, partial(self._facts, node), self._clock) for node in self._touched()]
+        return [*self._at_once(is_down), *facts]
+
+    def _at_once(self, is_down: Callable[[str], bool] = lambda endpoint: True) -> list[Source]:
+        """What one look asks: all but what only tells of changes."""
         found: list[Source] = [self._machine(node) for node in self._touched()]
         found.append(StateSource(self.procedures.list, self.maintenance.read, self._clock))
         found += [self._endpoint(e, ENGINES[e.engine], is_down) for e in self.inventory.endpoints]
@@ -131,6 +138,15 @@ class World:
             elif not self.inventory.runs_containers(node) and not reach.is_here:
                 await reach.shell.run(["hostname"], timeout=LOOK_LIMIT)
         return tuple(found)
+
+    async def _facts(self, node: Node) -> Facts:
+        """What a node runs on."""
+        from backends.facts import read_facts
+
+        reach = self._reaches[node.name]
+        async with asyncio.timeout(LOOK_LIMIT):
+            await reach.connected()
+            return await read_facts(node, self.inventory, reach, timeout=LOOK_LIMIT)
 
     def _sampler(self, node: Node) -> Callable[[], AsyncGenerator[tuple[Gpu, ...], None]]:
         async def samples() -> AsyncGenerator[tuple[Gpu, ...], None]:
@@ -203,7 +219,7 @@ class World:
     async def look(self) -> ClusterSnapshot:
         """One pass over everything, side by side: the first reading of each source gives its verdict."""
         gathered = await asyncio.gather(
-            *(source.read() for source in self.sources()), *(self._gpus_once(node) for node in self._with_gpus())
+            *(source.read() for source in self._at_once()), *(self._gpus_once(node) for node in self._with_gpus())
         )
         readings = [reading for found, _ in gathered for reading in found]
         readings.append(MaintenanceReading(self._clock.now(), self.maintenance.read()))

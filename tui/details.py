@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from backends.cluster.compare import differences, machine, well_of
 from backends.cluster.fold import workload_of
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
+from backends.cluster.words import Verdict
 from widgets.format import age, fit, gib, percent
 from widgets.glyphs import UNICODE, Glyphs
 from widgets.lines import Line, line
@@ -91,6 +93,7 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         rows.append(("runs in", endpoint.container or endpoint.service or "", ""))
     if workload is not None:
         rows += _workload(workload)
+    rows += _changed(snapshot, state, endpoint, workload)
     rows += _work(state, glyphs)
     rows.append(("", "", ""))
     for model in state.models:
@@ -122,6 +125,25 @@ def _work(state: EndpointState, glyphs: Glyphs) -> list[Row]:
     rows += [(fit(m.name, 13).rstrip(), f"{m.requests:g} requests, {m.tokens:g} tokens a minute", "")
              for m in work.models]  # fmt: skip
     return [("", "", ""), *rows] if rows else []
+
+
+def _changed(
+    snapshot: ClusterSnapshot, state: EndpointState, endpoint: Endpoint, workload: Workload | None
+) -> list[Row]:
+    """What is not as it was when it last worked, for one that does not work as it should."""
+    found = any(finding.endpoint == endpoint.name for finding in snapshot.findings)
+    if state.cause is None or (state.verdict is Verdict.UP and not found):
+        return []
+    rows: list[Row] = [("", "", ""), ("changed since it last worked", "", "")]
+    if state.last_up is None or state.last_up.at is None:
+        return [
+            *rows,
+            ("", f"not seen working since this console opened: tierdeck history --changes {state.name}", "dim"),
+        ]
+    rows.append(("it worked", _when(state.last_up.at.wall), ""))
+    changed = differences(state.last_up, well_of(snapshot, state, endpoint, workload))
+    rows += [(fit(each.what, 13).rstrip(), f"{each.was or 'none'} -> {each.now or 'none'}", "warn") for each in changed]
+    return rows if changed else [*rows, ("", "nothing that is known is not as it was then", "dim")]
 
 
 def _workload(workload: Workload) -> list[Row]:
@@ -178,6 +200,7 @@ def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
     node, state = inventory.node_named[name], snapshot.nodes[name]
     way = "this machine" if state.here else "SSH" if node.ssh else "not reached (no ssh in cluster.toml)"
     rows: list[Row] = [("address", node.address, ""), ("reached by", way, ""), ("system", node.os, "")]
+    rows += [(what, words, "") for what, words in machine(state.facts).items() if words]
     for trouble in (state.reach_trouble, state.gpus_trouble, state.workloads_trouble):
         if trouble is not None:
             rows += [("trouble", trouble.message, "bad"), ("do", trouble.advice or "-", "")]

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
+from backends.cluster.compare import well_of
 from backends.cluster.findings import findings, held
 from backends.cluster.health import is_off, is_starting, next_state, rounded_age, tier_state, with_age
 from backends.cluster.inventory import Endpoint, Inventory, Node
 from backends.cluster.prognosis import prognosis
 from backends.cluster.reading import (
     EndpointReading,
+    Facts,
+    FactsReading,
     GpuReading,
     Instant,
     MaintenanceReading,
@@ -25,8 +29,14 @@ from backends.cluster.reading import (
     WorkloadReading,
 )
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState, TierState
-from backends.cluster.words import Cause, State, Verdict
+from backends.cluster.words import VERDICT_OF, Cause, State, Verdict
 from backends.cluster.work import Limits
+
+LASTING: Final = 30.0
+"""Seconds for which it must work before that counts as how it works; a finding comes within them."""
+
+CLOCK_WOBBLE: Final = 30.0
+"""Seconds by which a boot time may seem to move while a clock is set right."""
 
 
 def empty(inventory: Inventory, here: str | None = None) -> ClusterSnapshot:
@@ -81,6 +91,8 @@ def _fold_one(
             nodes[name] = _with_gpus(inventory.node_named[name], nodes[name], reading)
         case WorkloadReading(node=name) if name in nodes:
             nodes[name] = _with_workloads(nodes[name], reading)
+        case FactsReading(node=name) if name in nodes:
+            nodes[name] = _with_facts(nodes[name], reading.facts)
         case ReachReading(node=name) if name in nodes:
             nodes[name] = replace(nodes[name], reach_trouble=reading.trouble, reach_taken=reading.at)
         case ProcedureReading():
@@ -108,7 +120,13 @@ def _judge(inventory: Inventory, draft: ClusterSnapshot, reading: EndpointReadin
     starting = is_starting(workload, reading.at.wall) or _under_procedure(draft, endpoint)
     off = is_off(endpoint.on_demand, workload)
     limits = Limits(inventory.stalled_after(endpoint), inventory.queue_limit(endpoint))
-    return next_state(state, reading, inventory.defaults, starting=starting, off=off, limits=limits)
+    after = next_state(state, reading, inventory.defaults, starting=starting, off=off, limits=limits)
+    well = VERDICT_OF[reading.result.cause] is Verdict.UP is after.verdict
+    young = after.turned is not None and reading.at.mono - after.turned.mono < LASTING
+    found = any(finding.endpoint == endpoint.name for finding in draft.findings)
+    if not well or (state.last_up is not None and (young or found)):
+        return after
+    return replace(after, last_up=well_of(draft, after, endpoint, workload))
 
 
 def workload_of(snapshot: ClusterSnapshot, endpoint: Endpoint) -> Workload | None:
@@ -140,7 +158,9 @@ def _maintain(inventory: Inventory, draft: ClusterSnapshot, endpoints: dict[str,
                 until=until, fails=0, successes=0, unread=None,
             )  # fmt: skip
         elif until <= now.wall and state.cause is Cause.MAINTENANCE:
-            endpoints[endpoint.name] = EndpointState(endpoint.name, models=state.models, ever_up=state.ever_up)
+            endpoints[endpoint.name] = EndpointState(
+                endpoint.name, models=state.models, ever_up=state.ever_up, last_up=state.last_up
+            )
 
 
 def _with_gpus(node: Node, state: NodeState, reading: GpuReading) -> NodeState:
@@ -154,6 +174,14 @@ def _with_workloads(node: NodeState, reading: WorkloadReading) -> NodeState:
     if reading.trouble is not None:
         return replace(node, workloads_trouble=reading.trouble)
     return replace(node, workloads=reading.workloads, workloads_trouble=None, workloads_taken=reading.at)
+
+
+def _with_facts(node: NodeState, facts: Facts) -> NodeState:
+    """The node with its facts; a boot time that only wobbles with the clock stays as it was."""
+    old = node.facts.booted_at if node.facts else None
+    if old and facts.booted_at and abs(facts.booted_at - old) < CLOCK_WOBBLE:
+        facts = replace(facts, booted_at=old)
+    return node if facts == node.facts else replace(node, facts=facts)
 
 
 def _aged(node: NodeState, now: Instant) -> NodeState:
@@ -193,11 +221,7 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
         if then is not None and then.verdict is not now.verdict and now.cause is not None and not first_and_well:
             text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
             found.append(Change(at, name, text, now.verdict.value))
-    known = {(finding.flaw, finding.endpoint) for finding in before.findings}
-    for finding in after.findings:
-        if (finding.flaw, finding.endpoint) not in known:
-            text = f"{finding.endpoint}: {finding.flaw.value}: {finding.evidence}. {finding.cure}"
-            found.append(Change(at, finding.endpoint, text, Verdict.DEGRADED.value))
+    found += _found(before, after, at)
     for name, node in after.nodes.items():
         was_node = before.nodes.get(name)
         if was_node is None or was_node.reach_trouble == node.reach_trouble:
@@ -206,3 +230,19 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
         text = f"{name}: {trouble.message} {trouble.advice}".rstrip() if trouble else f"{name}: reached again"
         found.append(Change(at, name, text, "DOWN" if trouble else "UP"))
     return found
+
+
+def _found(before: ClusterSnapshot, after: ClusterSnapshot, at: Instant) -> list[Change]:
+    """Findings that are new, and those that are over."""
+    was, now = ({(f.flaw, f.endpoint): f for f in each.findings} for each in (before, after))
+    new = [
+        Change(at, f.endpoint, f"{f.endpoint} -> {f.flaw.value}: {f.evidence}. {f.cure}", Verdict.DEGRADED.value)
+        for key, f in now.items()
+        if key not in was
+    ]
+    over = [
+        Change(at, name, f"{name} -> no longer {flaw.value}", after.endpoints[name].verdict.value)
+        for flaw, name in was
+        if (flaw, name) not in now and after.endpoints[name].verdict is Verdict.UP
+    ]
+    return new + over

@@ -342,6 +342,11 @@ class Inventory(_Table):
         """The checks by name."""
         return {check.name: check for check in self.checks}
 
+    def kind_of(self, lamp: Endpoint) -> str:
+        """What it is: the engine of an endpoint, the kind of a check."""
+        check = self.check_named.get(lamp.name)
+        return check.kind if check else lamp.engine
+
     @cached_property
     def endpoint_named(self) -> dict[str, Endpoint]:
         """All that has a verdict, by name."""

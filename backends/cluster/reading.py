@@ -184,6 +184,25 @@ class WorkloadReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What a machine runs on; None is "not told". `booted_at` is Unix seconds."""
+
+    booted_at: float | None = None
+    kernel: str | None = None
+    driver: str | None = None
+    docker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FactsReading:
+    """The facts of one node."""
+
+    node: str
+    at: Instant
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
 class ReachReading:
     """Whether a node can be touched at all (locally or by SSH)."""
 
@@ -252,4 +271,13 @@ class Tick:
     at: Instant
 
 
-Reading = EndpointReading | GpuReading | WorkloadReading | ReachReading | ProcedureReading | MaintenanceReading | Tick
+Reading = (
+    EndpointReading
+    | GpuReading
+    | WorkloadReading
+    | FactsReading
+    | ReachReading
+    | ProcedureReading
+    | MaintenanceReading
+    | Tick
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backends.cluster.reading import Gpu, Instant, ModelInfo, ProcedureState, Progress, Trouble, Workload
+from backends.cluster.reading import Facts, Gpu, Instant, ModelInfo, ProcedureState, Progress, Trouble, Workload
 from backends.cluster.words import SERVING, Cause, Flaw, State, Verdict
 
 
@@ -48,13 +48,30 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Well:
+    """All that can explain that an endpoint worked at one moment: its container, engine, models and machine.
+
+    `troubles` are those of reaching the node, reading its GPUs and its containers ("" for none).
+    """
+
+    at: Instant | None = None
+    workload: Workload | None = None
+    version: str | None = None
+    models: tuple[str, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    facts: Facts | None = None
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointState:
     """How one endpoint is, since when, and on what evidence.
 
     `fails` and `successes` count in a row towards the next verdict. `age` is the rounded number of seconds since
     the verdict changed, `unread` since the last reading where that is overdue (else None). `until` is when its
     MAINTENANCE ends (Unix seconds), `turned` when its cause was another one last. `progress` was counted at `counted`;
-    `frozen` is since when it has work and nothing moves; `samples` are the latest, oldest first.
+    `frozen` is since when it has work and nothing moves; `samples` are the latest, oldest first. `last_up` is how
+    things were when it last was as it should be.
     """
 
     name: str
@@ -78,6 +95,7 @@ class EndpointState:
     latency: float | None = field(default=None, compare=False)
     taken: Instant | None = field(default=None, compare=False)
     since: Instant | None = field(default=None, compare=False)
+    last_up: Well | None = field(default=None, compare=False)
     turned: Instant | None = field(default=None, compare=False)
     interval: float = field(default=0.0, compare=False)
     limit: float = field(default=0.0, compare=False)
@@ -137,6 +155,7 @@ class NodeState:
     workloads: tuple[Workload, ...] = ()
     workloads_trouble: Trouble | None = None
     reach_trouble: Trouble | None = None
+    facts: Facts | None = None
     holds: Mapping[str, Hold] = field(default_factory=dict, compare=False)
     gpus_taken: Instant | None = field(default=None, compare=False)
     workloads_taken: Instant | None = field(default=None, compare=False)

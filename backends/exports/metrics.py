@@ -53,7 +53,7 @@ def _cluster(snapshot: ClusterSnapshot) -> Iterator[tuple[str, str, Iterable[Sam
 
 def _endpoints(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[tuple[str, str, Iterable[Sample]]]:
     labels: dict[str, Labels] = {
-        e.name: (("endpoint", e.name), ("tier", e.tier), ("node", e.node or ""), ("engine", e.engine))
+        e.name: (("endpoint", e.name), ("tier", e.tier), ("node", e.node or ""), ("engine", inventory.kind_of(e)))
         for e in inventory.lamps
     }
     states = [(labels[name], state) for name, state in snapshot.endpoints.items() if name in labels]

@@ -41,17 +41,19 @@ class Redactor:
 
 def _roles(inventory: Inventory) -> Iterator[tuple[str, str]]:
     yield inventory.name, "the cluster"
-    for i, endpoint in enumerate(inventory.endpoints, 1):
+    for i, endpoint in enumerate(inventory.lamps, 1):
         for name in (endpoint.container, (endpoint.service or "").partition(":")[2]):
             if name:
                 yield name, f"container-{i}"
         host = urlsplit(endpoint.url).hostname
         if host and host != "localhost":
             yield host, "<address>"
+    for check in inventory.checks:
+        yield from ((word, "<what it looks at>") for word in (check.path, check.folder) if word)
     for node in inventory.nodes:
         for name in node.queue.order:
             yield name, "another container"
-    for i, endpoint in enumerate(inventory.endpoints, 1):
+    for i, endpoint in enumerate(inventory.lamps, 1):
         if endpoint.container:
             yield endpoint.container, f"container-{i}"
         yield endpoint.name, f"endpoint-{i}"

@@ -165,7 +165,7 @@ def test_one_that_started_before_our_eyes_is_given_time() -> None:
         before, snapshot = snapshot, fold_all(inv, snapshot, [reading])
         if snapshot.findings and when is None:
             when = reading.at.mono - 1000
-            assert [change.text.split(":")[1].strip() for change in changes(before, snapshot)] == ["ON_CPU"]
+            assert [change.text.split(":")[0] for change in changes(before, snapshot)] == ["a -> ON_CPU"]
     assert when == 30 + SETTLED
     assert flaws(snapshot) == [(Flaw.ON_CPU, "box: none of its processes is on a GPU of n")]
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from backends.cluster.files import parse
 from backends.cluster.fold import empty, fold_all
-from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, ProbeResult
 from backends.cluster.snapshot import Work
 from backends.cluster.words import Cause
 from backends.exports.metrics import prometheus_text
-from backends.history.store import inventory_text
 from tests.tui.sample import NOW, TOML, loaded, snapshot
 
 LINE = re.compile(r'[a-z_]+(\{([a-z]+="(\\.|[^"\\\n])*",?)*\})? -?[0-9.e+-]+')
@@ -53,16 +51,6 @@ def test_what_is_known_is_told() -> None:
     assert told['tierdeck_tier_state{tier="NAS",state="HEALTHY"}'] == 1
 
 
-def test_a_check_has_its_series_too() -> None:
-    check = '[[checks]]\nname = "nas/backup"\ntier = "NAS"\nkind = "age"\npath = "/b"\nlimit = "26h"\nnode = "nas"\n'
-    inventory = parse(TOML + check, Path("c.toml")).inventory
-    assert Inventory.model_validate_json(inventory_text(inventory)) == inventory
-    seen = fold_all(
-        inventory, empty(inventory), [EndpointReading("nas/backup", NOW, ProbeResult(Cause.OK, "2 h"), 60.0)]
-    )
-    assert 'tierdeck_endpoint_up{endpoint="nas/backup",tier="NAS",node="nas"' in prometheus_text(inventory, seen)
-
-
 def test_what_is_not_known_is_left_out() -> None:
     text = prometheus_text(loaded().inventory, snapshot())
     assert 'latency_seconds{endpoint="remote/mark-iv"' not in text
@@ -77,3 +65,11 @@ def test_a_name_from_outside_breaks_nothing() -> None:
     text = prometheus_text(loaded().inventory, replace(found, nodes={**found.nodes, "desk": nasty}))
     for row in text.splitlines():
         assert row.startswith("# ") or LINE.fullmatch(row), row
+
+
+def test_checks_are_told_by_their_kind() -> None:
+    check = '[[checks]]\nname = "nas/backup"\ntier = "NAS"\nkind = "age"\npath = "/b"\nlimit = "1d"\n'
+    inventory = parse(f"{TOML}\n{check}", Path("cluster.toml")).inventory
+    read = EndpointReading("nas/backup", NOW, ProbeResult(Cause.OK, "newest: b, 3 h old (limit 24 h)"), 60.0)
+    told = values(prometheus_text(inventory, fold_all(inventory, empty(inventory), [read])))
+    assert told['tierdeck_endpoint_up{endpoint="nas/backup",tier="NAS",node="",engine="age"}'] == 1
