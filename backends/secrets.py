@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from backends.cluster.inventory import Inventory
 from backends.errors import SecretError
 from backends.text import plain
+from backends.vaults import read_azure, read_hashicorp
 
 _T = TypeVar("_T")
 
@@ -34,7 +35,14 @@ FAILURE_KEPT: Final = 60.0
 _ATTENDED: Final = frozenset({"prompt", "op"})
 """Kinds that may ask a person, and so are never resolved by a poll."""
 
-_LATER: Final = {"vault": "HashiCorp Vault", "azure-kv": "Azure Key Vault"}
+_KEYS: Final = {
+    "vault": ("VAULT_TOKEN",),
+    "azure-kv": ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "AZURE_PASSWORD"),
+    "op": ("OP_SERVICE_ACCOUNT_TOKEN", "OP_CONNECT_TOKEN"),
+}
+"""The environment variables that open a vault, and so are secrets themselves."""
+
+_KINDS: Final = "env:, keyring:, pass:, op:, vault:, azure-kv: or prompt:"
 
 _TOOL_ENVIRONMENT: Final = re.compile(
     r"PATH|HOME|USER|LOGNAME|TMPDIR|LANG|LC_\w+|DISPLAY|WAYLAND_DISPLAY|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK"
@@ -73,7 +81,7 @@ class Secrets:
         if kind in _ATTENDED:
             raise SecretError(
                 f"{reference} is asked for only by what a person starts, never by a poll.",
-                "For what is polled use env:, keyring: or pass:.",
+                "For what is polled use env:, keyring:, pass:, vault: or azure-kv:.",
             )
         async with self._locks.setdefault(reference, asyncio.Lock()):
             if reference in self._kept:
@@ -96,11 +104,6 @@ class Secrets:
 
     async def _resolve(self, reference: str, *, attended: bool) -> SecretStr:
         kind, _, rest = reference.partition(":")
-        if kind in _LATER:
-            raise SecretError(
-                f"{reference}: {_LATER[kind]} is not supported by this version yet.",
-                "Use env:, keyring:, pass:, op: or prompt:.",
-            )
         if not rest:
             raise SecretError(f"{reference}: nothing is named after the colon.")
         try:
@@ -115,12 +118,15 @@ class Secrets:
                     case "op":
                         item = rest if rest.startswith("op://") else f"op://{rest}"
                         value = await self._tool(reference, ["op", "read", "--no-newline", "--", item], attended)
+                    case "vault":
+                        read = partial(read_hashicorp, reference, rest, self._environment, self._limit)
+                        value = await _in_thread(read)
+                    case "azure-kv":
+                        value = await _in_thread(partial(read_azure, reference, rest))
                     case "prompt":
                         value = await self._prompt(reference, rest)
                     case _:
-                        raise SecretError(
-                            f"{kind}: is no kind of reference.", "Use env:, keyring:, pass:, op: or prompt:."
-                        )
+                        raise SecretError(f"{kind}: is no kind of reference.", f"Use {_KINDS}.")
         except TimeoutError:
             raise SecretError(
                 f"{reference} was not answered within {self._limit:g} s.", "Is its vault locked, or asking somewhere?"
@@ -164,8 +170,10 @@ _HOW_TO_SET: Final = {"env": "Set it before you start: export {name}=...", "keyr
 
 
 def secret_variables(inventory: Inventory) -> frozenset[str]:
-    """The environment variables that hold secrets of this inventory, to be kept from children."""
-    return frozenset(re.findall(r'"env:([^"]+)"', inventory.model_dump_json()))
+    """The environment variables that hold secrets of this inventory, or open its vaults, to be kept from children."""
+    text = inventory.model_dump_json()
+    keys = (key for kind, opened in _KEYS.items() if f'"{kind}:' in text for key in opened)
+    return frozenset((*re.findall(r'"env:([^"]+)"', text), *keys))
 
 
 async def _keyring(reference: str, rest: str) -> str:

@@ -52,8 +52,6 @@ async def ask(label: str) -> str:
         ("env:EMPTY", True, "env:EMPTY is empty or not set"),
         ("env:", False, "nothing is named"),
         ("keyring:only-a-service", False, "a service and a name are needed"),
-        ("vault:homelab/mark#rdp", False, "HashiCorp Vault is not supported by this version yet"),
-        ("azure-kv:vault/name", True, "Azure Key Vault is not supported by this version yet"),
         ("prompt:sudo on mark", False, "nobody can be asked here"),
         ("prompt:sudo on mark", True, "never by a poll"),
         ("op:homelab/mark/password", True, "never by a poll"),

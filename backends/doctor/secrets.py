@@ -53,7 +53,7 @@ async def check(reference: str, use: Use, secrets: Secrets) -> Finding:
             return warn(
                 subject,
                 f"may ask a person, and so is never had by what is polled: {_listed(use.polled)}",
-                "For these use env:, keyring: or pass:.",
+                "For these use env:, keyring:, pass:, vault: or azure-kv:.",
             )
         return ok(subject, f"is asked for when it is needed; not tried now ({users})")
     try:

@@ -44,7 +44,7 @@ class Lan(Kept):
         self.netns = f"tdnode{number}"
         self.ours, self.address = f"10.214.{number}.1", f"10.214.{number}.2"
         self.mac = f"02:74:64:00:00:{number:02x}"
-        card = [sys.executable, "-I", "-S", PROGRAMS / "card.py", DEVICE, self.mac, f"{self.address}/24"]
+        card = [sys.executable, "-I", "-S", str(PROGRAMS / "card.py"), DEVICE, self.mac, f"{self.address}/24"]
         super().__init__(["ip", "netns", "exec", self.netns, *card], folder / "card.log")
         self.leftovers = {"netns": self.netns, "folder": str(folder)}
 

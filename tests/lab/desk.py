@@ -32,7 +32,7 @@ class Desk(Kept):
         self._write_settings(at_logon)
         self.new_certificate()
         both = 'xrdp-sesman --nodaemon -c "$0/sesman.ini" & exec xrdp --nodaemon -c "$0/xrdp.ini"'
-        super().__init__(["sh", "-c", both, folder], folder / "desk.log")
+        super().__init__(["sh", "-c", both, str(folder)], folder / "desk.log")
         self.wrap = ["ip", "netns", "exec", netns, "sh", "-c", OWN_FILES, str(folder)]
 
     def ready(self) -> None:

@@ -23,7 +23,9 @@ from backends.reach.local import LocalShell
 from backends.reach.nodes import NodeReach
 from backends.reach.rdp import Desktop, desktop
 from backends.secrets import Secrets
-from tests.lab.deadnode import PASSWORD, RDP_PORT, USER, DeadNode
+from tests.lab.deadnode import PASSWORD, DeadNode
+from tests.lab.desk import PORT as RDP_PORT
+from tests.lab.desk import USER
 from tests.lab.process import wait_until
 
 LOGIN = Rdp(user=USER, password=f"env:{PASSWORD}", port=RDP_PORT)
