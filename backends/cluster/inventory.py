@@ -388,7 +388,8 @@ class Inventory(_Table):
             n.model_copy(update={"queue": n.queue.model_copy(update={"order": tuple(order)})}) if n.name == node else n
             for n in self.nodes
         )
-        return self.model_copy(update={"nodes": nodes})
+        told = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_construct(**told | {"nodes": nodes})  # a copy would keep what was cached of the old one
 
     def interval(self, endpoint: Endpoint) -> float:
         """Seconds between two probes of `endpoint`."""
