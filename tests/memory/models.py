@@ -9,6 +9,8 @@ from tests.memory.gguf_files import Row
 
 EXPERTS = {"mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "deepseek2", "granitemoe"}
 BERTS = {"bert", "nomic-bert"}
+CENTRED = {*BERTS, "command-r", "cohere2"}
+"""Those whose norms subtract the mean."""
 TIED = {"gemma2", "gemma3", "command-r", "gemma", "cohere2"}
 
 
@@ -52,8 +54,7 @@ def metadata(arch: str, size: Size) -> dict[str, object]:
         f"{name}.feed_forward_length": size.ff,
         f"{name}.attention.head_count": size.heads,
         f"{name}.attention.head_count_kv": 1 if mla else size.kv_heads,
-        f"{name}.attention.layer_norm_rms_epsilon": 1e-5,
-        f"{name}.attention.layer_norm_epsilon": 1e-5,
+        f"{name}.attention.{'layer_norm_epsilon' if arch in CENTRED else 'layer_norm_rms_epsilon'}": 1e-5,
     }
     if mla:
         more: dict[str, object] = {
@@ -75,6 +76,7 @@ def metadata(arch: str, size: Size) -> dict[str, object]:
         more["rope.dimension_count"] = size.head
     else:
         more = {"attention.causal": False, "pooling_type": 1}
+        found["tokenizer.ggml.token_type_count"] = 2
     if arch in EXPERTS:
         more |= {"expert_count": size.experts, "expert_used_count": size.used}
     if arch in ("qwen3moe", "qwen2moe", "gpt-oss"):

@@ -1,0 +1,186 @@
+"""What a model will take of each device's memory, derived from its header and the engine's settings.
+
+Weights and caches are sums over the header's tensors; compute buffers come from laying out the engine's own graph.
+All figures are bytes. After llama.cpp b11549; other builds differ by their inputs, seldom by more than a few MiB.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Literal
+
+from backends.memory.headers import Header, Tensor
+from backends.memory.layers import ENCODERS, KNOWN, Builder
+from backends.memory.layout import reserve
+from backends.memory.model import Model
+from backends.memory.quants import Kind, row_bytes
+from backends.memory.settings import Plan, Settings, plan
+
+Certainty = Literal["header", "bound"]
+"""`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not."""
+
+CPU = "CPU"
+CONTEXT_BYTES = 555 << 20
+"""What a driver keeps per process and GPU beside the buffers: the most that llama.cpp#23604 reports."""
+_CPU_ALIGNMENT, _GPU_ALIGNMENT, _GPU_ROW = 32, 128, 512
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device's share."""
+
+    name: str
+    weights: int
+    kv: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv + self.compute
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a model takes: `devices` GPUs first, then the CPU; `upper` is what should be free in total."""
+
+    arch: str
+    parameters: int
+    layers: int
+    devices: tuple[Device, ...]
+    certainty: Certainty
+    upper: int
+    plan: Plan
+
+    def on(self, name: str) -> int:
+        """What must be free on a device, with what its driver keeps; 0 where nothing lies."""
+        total = sum(device.total for device in self.devices if device.name == name)
+        return total + self._slack(name) if total else 0
+
+    def _slack(self, name: str) -> int:
+        return (CONTEXT_BYTES if name != CPU else 0) + (self.upper - sum(device.total for device in self.devices)) // 8
+
+
+def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
+    """Estimate a model on so many GPUs; raises HeaderError where the header is of no model."""
+    model = Model(header)
+    rounded = plan(model, settings)
+    placement = _Placement(model, settings, gpus)
+    weights, kv = placement.weights(), _caches(model, rounded, placement)
+    compute = _compute(model, rounded, placement)
+    names = [CPU, *(f"GPU{number}" for number in range(gpus))]
+    devices = [
+        Device(name, weights[index], kv[index], compute[index])
+        for index, name in enumerate(names)
+        if weights[index] or kv[index] or index == 0
+    ]
+    certainty: Certainty = "header" if model.arch in KNOWN else "bound"
+    if certainty == "bound":
+        devices = [replace(device, compute=device.compute * 3 // 2) for device in devices]
+    upper = sum(device.total for device in devices) + _outputs(model, rounded)
+    upper += placement.staged() + CONTEXT_BYTES * (len(devices) - 1)
+    parameters = sum(tensor.elements for tensor in header.tensors)
+    return Estimate(model.arch, parameters, model.layers, (*devices[1:], devices[0]), certainty, upper, rounded)
+
+
+class _Placement:
+    """Which device holds what: 0 is the CPU, then the GPUs."""
+
+    def __init__(self, model: Model, settings: Settings, gpus: int) -> None:
+        self._model, self._cpu_moe, self._gpus = model, settings.cpu_moe, gpus
+        layers = model.layers + 1
+        wanted = layers if settings.gpu_layers is None else min(settings.gpu_layers, layers)
+        self._offloaded = wanted if gpus else 0
+        shares = [*settings.split[:gpus], *([0.0] * (gpus - len(settings.split)))] if settings.split else [1.0] * gpus
+        total = sum(shares) or 1.0
+        self._ends = [end / total for end in accumulate(shares)]
+
+    def layer(self, layer: int) -> int:
+        """The device of a layer; the output is layer L."""
+        first = self._model.layers + 1 - self._offloaded
+        if not self._offloaded or layer < first:
+            return 0
+        return min(bisect_right(self._ends, (layer - first) / self._offloaded), self._gpus - 1) + 1
+
+    def weights(self) -> defaultdict[int, int]:
+        """Bytes by device."""
+        found: defaultdict[int, int] = defaultdict(int)
+        for tensor in self._model.header.tensors:
+            device = self._device(tensor)
+            if device is not None:
+                found[device] += _stored(tensor, device)
+        tied = self._model.tensors.get("token_embd.weight")
+        device = self.layer(self._model.layers)
+        if tied and device and "output.weight" not in self._model.tensors and self._model.arch not in ENCODERS:
+            found[device] += _stored(tied, device)
+        return found
+
+    def staged(self) -> int:
+        """Room for a weight that lies with the CPU while a GPU computes with it."""
+        here = [tensor for tensor in self._model.header.tensors if self._device(tensor) == 0]
+        return max((tensor.size for tensor in here if tensor.name.startswith("blk.")), default=0) * bool(
+            self._offloaded
+        )
+
+    def _device(self, tensor: Tensor) -> int | None:
+        parts = tensor.name.split(".")
+        if parts[0] != "blk" or len(parts) < 3 or not parts[1].isdecimal():
+            return self.layer(self._model.layers) if parts[0].startswith("output") else 0
+        layer = int(parts[1])
+        if layer >= self._model.layers:
+            return None
+        experts = parts[2] in ("ffn_up_exps", "ffn_down_exps", "ffn_gate_exps", "ffn_gate_up_exps")
+        return 0 if experts and layer < self._cpu_moe else self.layer(layer)
+
+
+def _stored(tensor: Tensor, device: int) -> int:
+    size, alignment = tensor.size, _GPU_ALIGNMENT if device else _CPU_ALIGNMENT
+    if device and tensor.kind.block > 1 and tensor.dims[0] % _GPU_ROW:
+        size += row_bytes(tensor.kind, _GPU_ROW - tensor.dims[0] % _GPU_ROW)
+    return -(-size // alignment) * alignment
+
+
+def _caches(model: Model, plan: Plan, placement: _Placement) -> defaultdict[int, int]:
+    found: defaultdict[int, int] = defaultdict(int)
+    for layer in range(model.layers) if model.arch not in ENCODERS else ():
+        device = placement.layer(layer)
+        found[device] += _cache(model, plan, layer) + _state(model, plan, layer)
+    return found
+
+
+def _cache(model: Model, plan: Plan, layer: int) -> int:
+    cells = (plan.window_cells if model.windowed(layer) else plan.cells) * plan.streams
+    if model.latent:
+        return _rows(plan.key, model.latent + model.rope, cells)
+    names = ("attn_k.weight", "attn_qkv.weight", "attn_kv_b.weight", "attn_k_b.weight")
+    if model.arch not in KNOWN and not any(model.of(layer, name) for name in names):
+        return 0
+    heads = model.kv_heads(layer)
+    keys, values = heads * model.key_length(layer), heads * model.value_length(layer)
+    return _rows(plan.key, keys, cells) + _rows(plan.value, values, cells)
+
+
+def _rows(kind: Kind, length: int, count: int) -> int:
+    return row_bytes(kind, length) * count
+
+
+def _state(model: Model, plan: Plan, layer: int) -> int:
+    """A recurrent layer's state, in 32 bits."""
+    if not (model.of(layer, "ssm_a") or model.of(layer, "ssm_conv1d.weight")):
+        return 0
+    inner, state = int(model.number("ssm.inner_size")), int(model.number("ssm.state_size"))
+    conv = (int(model.number("ssm.conv_kernel")) - 1) * (inner + 2 * int(model.number("ssm.group_count")) * state)
+    return 4 * plan.parallel * (max(0, conv) + inner * state)
+
+
+def _outputs(model: Model, plan: Plan) -> int:
+    """What the engine hands out: logits of each sequence, or its embedding."""
+    return 4 * plan.parallel * (model.embd if model.arch in ENCODERS else model.vocab)
+
+
+def _compute(model: Model, plan: Plan, placement: _Placement) -> tuple[int, ...]:
+    alignments = (_CPU_ALIGNMENT, *([_GPU_ALIGNMENT] * placement._gpus))
+    return reserve(Builder(model, plan, placement.layer).build(), alignments)
