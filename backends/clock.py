@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from backends.cluster.reading import Instant
+
+_AGES: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The clock for ages: it goes on while the machine sleeps (Linux: CLOCK_BOOTTIME; macOS: CLOCK_MONOTONIC does)."""
 
 
 class Clock(Protocol):
@@ -26,7 +29,7 @@ class SystemClock:
 
     def now(self) -> Instant:
         """This moment."""
-        return Instant(time.time(), time.monotonic())
+        return Instant(time.time(), time.clock_gettime(_AGES))
 
     async def sleep(self, seconds: float) -> None:
         """Let `seconds` pass."""

@@ -9,6 +9,7 @@ TierdeckError
 │   └── RuntimeFailure      its Docker or service manager refused
 ├── ChatError               an answer broke off
 └── ProcedureError          a procedure cannot be begun, followed or ended
+    └── StaleLease          another's lease on the node is in its way, and is not renewed any more
 """
 
 from __future__ import annotations
@@ -64,3 +65,7 @@ class ChatError(TierdeckError):
 
 class ProcedureError(TierdeckError):
     """A procedure cannot be begun, followed or ended."""
+
+
+class StaleLease(ProcedureError):
+    """Another procedure's lease on the node is in the way; its owner gives no sign of life, so it may be taken over."""

@@ -20,6 +20,10 @@ TICK: Final = 1.0
 """Seconds after which time alone is news (staleness, shown ages)."""
 
 
+SLEPT: Final = 30.0
+"""Seconds between two settlings after which this machine, or this process, must have slept."""
+
+
 class LiveCluster:
     """Folds readings as they come and publishes each snapshot that differs from the one before."""
 
@@ -30,7 +34,7 @@ class LiveCluster:
         clock: Clock,
         publish: Callable[[ClusterSnapshot, ClusterSnapshot], None],
         *,
-        nudge: Callable[[str], object] | None = None,
+        nudge: Callable[[str | None], object] | None = None,
         pace: float = PACE,
     ) -> None:
         self.inventory = inventory
@@ -41,6 +45,7 @@ class LiveCluster:
         self._pace = pace
         self._waiting: list[Reading] = []
         self._news = asyncio.Event()
+        self._settled: float | None = None
 
     def stand_on(self, here: str | None) -> None:
         """Begin anew, standing on the node `here` (None: on none of the cluster's)."""
@@ -70,11 +75,18 @@ class LiveCluster:
         """Fold what waits, and the passing of time, and publish if that changed anything."""
         self._news.clear()
         waiting, self._waiting = self._waiting, []
-        before = self.snapshot
-        self.snapshot = fold_all(self.inventory, before, [*waiting, Tick(self._clock.now())])
+        before, now = self.snapshot, self._clock.now()
+        self._ask_after_sleep(now.mono)
+        self.snapshot = fold_all(self.inventory, before, [*waiting, Tick(now)])
         if self.snapshot != before:
             self._publish(before, self.snapshot)
             self._probe_restarted(before)
+
+    def _ask_after_sleep(self, now: float) -> None:
+        """Have everything asked at once where time passed that nobody here lived through: a suspended laptop."""
+        slept, self._settled = self._settled is not None and now - self._settled > SLEPT, now
+        if slept and self._nudge is not None:
+            self._nudge(None)
 
     def _probe_restarted(self, before: ClusterSnapshot) -> None:
         """Have the endpoints of every workload that started or stopped probed now, not at their next turn."""

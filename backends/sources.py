@@ -18,9 +18,11 @@ from backends.cluster.reading import (
     EndpointReading,
     Gpu,
     GpuReading,
+    MaintenanceReading,
     ProbeResult,
     ProcedureReading,
     ProcedureState,
+    Progress,
     ReachReading,
     Reading,
     Trouble,
@@ -37,7 +39,7 @@ from backends.reach.nodes import Reaches
 from backends.secrets import Secrets
 
 DEEP_EVERY: Final = 5
-"""Every how many probes models and progress are asked for, too."""
+"""Every how many probes models are asked for, too."""
 
 MACHINE_INTERVAL: Final = 2.0
 """Seconds between two looks at a node's workloads: one list call each."""
@@ -101,12 +103,16 @@ class EndpointSource:
         self._failures = 0
         self._last: ProbeResult | None = None
         self._last_deep: ProbeResult | None = None
+        self._progress: Progress | None = None
 
     async def read(self) -> tuple[Sequence[Reading], float]:
         """One probe, and the seconds until the next."""
         deep = self._count % DEEP_EVERY == 0 or (self._last is not None and stays_deep(self._last))
+        light = not deep and self._counts
         self._count += 1
-        result = await self._probe(deep)
+        result = await self._probe(deep, light)
+        if deep or light:
+            self._progress = result.progress
         result = result if deep else carried(result, self._last_deep)
         self._last = result
         if deep:
@@ -121,7 +127,14 @@ class EndpointSource:
             EndpointReading(self.key, self._clock.now(), result, pause, self._inventory.timeout(self._endpoint))
         ], pause
 
-    async def _probe(self, deep: bool) -> ProbeResult:
+    @property
+    def _counts(self) -> bool:
+        """Whether its counters are asked for at every turn: its own instead of its health call (which deep probes make
+        still), those of another address besides it, while there is work."""
+        own = self._endpoint.metrics_url is None
+        return self._progress is not None and (own or self._progress.works)
+
+    async def _probe(self, deep: bool, light: bool) -> ProbeResult:
         limit = self._inventory.timeout(self._endpoint)
         try:
             async with asyncio.timeout(limit):
@@ -133,7 +146,7 @@ class EndpointSource:
         except TimeoutError:
             return ProbeResult(Cause.TIMEOUT, f"no SSH connection to {self._endpoint.node} within {limit:.3g} s")
         try:
-            return await self._engine.probe(self._http, target, deep=deep)
+            return await self._engine.probe(self._http, target, deep=deep, light=light)
         except ReachError as error:
             return ProbeResult(Cause.UNREACHABLE, str(error))
 
@@ -201,20 +214,27 @@ class GpuStream:
             yield GpuReading(self._node, self._clock.now(), trouble=trouble_of(error))
 
 
-class ProceduresSource:
-    """Looks at the journals of this machine."""
+class StateSource:
+    """Looks at what this machine keeps: the journals, and what a person put under maintenance."""
 
     key = "procedures"
-    topics = ("procedures",)
+    topics = ("procedures", "maintenance")
 
-    def __init__(self, known: Callable[[], tuple[ProcedureState, ...]], clock: Clock) -> None:
+    def __init__(
+        self,
+        known: Callable[[], tuple[ProcedureState, ...]],
+        maintained: Callable[[], dict[str, float]],
+        clock: Clock,
+    ) -> None:
         self._known = known
+        self._maintained = maintained
         self._clock = clock
 
     async def read(self) -> tuple[Sequence[Reading], float]:
-        """All procedures; the directory is read in a thread."""
-        procedures = await asyncio.to_thread(self._known)
-        return [ProcedureReading(self._clock.now(), procedures)], PROCEDURE_INTERVAL
+        """All procedures and all maintenance; the files are read in a thread."""
+        procedures, maintained = await asyncio.to_thread(lambda: (self._known(), self._maintained()))
+        now = self._clock.now()
+        return [ProcedureReading(now, procedures), MaintenanceReading(now, maintained)], PROCEDURE_INTERVAL
 
 
 def trouble_of(error: TierdeckError) -> Trouble:

@@ -14,7 +14,7 @@ from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
 from backends.cluster.fold import empty, fold_all
 from backends.cluster.inventory import Endpoint, Node
-from backends.cluster.reading import Gpu, GpuReading, ProcedureState, Reading, Workload
+from backends.cluster.reading import Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.engines.chat import ChatEvent, Message, chat
 from backends.engines.http import Http
@@ -22,6 +22,7 @@ from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import ReachError, TierdeckError
 from backends.gpus.source import read_once, stream
+from backends.maintenance import Maintenance
 from backends.poller import Source, Stream
 from backends.procedures import events as procedure_events
 from backends.procedures import journal as journals
@@ -37,7 +38,7 @@ from backends.sources import (
     EndpointSource,
     GpuStream,
     MachineSource,
-    ProceduresSource,
+    StateSource,
     target_of,
     trouble_of,
 )
@@ -56,6 +57,7 @@ class World:
         self.inventory = loaded.inventory
         self.here = here
         self.procedures = Procedures(state_dir, loaded.path)
+        self.maintenance = Maintenance(state_dir)
         self._clock = clock or SystemClock()
         self._chance = Random()
         self._stack = AsyncExitStack()
@@ -79,7 +81,7 @@ class World:
         `is_down` tells what the snapshot holds of an endpoint: one that only starts is not asked less often.
         """
         found: list[Source] = [self._machine(node) for node in self._touched()]
-        found.append(ProceduresSource(self.procedures.list, self._clock))
+        found.append(StateSource(self.procedures.list, self.maintenance.read, self._clock))
         found += [self._endpoint(endpoint, is_down) for endpoint in self.inventory.endpoints]
         return found
 
@@ -110,6 +112,7 @@ class World:
         found: list[Workload] = []
         services = reach.services()
         async with asyncio.timeout(LOOK_LIMIT):
+            await reach.connected()
             if self.inventory.runs_containers(node):
                 found += await (await reach.runtime()).workloads()
             if services is not None:
@@ -154,9 +157,9 @@ class World:
             return services, name
         return await reach.runtime(), workload
 
-    async def start(self, plan: Plan) -> str:
-        """Start a procedure in a process of its own; its id."""
-        return await self.procedures.start(plan)
+    async def start(self, plan: Plan, *, take_over: bool = False) -> str:
+        """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""
+        return await self.procedures.start(plan, take_over=take_over)
 
     def follow(self, procedure: str) -> AsyncIterator[StepEvent]:
         """A procedure's journal, from its first event on."""
@@ -180,6 +183,7 @@ class World:
             *(source.read() for source in self.sources()), *(self._gpus_once(node) for node in self._with_gpus())
         )
         readings = [reading for found, _ in gathered for reading in found]
+        readings.append(MaintenanceReading(self._clock.now(), self.maintenance.read()))
         return fold_all(self.inventory, empty(self.inventory, self.here), readings)
 
     async def _gpus_once(self, node: Node) -> tuple[list[Reading], float]:

@@ -62,13 +62,22 @@ ACTIONS: Final[tuple[Action, ...]] = (
         command="tierdeck procedures",
         footer=8,
     ),
+    Action(
+        "maintenance",
+        ("m",),
+        "maintenance",
+        "Leave the selected endpoint or node out of verdicts and alerts for a while.",
+        Effect.CHANGES,
+        "tierdeck maintenance NAME --for 2h",
+        footer=9,
+    ),
     Action("output", ("o",), "output", "Follow the log of the selected container.", footer=4),
-    Action("events", ("e",), "events", "Read the whole event log.", footer=9),
+    Action("events", ("e",), "events", "Read the whole event log.", footer=10),
     Action("filter", ("slash",), "filter", "Show only the lines with these words in them.", footer=5),
     Action("command", ("colon",), "command", "Run any action by its name.", footer=6),
     Action("palette", ("ctrl+p",), "palette", "Search actions, endpoints and themes."),
-    Action("help", ("question_mark",), "help", "Show the keys of where you are.", footer=10),
-    Action("detach", ("q", "ctrl+c"), "detach", "Close the console; what runs goes on.", footer=11),
+    Action("help", ("question_mark",), "help", "Show the keys of where you are.", footer=11),
+    Action("detach", ("q", "ctrl+c"), "detach", "Close the console; what runs goes on.", footer=12),
 )
 """All of them, in the order of the help."""
 

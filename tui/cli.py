@@ -57,6 +57,11 @@ def parser() -> argparse.ArgumentParser:
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
     _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
     _procedures(verb("procedures", "List, follow or stop procedures.", json_too), common, json_too)
+    maintenance = verb("maintenance", "Leave a node or endpoint out of verdicts and alerts for a while.", json_too)
+    maintenance.add_argument("name", nargs="?", help="the node or endpoint; without one all are listed")
+    how = maintenance.add_mutually_exclusive_group()
+    how.add_argument("--for", dest="lasting", metavar="2h", help="for how long")
+    how.add_argument("--end", action="store_true", help="end it now")
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
     route.add_argument("prompt", help="the prompt")
     route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
@@ -79,6 +84,7 @@ def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:
         each.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
         each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
     boot.add_argument("--program", metavar="PATH", help="where tierdeck lies on that node")
+    run.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     run.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
 
 
@@ -90,16 +96,25 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
-    what = procedures.add_subparsers(dest="what", metavar="list|attach|cancel|resume|abandon", parser_class=_Parser)
+    what = procedures.add_subparsers(
+        dest="what", metavar="list|attach|answer|cancel|resume|abandon", parser_class=_Parser
+    )
     what.add_parser("list", help="all that are known here", parents=[common, json_too])
     for name, text in (
         ("attach", "follow one"),
+        ("answer", "answer the question of one: retry, skip, hold or abort"),
         ("cancel", "stop one at its step's edge; again: now"),
         ("resume", "go on with one that was halted, cancelled or lost"),
         ("abandon", "close the journal of one that no longer runs"),
     ):
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("id", help="its id")
+        if name == "answer":
+            each.add_argument("choice", choices=("retry", "skip", "hold", "abort"), help="what to do")
+        if name == "resume":
+            each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+            each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+            each.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from textual.app import SystemCommand
 
-from backends.errors import ProcedureError, TierdeckError
+from backends.errors import ProcedureError, StaleLease, TierdeckError
 from tui.actions import NAMED, allowed, shown
 from tui.details import details
 from tui.screens.ask import AskScreen
@@ -72,7 +72,11 @@ class Commands:
             return
         inventory, title = app.setup.loaded.inventory, key.partition(":")[2]
         app.push_screen(
-            TextScreen(title, lambda width: details(inventory, app.feed.snapshot, key, width), app.setup.glyphs)
+            TextScreen(
+                title,
+                lambda width: details(inventory, app.feed.snapshot, key, width, app.setup.glyphs),
+                app.setup.glyphs,
+            )
         )
 
     def probe(self) -> None:
@@ -87,6 +91,38 @@ class Commands:
     def probe_all(self) -> None:
         """Probe everything now."""
         self._app.log_event(f"probing everything: {self._app.feed.nudge(None)} sources asked", "dim")
+
+    def maintenance(self) -> None:
+        """Ask how long the selected endpoint or node is to be left alone."""
+        app = self._app
+        name = (app.dashboard.selection() or "").partition(":")[2].partition("/")[0]
+        inventory, selected = app.setup.loaded.inventory, (app.dashboard.selection() or "").partition(":")[2]
+        name = selected if selected in inventory.endpoint_named else name
+        if name not in inventory.endpoint_named and name not in inventory.node_named:
+            raise TierdeckError("No endpoint or node is selected.", "Select one in pane 1 or 2 first.")
+
+        def answered(words: str | None) -> None:
+            if words:
+                self._maintain(name, words.strip())
+
+        app.push_screen(AskScreen(f"maintenance of {name}: for how long? (45m, 2h, 1d, end)", words=("end",)), answered)
+
+    def _maintain(self, name: str, words: str) -> None:
+        from backends.maintenance import lasting
+
+        kept, now = self._app.feed.world.maintenance, self._app.feed.clock.now().wall
+        try:
+            if words == "end":
+                said = "ended" if kept.end(name, now) else "was not under maintenance"
+            else:
+                until = now + lasting(words)
+                kept.begin(name, until, now)
+                said = f"under maintenance until {time.strftime('%m-%d %H:%M', time.localtime(until))}"
+        except TierdeckError as error:
+            self._app.say(str(error), "bad")
+            return
+        self._app.say(f"{name}: {said}", "warn")
+        self._app.feed.nudge("maintenance")
 
     def events(self) -> None:
         """The whole event log."""
@@ -225,14 +261,27 @@ class Commands:
         typed = node if plan.danger is Danger.INTERRUPTS else None
         app.push_screen(ConfirmScreen(plan.title, describe(plan)[1:], "Start", typed=typed), answered)
 
-    async def _start(self, plan: Plan) -> None:
+    async def _start(self, plan: Plan, *, take_over: bool = False) -> None:
         try:
-            procedure = await self._app.feed.world.start(plan)
+            procedure = await self._app.feed.world.start(plan, take_over=take_over)
+        except StaleLease as error:
+            self._offer_take_over(plan, error)
+            return
         except TierdeckError as error:
             self._app.say(str(error), "bad")
             return
         self._app.feed.nudge("procedures")
         self.attach(procedure, plan.title)
+
+    def _offer_take_over(self, plan: Plan, error: StaleLease) -> None:
+        app = self._app
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                app.run_worker(self._start(plan, take_over=True), group="start", exit_on_error=False)
+
+        lines = [error.message, "What it was doing there may be half done: every step is checked before it is taken."]
+        app.push_screen(ConfirmScreen(f"Take {plan.node} over?", lines, "Take over", typed=plan.node), answered)
 
     def procedures(self) -> None:
         """Attach to the procedure that is open; with none or several, list them all."""

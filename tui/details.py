@@ -8,21 +8,27 @@ from collections.abc import Sequence
 from backends.cluster.fold import workload_of
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import Workload
-from backends.cluster.snapshot import ClusterSnapshot
-from widgets.format import age, gib, percent
+from backends.cluster.snapshot import ClusterSnapshot, EndpointState
+from widgets.format import age, fit, gib, percent
+from widgets.glyphs import UNICODE, Glyphs
 from widgets.lines import Line, line
 from widgets.router import wrap
 from widgets.tiers import STYLES
 
+SPARK = 20
+"""Cells of a sparkline."""
 
-def details(inventory: Inventory, snapshot: ClusterSnapshot, key: str, width: int) -> Sequence[Line]:
+
+def details(
+    inventory: Inventory, snapshot: ClusterSnapshot, key: str, width: int, glyphs: Glyphs = UNICODE
+) -> Sequence[Line]:
     """The lines about `key` (kind:name, as panes give it)."""
     kind, _, name = key.partition(":")
     match kind:
         case "tier":
             rows = _tier(inventory, snapshot, name)
         case "endpoint":
-            rows = _endpoint(inventory, snapshot, inventory.endpoint_named[name])
+            rows = _endpoint(inventory, snapshot, inventory.endpoint_named[name], glyphs)
         case "node":
             rows = _node(inventory, snapshot, name)
         case "container":
@@ -50,7 +56,7 @@ def _when(wall: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
 
 
-def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoint) -> list[Row]:
+def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoint, glyphs: Glyphs) -> list[Row]:
     state = snapshot.endpoints[endpoint.name]
     cause = state.cause.value if state.cause else "not read yet"
     rows: list[Row] = [
@@ -61,6 +67,8 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         rows.append(("checked", f"{_when(state.taken.wall)}, every {state.interval:.0f} s", ""))
     if state.since is not None:
         rows.append(("since", f"{_when(state.since.wall)} ({age(state.age)})", ""))
+    if state.until is not None:
+        rows.append(("until", _when(state.until), "warn"))
     if state.latency is not None:
         rows.append(("latency", f"{state.latency * 1000:.0f} ms", ""))
     if state.fails:
@@ -78,10 +86,7 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         rows.append(("runs in", endpoint.container or endpoint.service or "", ""))
     if workload is not None:
         rows += _workload(workload)
-    if state.progress is not None:
-        p = state.progress
-        counters = f"{p.running} running, {p.waiting} waiting, {p.tokens:.0f} tokens" if p.tokens is not None else ""
-        rows.append(("work", counters or "not told", ""))
+    rows += _work(state, glyphs)
     rows.append(("", "", ""))
     for model in state.models:
         facts = [
@@ -91,6 +96,27 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         loaded = {True: "loaded", False: "not loaded", None: ""}[model.loaded]
         rows.append(("model", "  ".join(filter(None, (model.name, loaded, *facts))), ""))
     return rows
+
+
+def _work(state: EndpointState, glyphs: Glyphs) -> list[Row]:
+    """What it works at, each figure with its last samples; what its engine does not tell is left out."""
+    work = state.work
+    if work is None:
+        return []
+    requests = [f"{n} {word}" for n, word in ((work.running, "running"), (work.waiting, "waiting")) if n is not None]
+    figures = (
+        ("requests", ", ".join(requests), [s.requests for s in state.samples]),
+        ("tokens", "" if work.tokens_per_s is None else f"{work.tokens_per_s:g}/s",
+         [s.tokens_per_s for s in state.samples]),
+        ("KV cache", "" if work.kv_pct is None else f"{work.kv_pct}%", [s.kv_pct for s in state.samples]),
+    )  # fmt: skip
+    rows = [(label, f"{words:<22} {glyphs.spark(samples, SPARK)}".rstrip(), "") for label, words, samples in figures
+            if words]  # fmt: skip
+    if work.first_ms is not None:
+        rows.append(("first token", f"after {work.first_ms:g} ms", ""))
+    rows += [(fit(m.name, 13).rstrip(), f"{m.requests:g} requests, {m.tokens:g} tokens a minute", "")
+             for m in work.models]  # fmt: skip
+    return [("", "", ""), *rows] if rows else []
 
 
 def _workload(workload: Workload) -> list[Row]:

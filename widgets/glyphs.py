@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +28,7 @@ class Glyphs:
     ellipsis: str
     cursor: str
     border: str
+    levels: str
 
     def of(self, word: Verdict | State) -> str:
         """The shape of a verdict or state."""
@@ -43,6 +45,15 @@ class Glyphs:
         cells = max(0, min(width, round(share * width)))
         told = max(0, min(cells, round(declared * width)))
         return self.full * told + self.declared * (cells - told) + self.empty * (width - cells)
+
+    def spark(self, values: Sequence[float | None], width: int) -> str:
+        """The last `width` values as columns between nothing and the greatest of them; a blank where one is unknown."""
+        shown = values[-width:]
+        top = max((value for value in shown if value is not None), default=0.0)
+        last = len(self.levels) - 1
+        return "".join(
+            " " if value is None else self.levels[round(last * value / top) if top > 0 else 0] for value in shown
+        )
 
 
 UNICODE: Final = Glyphs(
@@ -61,6 +72,7 @@ UNICODE: Final = Glyphs(
     ellipsis="…",
     cursor="▌",
     border="round",
+    levels="▁▂▃▄▅▆▇█",
 )
 
 ASCII: Final = Glyphs(
@@ -79,4 +91,5 @@ ASCII: Final = Glyphs(
     ellipsis="..",
     cursor=">",
     border="ascii",
+    levels="_.-=#",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from backends.cluster.inventory import Inventory
@@ -91,6 +92,8 @@ class TiersPane(LinePane):
         """The cause in a few words and how long it has been so; nothing for one that is well."""
         if state.cause is None:
             return f"reading{self.glyphs.ellipsis}"
+        if state.until is not None:
+            return f"until {time.strftime('%m-%d %H:%M', time.localtime(state.until))}, {state.evidence}"
         if state.fails and state.verdict is not Verdict.DOWN:
             return f"{state.fails}/{self._inventory.defaults.down_after} failed: {state.evidence}"
         if state.verdict is Verdict.UP:

@@ -17,7 +17,8 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MiB|GiB|MB|GB)\s*", re.IGNORECASE)
 _SIZE_MIB = {"mib": 1.0, "gib": 1024.0, "mb": 1e6 / 2**20, "gb": 1e9 / 2**20}
 
 
-def _seconds(value: object) -> object:
+def seconds_of(value: object) -> float:
+    """A duration in seconds, from a number or words such as "5s"; ValueError says what is expected."""
     if isinstance(value, bool):
         raise ValueError('a duration such as "5s", "250ms" or "2m"')
     if isinstance(value, int | float):
@@ -75,8 +76,8 @@ def _service(value: str) -> str:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=86400 * 7)]
-Pause = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=3600)]
+Duration = Annotated[float, BeforeValidator(seconds_of), Field(gt=0, le=86400 * 7)]
+Pause = Annotated[float, BeforeValidator(seconds_of), Field(ge=0, le=3600)]
 Mib = Annotated[float, BeforeValidator(_mib), Field(gt=0)]
 Reference = Annotated[str, AfterValidator(_reference)]
 Url = Annotated[str, AfterValidator(_url)]

@@ -197,6 +197,10 @@ def _explain(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], error
     if kind == "extra_forbidden":
         valid = _keys_at(place[:-1])
         text = f'unknown key "{place[-1]}"{_inside(place, source.data)}.{_expected(str(place[-1]), valid)}'
+    elif kind == "missing" and (meant := _misspelt(place, source.data)):
+        source_line = line_of(source.text, (*place[:-1], meant)) or line
+        text = f'unknown key "{meant}"{_inside(place, source.data)}. Did you mean "{place[-1]}"?'
+        return InventoryError(f"{source.path}, line {source_line}: {text}")
     elif kind == "missing":
         text = f'"{place[-1]}" is missing{_inside(place, source.data)}.'
     elif kind in ("literal_error", "enum"):
@@ -208,6 +212,18 @@ def _explain(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], error
     else:
         text = f"{what}: expected {_WANTED.get(kind) or error['msg'].removeprefix('Input should be ').rstrip('.')}."
     return InventoryError(f"{source.path}, line {line}: {text}")
+
+
+def _misspelt(place: Place, data: Mapping[str, Any]) -> str:
+    """The unknown key that most likely is the one missing at `place`; "" where none comes near."""
+    table: Any = data
+    try:
+        for part in place[:-1]:
+            table = table[part]
+    except (KeyError, IndexError, TypeError):
+        return ""
+    strange = [str(key) for key in table if key not in _keys_at(place[:-1])] if isinstance(table, dict) else []
+    return next(iter(difflib.get_close_matches(str(place[-1]), strange, n=1, cutoff=0.5)), "")
 
 
 def _branch(part: str | int) -> bool:

@@ -24,6 +24,7 @@ from backends.cluster.reading import (
 )
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState, TierState
 from backends.cluster.words import Cause, State, Verdict
+from backends.cluster.work import Limits
 
 
 def empty(inventory: Inventory, here: str | None = None) -> ClusterSnapshot:
@@ -102,7 +103,8 @@ def _judge(inventory: Inventory, draft: ClusterSnapshot, reading: EndpointReadin
     workload = workload_of(draft, endpoint)
     starting = is_starting(workload, reading.at.wall) or _under_procedure(draft, endpoint)
     off = is_off(endpoint.on_demand, workload)
-    return next_state(state, reading, inventory.defaults, starting=starting, off=off)
+    limits = Limits(inventory.stalled_after(endpoint), inventory.queue_limit(endpoint))
+    return next_state(state, reading, inventory.defaults, starting=starting, off=off, limits=limits)
 
 
 def workload_of(snapshot: ClusterSnapshot, endpoint: Endpoint) -> Workload | None:
@@ -128,10 +130,11 @@ def _maintain(inventory: Inventory, draft: ClusterSnapshot, endpoints: dict[str,
     for endpoint in inventory.endpoints:
         state = endpoints[endpoint.name]
         until = _maintained_until(draft, endpoint)
-        if until > now.wall and state.cause is not Cause.MAINTENANCE:
+        if until > now.wall and (state.cause is not Cause.MAINTENANCE or state.until != until):
             endpoints[endpoint.name] = replace(
-                state, verdict=Verdict.UNKNOWN, cause=Cause.MAINTENANCE, evidence="a person said so", since=now, age=0
-            )
+                state, verdict=Verdict.UNKNOWN, cause=Cause.MAINTENANCE, evidence="a person said so", since=now, age=0,
+                until=until, fails=0, successes=0, unread=None,
+            )  # fmt: skip
         elif until <= now.wall and state.cause is Cause.MAINTENANCE:
             endpoints[endpoint.name] = EndpointState(endpoint.name, models=state.models, ever_up=state.ever_up)
 

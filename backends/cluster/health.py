@@ -13,6 +13,7 @@ from backends.cluster.inventory import Defaults, Inventory
 from backends.cluster.reading import EndpointReading, Instant, Workload
 from backends.cluster.snapshot import EndpointState, Prognosis, TaskOutlook, TierState
 from backends.cluster.words import LEFT_OUT, TASKS, VERDICT_OF, Cause, State, Verdict
+from backends.cluster.work import Limits, judged, with_work
 
 STALE_AFTER: Final = 3.0
 """How many of its current intervals an endpoint may go unread before it is STALE."""
@@ -43,15 +44,22 @@ def rounded_age(seconds: float) -> int:
 
 
 def next_state(
-    state: EndpointState, reading: EndpointReading, rules: Defaults, *, starting: bool = False, off: bool = False
+    state: EndpointState,
+    reading: EndpointReading,
+    rules: Defaults,
+    *,
+    starting: bool = False,
+    off: bool = False,
+    limits: Limits | None = None,
 ) -> EndpointState:
     """An endpoint after one more reading: hysteresis, refusals in a start window, on-demand stops.
 
     `starting`: its container runs inside its start window, or a procedure works on it. `off`: on demand and stopped
-    on purpose.
+    on purpose. `limits` are those of its work.
     """
     result = reading.result
-    cause, evidence = result.cause, result.evidence
+    state = with_work(state, reading)
+    cause, evidence = judged(state, result, limits or Limits(), reading.at)
     if cause in (Cause.REFUSED, Cause.RESET) and starting:
         cause, evidence = Cause.LOADING, f"starting: {evidence}"
     elif VERDICT_OF[cause] is Verdict.DOWN and off:
@@ -72,7 +80,6 @@ def next_state(
         latency_band=latency_band(result.latency),
         models=result.models if result.models is not None else state.models,
         version=result.version or state.version,
-        progress=result.progress or state.progress,
         fails=fails,
         successes=successes,
         ever_up=state.ever_up or verdict is Verdict.UP,
@@ -98,7 +105,7 @@ def _waits(state: EndpointState, cause: Cause, fails: int, successes: int, rules
     if state.taken is None or state.cause in (None, Cause.STALE) or state.cause in LEFT_OUT or verdict is state.verdict:
         return False
     if verdict is Verdict.DOWN:
-        at_once = cause is Cause.REFUSED and state.ever_up
+        at_once = cause is Cause.STALLED or (cause is Cause.REFUSED and state.ever_up)
         return not at_once and fails < rules.down_after
     if verdict is Verdict.UP:
         return state.cause is not Cause.LOADING and successes < rules.up_after

@@ -32,6 +32,11 @@ class Defaults(_Table):
     """Successes in a row that make it UP again."""
     slow: Duration = 2.0
     """A health answer slower than this makes an endpoint BUSY."""
+    queue_limit: Annotated[int, Field(ge=0, le=100_000)] = 8
+    """More requests waiting than this make an endpoint BUSY."""
+    stalled_after: Duration | None = None
+    """How long an endpoint may have work of which nothing moves before it is STALLED; if nothing is said until the
+    third look in a row."""
 
 
 class Ssh(_Table):
@@ -159,6 +164,10 @@ class Endpoint(_Table):
     """How long one probe may take, if not as [defaults] says."""
     slow: Duration | None = None
     """When an answer counts as slow, if not as [defaults] says."""
+    queue_limit: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    """How many requests may wait, if not as [defaults] says."""
+    stalled_after: Duration | None = None
+    """How long it may have work without moving, if not as [defaults] says; long prompts on a slow CPU need more."""
     api_key: Reference | None = None
     """A reference to its API key."""
     metrics_url: Url | None = None
@@ -274,6 +283,14 @@ class Inventory(_Table):
     def timeout(self, endpoint: Endpoint) -> float:
         """Seconds one probe of `endpoint` may take."""
         return endpoint.timeout or self.defaults.timeout
+
+    def queue_limit(self, endpoint: Endpoint) -> int:
+        """Requests waiting beyond which `endpoint` is BUSY."""
+        return self.defaults.queue_limit if endpoint.queue_limit is None else endpoint.queue_limit
+
+    def stalled_after(self, endpoint: Endpoint) -> float:
+        """Seconds without any movement after which work at `endpoint` is STALLED: by default at the third look."""
+        return endpoint.stalled_after or self.defaults.stalled_after or 1.5 * self.interval(endpoint)
 
     def slow(self, endpoint: Endpoint) -> float:
         """Seconds over which an answer of `endpoint` counts as slow."""

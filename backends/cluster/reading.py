@@ -38,13 +38,42 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelCount:
+    """What a gateway counted for one model since its start."""
+
+    name: str
+    requests: float = 0.0
+    tokens: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """An engine's own counters: tokens generated since its start, requests running and waiting, KV-cache share."""
+    """An engine's own counters since its start, and what it does now: requests running and waiting, KV-cache share.
+
+    `steps` are decoding steps: llama.cpp counts the tokens of an answer only when that ends, but its steps at once.
+    `signs` is whatever else moves while it works. `first_s` and `first_n` sum up and count times to a first token.
+    """
 
     tokens: float | None = None
     running: int | None = None
     waiting: int | None = None
     kv_used: float | None = None
+    prompt: float | None = None
+    steps: float | None = None
+    signs: float | None = None
+    first_s: float | None = None
+    first_n: float | None = None
+    models: tuple[ModelCount, ...] = ()
+
+    @property
+    def works(self) -> bool:
+        """Whether it has requests."""
+        return bool(self.running or self.waiting)
+
+    @property
+    def pulse(self) -> tuple[float | None, ...]:
+        """What cannot stand still while it works."""
+        return self.tokens, self.prompt, self.steps, self.signs, self.kv_used
 
 
 @dataclass(frozen=True, slots=True)

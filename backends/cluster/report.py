@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import Gpu, Instant
-from backends.cluster.snapshot import ClusterSnapshot, NodeState
+from backends.cluster.snapshot import ClusterSnapshot, NodeState, Work
 
 SCHEMA: Final = "tierdeck.status/1"
 
@@ -59,7 +59,25 @@ def _endpoint(snapshot: ClusterSnapshot, endpoint: Endpoint) -> dict[str, Any]:
         "evidence": state.evidence,
         "latency_ms": round(state.latency * 1000, 1) if state.latency is not None else None,
         "models": [model.name for model in state.models],
+        "work": _work(state.work),
         "checked_at": iso(state.taken),
+        "maintenance_until": iso(Instant(state.until, 0.0)) if state.until is not None else None,
+    }
+
+
+def _work(work: Work | None) -> dict[str, Any] | None:
+    """What it works at; None where its engine tells nothing of it. Rates need two looks, and `status` takes one."""
+    if work is None:
+        return None
+    return {
+        "requests_running": work.running,
+        "requests_waiting": work.waiting,
+        "tokens_per_s": work.tokens_per_s,
+        "kv_cache_pct": work.kv_pct,
+        "first_token_ms": work.first_ms,
+        "models": [
+            {"name": m.name, "requests_per_minute": m.requests, "tokens_per_minute": m.tokens} for m in work.models
+        ],
     }
 
 

@@ -14,11 +14,47 @@ from backends.cluster.words import SERVING, Cause, State, Verdict
 
 
 @dataclass(frozen=True, slots=True)
+class ModelRate:
+    """What a gateway does for one model, per minute."""
+
+    name: str
+    requests: float
+    tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an endpoint works at, in one vocabulary over all engines; rounded as it is drawn, None where not told.
+
+    `kv_pct` is the share of the KV cache in use, `first_ms` the time to the first token in milliseconds.
+    """
+
+    tokens_per_s: float | None = None
+    running: int | None = None
+    waiting: int | None = None
+    kv_pct: int | None = None
+    first_ms: float | None = None
+    models: tuple[ModelRate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The work at one moment (`at`, seconds of the clock for ages), for a sparkline."""
+
+    at: float
+    tokens_per_s: float | None
+    requests: int | None
+    kv_pct: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointState:
     """How one endpoint is, since when, and on what evidence.
 
     `fails` and `successes` count in a row towards the next verdict. `age` is the rounded number of seconds since
-    the verdict changed, `unread` since the last reading where that is overdue (else None).
+    the verdict changed, `unread` since the last reading where that is overdue (else None). `until` is when its
+    MAINTENANCE ends (Unix seconds). `progress` was counted at `counted`; `frozen` is since when it has work and nothing
+    moves; `samples` are the latest, oldest first.
     """
 
     name: str
@@ -33,7 +69,12 @@ class EndpointState:
     ever_up: bool = False
     age: int = 0
     unread: int | None = None
+    until: float | None = None
+    work: Work | None = None
+    samples: tuple[Sample, ...] = field(default=(), compare=False)
     progress: Progress | None = field(default=None, compare=False)
+    counted: Instant | None = field(default=None, compare=False)
+    frozen: Instant | None = field(default=None, compare=False)
     latency: float | None = field(default=None, compare=False)
     taken: Instant | None = field(default=None, compare=False)
     since: Instant | None = field(default=None, compare=False)

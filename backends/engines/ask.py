@@ -31,8 +31,11 @@ class Ask:
         self.remarks: list[str] = []
         self._until = asyncio.get_running_loop().time() + target.timeout
 
-    async def get(self, route: str, *, keyed: bool = True) -> HttpAnswer:
-        """The answer at `route` of the target (or at a whole address, which gets no key), whatever its status."""
+    async def get(self, route: str, *, keyed: bool = True, share: float = 1.0) -> HttpAnswer:
+        """The answer at `route` of the target (or at a whole address, which gets no key), whatever its status.
+
+        It may take that `share` of the time left.
+        """
         target = self.target
         left = self._until - asyncio.get_running_loop().time()
         if left <= 0:
@@ -40,7 +43,7 @@ class Ask:
         own = route.startswith("/") or not route
         return await self.http.get(
             target.url + route if own else route,
-            timeout=left,
+            timeout=left * share,
             headers=target.headers if keyed and own else None,
             via=target.via if own else None,
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
-from backends.cluster.reading import ProbeResult
+from backends.cluster.reading import ProbeResult, Progress
 from backends.cluster.words import Cause
 from backends.engines.ask import TELLING, Ask
+from backends.engines.metrics import Names, progress
 from backends.engines.recognise import by_signs, recognised
 from backends.engines.refusals import refusal
 from backends.engines.target import HttpAnswer, ProbeFailure, Target
@@ -26,8 +28,10 @@ class Engine(Protocol):
         """The engine's name in cluster.toml."""
         ...
 
-    async def probe(self, http: Http, target: Target, *, deep: bool) -> ProbeResult:
+    async def probe(self, http: Http, target: Target, *, deep: bool, light: bool = False) -> ProbeResult:
         """Its health, and if `deep` its models, version and progress, within `target.timeout`.
+
+        `light` asks for its progress without the rest: where its counters are its own, they stand for its health.
 
         Never raises but for ReachError, when this machine has no file descriptors left.
         """
@@ -38,7 +42,9 @@ def carried(result: ProbeResult, last_deep: ProbeResult | None) -> ProbeResult:
     """A shallow result together with what the last deep one found, which one good health call cannot contradict."""
     if result.cause is not Cause.OK or last_deep is None or last_deep.cause not in (Cause.OK, Cause.SLEEPING):
         return result
-    return replace(last_deep, latency=result.latency, progress=None, version=result.version or last_deep.version)
+    return replace(
+        last_deep, latency=result.latency, progress=result.progress, version=result.version or last_deep.version
+    )
 
 
 def stays_deep(result: ProbeResult) -> bool:
@@ -55,6 +61,8 @@ class HealthFirst(ABC):
     """Whether the health call needs the key. Where it does not it goes without: nobody else on that port gets it."""
     specific = True
     """Whether another engine on its port would be a mistake."""
+    names: Names | None = None
+    """What it calls its counters, where it has any."""
 
     @abstractmethod
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
@@ -64,11 +72,50 @@ class HealthFirst(ABC):
         """What a deep probe finds after a good health call."""
         return health
 
-    async def probe(self, http: Http, target: Target, *, deep: bool) -> ProbeResult:
+    def metrics_route(self, target: Target) -> str:
+        """Where its metrics are."""
+        return target.metrics_url or "/metrics"
+
+    def progress(self, text: str) -> Progress | None:
+        """What its metrics say; ProbeFailure where they tell of a trouble."""
+        return progress(text, self.names) if self.names else None
+
+    async def counted(self, ask: Ask, found: ProbeResult) -> ProbeResult:
+        """What was found, with its progress where it tells that; a remark says where it does not come."""
+        text = await ask.aside("metrics", self._metrics(ask))
+        return found if text is None else replace(found, progress=self.progress(text))
+
+    async def _metrics(self, ask: Ask, *, share: float = 1.0) -> str | None:
+        """Its metrics, within that share of the time left; None where it has none that can be read."""
+        try:
+            answer = await ask.get(self.metrics_route(ask.target), share=share)
+        except ProbeFailure as failure:
+            if failure.cause is not Cause.BAD_RESPONSE:
+                raise
+            ask.remark(f"metrics: {failure.evidence}")
+            return None
+        return answer.body.decode("utf-8", "replace") if answer.status == 200 else None
+
+    async def _light(self, ask: Ask) -> ProbeResult:
+        """Its counters, which prove more than its health call; that one is asked where they do not come."""
+        if ask.target.metrics_url is not None:
+            result = await self._health(ask)
+            return await self.counted(ask, result) if result.cause is Cause.OK else result
+        began = perf_counter()
+        try:
+            text = await self._metrics(ask, share=0.5)
+        except ProbeFailure:
+            text = None
+        found = None if text is None else self.progress(text)
+        if found is None:
+            return await self._health(ask)
+        return ProbeResult(Cause.OK, "answered", latency=perf_counter() - began, progress=found)
+
+    async def probe(self, http: Http, target: Target, *, deep: bool, light: bool = False) -> ProbeResult:
         """See Engine."""
         ask = Ask(http, target)
         try:
-            result = await self._health(ask)
+            result = await (self._light(ask) if light and not deep else self._health(ask))
         except ProbeFailure as failure:
             return failed(failure)
         if deep and result.cause in (Cause.OK, Cause.SLEEPING):

@@ -7,14 +7,15 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from backends.cluster.reading import ProbeResult
+from backends.cluster.reading import ProbeResult, Progress
 from backends.cluster.words import Cause
 from backends.engines.ask import Ask, parsed
 from backends.engines.engine import HealthFirst, well
+from backends.engines.metrics import gateway
 from backends.engines.models import ModelList, Words, counted, require
 from backends.engines.recognise import ALIVE
 from backends.engines.refusals import key_trouble, message
-from backends.engines.target import HttpAnswer, ProbeFailure
+from backends.engines.target import HttpAnswer, ProbeFailure, Target
 from backends.text import plain
 
 _READY: Final = ("healthy", "connected", "ok")
@@ -47,7 +48,19 @@ class LiteLlm(HealthFirst):
         listed = ask.payload(answer, "/v1/models", ModelList)
         require(ask.target.model, (m.id for m in listed.entries))
         models = tuple(m.info for m in listed.entries)
-        return replace(found, models=models, evidence=f"answered; {counted(models)}")
+        found = replace(found, models=models, evidence=f"answered; {counted(models)}")
+        if ask.target.metrics_url is None:
+            return found
+        return await self.counted(ask, found)
+
+    def metrics_route(self, target: Target) -> str:
+        """Where its metrics are: without the last stroke it redirects; its own need the key, which nobody else gets."""
+        url = f"{target.metrics_url}/"
+        return url.removeprefix(target.url) if url.startswith(f"{target.url}/") else url
+
+    def progress(self, text: str) -> Progress | None:
+        """Requests and tokens of each model."""
+        return gateway(text)
 
 
 def _readiness(answer: HttpAnswer, ask: Ask) -> str | None:

@@ -12,7 +12,7 @@ from backends.cluster.reading import ModelInfo, ProbeResult
 from backends.cluster.words import Cause
 from backends.engines.ask import Ask, parsed
 from backends.engines.engine import HealthFirst, well
-from backends.engines.metrics import LLAMACPP, progress
+from backends.engines.metrics import LLAMACPP
 from backends.engines.models import Count, Listed, Maybe, Size, Words, bounded, counted, mib, named, require
 from backends.engines.refusals import loading
 from backends.engines.target import HttpAnswer, ProbeFailure
@@ -77,6 +77,7 @@ class LlamaCpp(HealthFirst):
 
     name = "llama.cpp"
     route = "/health"
+    names = LLAMACPP
 
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
         """Good on {"status":"ok"}; 503 "Loading model" is LOADING."""
@@ -106,11 +107,9 @@ class LlamaCpp(HealthFirst):
         if asleep:
             return _asleep(found)
         found = replace(found, evidence=f"answered; {counted(models)}")
-        route = ask.target.metrics_url or ("/metrics" if props and props.may_count else None)
-        counters = await ask.aside("metrics", ask.get(route)) if route else None
-        if counters is None or counters.status != 200:
+        if ask.target.metrics_url is None and not (props and props.may_count):
             return found
-        return replace(found, progress=progress(counters.body.decode("utf-8", "replace"), LLAMACPP))
+        return await self.counted(ask, found)
 
 
 def _asleep(found: ProbeResult) -> ProbeResult:

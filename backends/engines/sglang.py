@@ -7,7 +7,7 @@ from dataclasses import replace
 from backends.cluster.reading import ProbeResult
 from backends.engines.ask import Ask
 from backends.engines.engine import HealthFirst, well
-from backends.engines.metrics import SGLANG, progress
+from backends.engines.metrics import SGLANG
 from backends.engines.models import ModelList, counted, require
 from backends.engines.recognise import claimed
 from backends.engines.target import HttpAnswer
@@ -18,6 +18,7 @@ class Sglang(HealthFirst):
 
     name = "sglang"
     route = "/health"
+    names = SGLANG
 
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
         """Good on an empty 200."""
@@ -30,7 +31,4 @@ class Sglang(HealthFirst):
         require(ask.target.model, (m.id for m in listed.entries))
         models = tuple(m.info for m in listed.entries)
         found = replace(health, models=models, evidence=f"answered; {counted(models)}")
-        counters = await ask.aside("metrics", ask.get(ask.target.metrics_url or "/metrics"))
-        if counters is None or counters.status != 200:
-            return found
-        return replace(found, progress=progress(counters.body.decode("utf-8", "replace"), SGLANG))
+        return await self.counted(ask, found)

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from pydantic import BaseModel
 
-from backends.cluster.reading import ProbeResult
+from backends.cluster.reading import ProbeResult, Progress
 from backends.cluster.words import Cause
 from backends.engines.ask import Ask
 from backends.engines.engine import HealthFirst, well
-from backends.engines.metrics import VLLM, progress, samples
+from backends.engines.metrics import VLLM, samples
 from backends.engines.models import ModelList, counted, require
 from backends.engines.recognise import claimed
 from backends.engines.target import HttpAnswer, ProbeFailure
@@ -26,6 +26,7 @@ class Vllm(HealthFirst):
 
     name = "vllm"
     route = "/health"
+    names = VLLM
 
     def judge(self, answer: HttpAnswer) -> ProbeResult | None:
         """Good on an empty 200; the engine that died gives 503."""
@@ -40,11 +41,11 @@ class Vllm(HealthFirst):
         found = replace(health, models=models, evidence=f"answered; {counted(models)}")
         if (said := await ask.aside("/version", ask.read("/version", _Version))) is not None:
             found = replace(found, version=plain(said.version, 40))
-        counters = await ask.aside("metrics", ask.get(ask.target.metrics_url or "/metrics"))
-        if counters is None or counters.status != 200:
-            return found
-        text = counters.body.decode("utf-8", "replace")
+        return await self.counted(ask, found)
+
+    def progress(self, text: str) -> Progress | None:
+        """Its progress; CONFIG where it was put to sleep."""
         awake = [v for _, labels, v in samples(text, ("vllm:engine_sleep_state",)) if '"awake"' in labels]
         if awake and not any(awake):
             raise ProbeFailure(Cause.CONFIG, "put to sleep; it wakes on POST /wake_up, not on a prompt")
-        return replace(found, progress=progress(text, VLLM))
+        return super().progress(text)

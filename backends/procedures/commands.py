@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from backends.cluster.reading import ProcedureState
-from backends.errors import ProcedureError
+from backends.errors import ProcedureError, StaleLease
 from backends.procedures import journal as journals
-from backends.procedures.events import StepEvent
+from backends.procedures.events import StepEvent, plan_of
 from backends.procedures.lock import private_folder, refuse_if_held
 from backends.procedures.plan import Plan, to_json
 from backends.procedures.process import Told, arguments, remove_if_empty
@@ -48,6 +48,10 @@ class Procedures:
     def state(self, procedure: str) -> ProcedureState:
         """One of them."""
         return journals.read_state(journals.journal_path(self.state_dir, procedure))
+
+    def plan(self, procedure: str) -> Plan:
+        """What one of them was to do."""
+        return plan_of(procedure, journals.read_events(journals.journal_path(self.state_dir, procedure)))
 
     def find(self, word: str) -> str:
         """The procedure whose name begins or ends with `word`, if it is the only one."""
@@ -113,7 +117,8 @@ class Procedures:
         if reply.get("id") == procedure:
             return
         if "error" in reply:
-            raise ProcedureError(str(reply["error"]), str(reply.get("advice", "")))
+            kind = StaleLease if reply.get("stale") else ProcedureError
+            raise kind(str(reply["error"]), str(reply.get("advice", "")))
         raise ProcedureError("The runner ended before it began.", f"What it said stands in {log}.")
 
     async def _control(self, procedure: str, command: Mapping[str, str]) -> Mapping[str, Any]:

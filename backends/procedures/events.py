@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from backends.cluster.reading import ProcedureState, StepState
 from backends.errors import ProcedureError
+from backends.procedures.plan import Plan
 from backends.procedures.plan import from_json as plan_from_json
 
 EVENTS: Final = (
@@ -69,6 +70,13 @@ def parse(line: bytes) -> StepEvent | None:
     if not sound or isinstance(step, bool) or not isinstance(step, int | None):
         return None
     return StepEvent(at, procedure, event, step, data.get("detail"), outcome)
+
+
+def plan_of(procedure: str, events: Sequence[StepEvent]) -> Plan:
+    """The plan that a journal of these events began with; ProcedureError where it holds none."""
+    if not events or events[0].event != "created" or not isinstance(events[0].detail, Mapping):
+        raise ProcedureError(f"The journal of {procedure} holds no plan.", "Plan it anew.")
+    return plan_from_json(events[0].detail.get("plan"))
 
 
 def fold(state: ProcedureState | None, event: StepEvent) -> ProcedureState | None:

@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import quote
 
 from backends.cluster.inventory import Inventory
-from backends.errors import ProcedureError, ReachError, SshError, TierdeckError
+from backends.errors import ProcedureError, ReachError, SshError, StaleLease, TierdeckError
 from backends.procedures import journal as journals
 from backends.reach.lease import STALE, Holder, NoPlace, Place, Seen
 from backends.reach.lease_container import ContainerPlace
@@ -185,7 +185,7 @@ def busy(seen: Seen) -> ProcedureError:
     pulse = f", its last sign of life {seen.silent:.0f} s ago" if seen.silent > 3 * HEARTBEAT else ""
     text = f"{who.owner} has held {who.node} for {seen.held:.0f} s{doing}{pulse}; one procedure per node at a time."
     if seen.stale:
-        return ProcedureError(text, "Its owner no longer renews it: see what it does there, then use --take-over.")
+        return StaleLease(text, "Its owner no longer renews it: see what it does there, then use --take-over.")
     follow = f"tierdeck procedures attach {who.procedure}" if who.procedure else "try again later"
     return ProcedureError(text, f"Follow it on {who.host or 'its machine'}: {follow}")
 

@@ -39,6 +39,10 @@ class Outages:
             raise
         self._away = False
 
+    def missed(self) -> None:
+        """One was over before anybody asked."""
+        self.count += 1
+
     @property
     def unsettled(self) -> bool:
         """Whether something is to be put right."""
@@ -66,6 +70,11 @@ class Outages:
     def gone(self, running: Iterable[str]) -> frozenset[str]:
         """What ran at the last look, and does not now."""
         return frozenset(self._ran) - set(running)
+
+    def swept(self, running: Mapping[str, Workload], name: str) -> bool:
+        """Whether all that ran beside `name` at the last look has ended or was started anew: its Docker restarted."""
+        others = {title: at for title, at in self._ran.items() if title != name}
+        return bool(others) and all(t not in running or running[t].started_at != at for t, at in others.items())
 
     def taken_along(self, running: Iterable[str]) -> frozenset[str]:
         """What an outage took along."""

@@ -28,12 +28,12 @@ from pydantic import JsonValue
 from backends.clock import SystemClock
 from backends.cluster.files import load
 from backends.cluster.inventory import Inventory
-from backends.errors import ProcedureError, ReachError, TierdeckError
+from backends.errors import ProcedureError, ReachError, StaleLease, TierdeckError
 from backends.procedures import journal as journals
 from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.procedures.desk import Desk, listening, socket_path
-from backends.procedures.events import StepEvent
+from backends.procedures.events import StepEvent, plan_of
 from backends.procedures.kinds import KINDS
 from backends.procedures.learned import Learned
 from backends.procedures.leasing import Lease
@@ -127,9 +127,10 @@ class _Starter:
     def refuse(self, error: TierdeckError) -> None:
         if self._listens:
             with suppress(BrokenPipeError):  # nobody is left to be told
-                self._say({"error": error.message, "advice": error.advice})
+                stale = isinstance(error, StaleLease)
+                self._say({"error": error.message, "advice": error.advice, "stale": stale})
 
-    def _say(self, line: Mapping[str, str]) -> None:
+    def _say(self, line: Mapping[str, str | bool]) -> None:
         self._listens = False
         os.write(1, json.dumps(line).encode() + b"\n")
         nowhere = os.open(os.devnull, os.O_RDWR)
@@ -141,7 +142,7 @@ class _Starter:
 async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter: _Starter) -> None:
     """Take the journal, the node here and the node itself, in this order, and give them back in the other."""
     inventory = load(told.cluster).inventory
-    plan = _earlier_plan(told) if told.resume else from_json(_json(handed))
+    plan = plan_of(told.id, _journal(told)) if told.resume else from_json(_json(handed))
     path = socket_path(told.state, told.id)
     owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}"
     desk = Desk()
@@ -254,11 +255,8 @@ def _json(raw: bytes) -> object:
         raise ProcedureError("The runner was handed no plan.") from None
 
 
-def _earlier_plan(told: Told) -> Plan:
-    events = journals.read_events(journals.journal_path(told.state, told.id))
-    if not events or events[0].event != "created" or not isinstance(events[0].detail, Mapping):
-        raise ProcedureError(f"The journal of {told.id} holds no plan.", "Plan it anew.")
-    return from_json(events[0].detail.get("plan"))
+def _journal(told: Told) -> list[StepEvent]:
+    return journals.read_events(journals.journal_path(told.state, told.id))
 
 
 def _past(path: Path) -> Past:

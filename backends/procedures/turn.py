@@ -25,6 +25,9 @@ SHUTDOWN: Final = 20.0
 SHUTDOWN_ALONE: Final = 2.0
 """The same where the one that ended was the only one."""
 
+SHUTDOWN_SWEPT: Final = 5.0
+"""Seconds after which a Docker under which everything has ended, and that answers, has been away already."""
+
 Again = Callable[[Workload, Report], Awaitable[None]]
 """Starts one workload, and waits at its gate."""
 
@@ -105,15 +108,19 @@ async def put_right(context: Context, node: str, name: str, report: Report, agai
 
 
 async def goes_away(context: Context, node: str, name: str) -> bool:
-    """Whether the node's Docker is about to go away, which would be why `name` has ended: it stops all others too."""
+    """Whether the node's Docker goes away, or has been away, which is why `name` has ended: it stops all others too."""
     begun = context.clock.now().mono
     while True:
         try:
             running = await gate.running(context, node)
         except ReachError:
             return True
-        alone = not context.outages.gone(running) - {name}
-        if context.clock.now().mono - begun >= (SHUTDOWN_ALONE if alone else SHUTDOWN):
+        waited = context.clock.now().mono - begun
+        if context.outages.swept(running, name):
+            if waited >= SHUTDOWN_SWEPT:
+                context.outages.missed()
+                return True
+        elif waited >= (SHUTDOWN if context.outages.gone(running) - {name} else SHUTDOWN_ALONE):
             return False
         await context.clock.sleep(0.25)
 

@@ -69,6 +69,11 @@ class NodeReach:
         """Runs commands on the node; SshError where it is neither this machine nor has `ssh`."""
         return self._here() if self.is_here else self._remote()[1]
 
+    async def connected(self) -> None:
+        """Wait for the SSH connection of a node that has one; SshError names what hinders it."""
+        if not self.is_here and self.node.ssh:
+            await self._remote()[0].connection()
+
     async def runtime(self) -> Runtime:
         """The node's Docker, not yet asked; RuntimeFailure where it has none, SshError where there is no way to it."""
         async with self._opening:

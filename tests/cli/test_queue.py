@@ -127,7 +127,7 @@ async def test_ctrl_c_stops_at_the_edge_of_the_step_and_resume_goes_on(mark: Sim
     assert (process.returncode, last["event"], last["outcome"]) == (130, "finished", "cancelled")
     assert running(mark) == ["a"]
     assert [step.state for step in only(state).steps] == ["done", "waiting"]
-    resumed = await tierdeck("procedures", "resume", procedure, "--json", env=cluster(mark))
+    resumed = await tierdeck("procedures", "resume", procedure, "--json", "--yes", env=cluster(mark))
     assert (resumed.code, lines(resumed.out)[-1]["outcome"], running(mark)) == (0, "done", ["a", "b"])
     again = await tierdeck("procedures", "cancel", procedure, env=cluster(mark))
     assert (again.code, again.out) == (1, "")

@@ -45,6 +45,14 @@ def several(item: Any) -> dict[str, Any]:
 
 
 OUTLOOK = table(now={"type": ["string", "null"]}, next=several(TEXT))
+WORK = table(
+    requests_running=NUMBER,
+    requests_waiting=NUMBER,
+    tokens_per_s=NUMBER,
+    kv_cache_pct=NUMBER,
+    first_token_ms=NUMBER,
+    models=several(table(name=TEXT, requests_per_minute=NUMBER, tokens_per_minute=NUMBER)),
+)
 ENDPOINT = table(
     name=TEXT,
     node={"type": ["string", "null"]},
@@ -55,7 +63,9 @@ ENDPOINT = table(
     evidence=TEXT,
     latency_ms=NUMBER,
     models=several(TEXT),
+    work={"anyOf": [WORK, {"type": "null"}]},
     checked_at=TIME,
+    maintenance_until=TIME,
 )
 GPU = table(
     index={"type": "integer"},

@@ -190,3 +190,13 @@ def test_every_attribute_is_documented() -> None:
     for name, part in described["$defs"].items():
         missing += undocumented(part, name)
     assert missing == []
+
+
+def test_a_misspelt_required_key_is_named_with_its_line() -> None:
+    text = GOOD.replace('url = "http://10.0.10.20:3009"', 'ulr = "http://10.0.10.20:3009"')
+    line = text.splitlines().index('ulr = "http://10.0.10.20:3009"') + 1
+    with pytest.raises(InventoryError) as caught:
+        parse(text, Path("c.toml"))
+    assert (
+        str(caught.value) == f'c.toml, line {line}: unknown key "ulr" in endpoints "remote/mark-i". Did you mean "url"?'
+    )

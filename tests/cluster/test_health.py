@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.clock import SystemClock
 from backends.cluster.files import parse
 from backends.cluster.fold import empty, fold, fold_all
 from backends.cluster.health import is_off, is_starting, latency_band, rounded_age, tier_state
@@ -25,6 +26,7 @@ from backends.cluster.reading import (
 )
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
 from backends.cluster.words import VERDICT_OF, Cause, State, Verdict
+from backends.live import LiveCluster
 
 OK, REFUSED, TIMEOUT, LOADING = Cause.OK, Cause.REFUSED, Cause.TIMEOUT, Cause.LOADING
 
@@ -167,6 +169,34 @@ def test_maintenance_is_left_out_and_ends() -> None:
     assert snapshot.tiers[0].total == 1
     snapshot = fold_all(inv, snapshot, [Tick(at(61)), probe(OK, 62)])
     assert snapshot.endpoints["a/one"].cause is OK
+
+
+def test_maintenance_says_until_when_and_can_be_prolonged() -> None:
+    inv = inventory()
+    snapshot = fold_all(inv, empty(inv), [probe(OK, 0), MaintenanceReading(at(1), {"a/one": 60.0 + at(0).wall})])
+    assert snapshot.endpoints["a/one"].until == at(60).wall
+    snapshot = fold(inv, snapshot, MaintenanceReading(at(2), {"a/one": 90.0 + at(0).wall}))
+    assert snapshot.endpoints["a/one"].until == at(90).wall
+    snapshot = fold(inv, snapshot, MaintenanceReading(at(3), {}))
+    assert (snapshot.endpoints["a/one"].cause, snapshot.endpoints["a/one"].until) == (None, None)
+
+
+def test_after_a_sleep_everything_is_asked_at_once() -> None:
+    class Hands(SystemClock):
+        moment = 0.0
+
+        def now(self) -> Instant:
+            return at(self.moment)
+
+    asked: list[str | None] = []
+    clock = Hands()
+    live = LiveCluster(inventory(), None, clock, lambda before, after: None, nudge=asked.append)
+    live.emit(probe(OK, 0))
+    for clock.moment in (0.0, 1.0, 3600.0, 3601.0):
+        live.settle()
+        cause = live.snapshot.endpoints["a/one"].cause
+        assert cause is (OK if clock.moment < 5 else Cause.STALE)
+    assert asked == [None]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ CONTEXT = 2048
 """Tokens of context of every server here."""
 
 
+SLEEP = 3
+"""Seconds without work after which a sleepy one falls asleep."""
+
+
 class Llamas(Protocol):
     """Starts servers of one sort; each context gives an address, and ends its server."""
 
@@ -29,6 +33,10 @@ class Llamas(Protocol):
 
     def loading(self) -> AbstractAsyncContextManager[str]:
         """One that was just started, and takes a second or more to load."""
+        ...
+
+    def sleepy(self) -> AbstractAsyncContextManager[str]:
+        """One that is ready, and falls asleep after SLEEP seconds without work."""
         ...
 
 
@@ -46,12 +54,16 @@ class SimulatedLlamas:
         """See Llamas."""
         return self._started("starting", "", 4000.0)
 
+    def sleepy(self) -> AbstractAsyncContextManager[str]:
+        """See Llamas."""
+        return self._started("ready", "", 4000.0, sleep_after=float(SLEEP))
+
     @asynccontextmanager
-    async def _started(self, state: State, key: str, rate: float) -> AsyncGenerator[str, None]:
+    async def _started(self, state: State, key: str, rate: float, **more: float) -> AsyncGenerator[str, None]:
         sim = SimulatedCluster(self._folder / "sim")
         engine = LlamaCpp(
             sim.world, models=["tiny"], api_key=key, tokens_per_second=rate, answer_tokens=CONTEXT, slots=2,
-            context=CONTEXT, prompt_tokens_per_second=50_000.0,
+            context=CONTEXT, prompt_tokens_per_second=50_000.0, sleep_after=more.get("sleep_after"),
         )  # fmt: skip
         endpoint = sim.add_endpoint("a", engine, state=state, load_s=1.0)
         async with sim:
@@ -82,6 +94,15 @@ class RealLlamas:
         server = LlamaServer(model, self._folder / "log")
         with closing(server):
             await asyncio.to_thread(server.start)
+            yield server.url
+
+    @asynccontextmanager
+    async def sleepy(self) -> AsyncGenerator[str, None]:
+        """See Llamas."""
+        server = LlamaServer(self._model, self._folder / "log", env={"SLEEP_IDLE": str(SLEEP), "MODEL_ALIAS": "tiny"})
+        with closing(server):
+            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(server.ready)
             yield server.url
 
     @cached_property

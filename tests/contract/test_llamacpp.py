@@ -15,17 +15,18 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
+from backends.cluster.files import parse
 from backends.cluster.reading import ProbeResult
-from backends.cluster.words import Cause
+from backends.cluster.words import Cause, Verdict
 from backends.engines.chat import Delta, Finished, Message, Started, chat
 from backends.engines.http import Http
 from backends.engines.metrics import LLAMACPP, progress
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import ChatError
-from tests.contract.llama_parts import CONTEXT, Llamas
+from tests.contract.llama_parts import CONTEXT, SLEEP, Llamas
 from tests.contract.waiting import eventually
-from tests.world.watching import until
+from tests.world.watching import until, watching
 
 HI = [{"role": "user", "content": "hi"}]
 FOUR = {"messages": HI, "max_tokens": 4, "ignore_eos": True}
@@ -134,6 +135,45 @@ async def test_metrics_have_the_recorded_names_and_count(llamas: Llamas) -> None
         after = progress((await get(f"{url}/metrics")).text, LLAMACPP)
         assert after is not None
         assert after.tokens == 4
+
+
+async def test_steps_are_counted_while_an_answer_lasts(llamas: Llamas) -> None:
+    """Its tokens may be counted only when the answer ends; what tells that it works are its decoding steps."""
+    async with llamas.serving(slow=True) as url:
+        body = {"messages": HI, "max_tokens": CONTEXT // 2, "ignore_eos": True}
+        answer = asyncio.create_task(post(f"{url}/v1/chat/completions", body))
+        seen: list[tuple[float | None, ...]] = []
+
+        async def moved() -> bool:
+            found = progress((await get(f"{url}/metrics")).text, LLAMACPP)
+            assert found is not None
+            if found.works and (not seen or found.pulse != seen[-1]):
+                seen.append(found.pulse)
+            return len(seen) >= 4
+
+        await eventually(moved, "it moves while it answers")
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)
+
+
+async def test_it_falls_asleep_and_stays_asleep_while_it_is_polled(llamas: Llamas, tmp_path: Path) -> None:
+    async with llamas.sleepy() as url:
+        text = (
+            'version = 1\nname = "t"\ndefaults = { interval = "200ms" }\n[[tiers]]\nname = "A"\n'
+            f'[[endpoints]]\nname = "a"\ntier = "A"\nengine = "llama.cpp"\nurl = "{url}"\n'
+        )
+        async with watching(parse(text, Path("t.toml")), tmp_path / "state") as watch:
+            await watch.until(lambda: watch.endpoint("a").cause is Cause.OK, "it is awake")
+            await watch.until(lambda: watch.endpoint("a").cause is Cause.SLEEPING, "it sleeps", seconds=SLEEP + 10)
+            watch.forget()
+            turns = 3 * SLEEP / 0.2
+            await watch.until(lambda: len(watch.of("a")) >= turns, "polled for thrice as long", seconds=60)
+            assert {r.result.cause for r in watch.of("a")} == {Cause.SLEEPING}
+            assert watch.endpoint("a").verdict is Verdict.UP
+        props = (await get(f"{url}/props")).json()
+        assert props["is_sleeping"] is True
+        assert (await post(f"{url}/v1/chat/completions", FOUR)).status_code == 200, "a prompt wakes it"
+        assert (await get(f"{url}/props")).json()["is_sleeping"] is False
 
 
 async def test_who_needs_the_key(llamas: Llamas, http: Http) -> None:

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from backends.cluster.reading import Progress
-from backends.engines.metrics import LLAMACPP, VLLM, progress, samples
+from backends.cluster.reading import ModelCount, Progress
+from backends.engines.metrics import LLAMACPP, VLLM, gateway, progress, samples
 
 
 def test_several_engines_of_one_server_are_summed() -> None:
@@ -61,3 +61,22 @@ def test_noise_does_no_harm() -> None:
     for _ in range(300):
         text = "".join(chance.choice('vllm:num_requests_running{}" 0123.e\n#\x00é') for _ in range(200))
         assert isinstance(samples(text, {"vllm:num_requests_running"}), list)
+
+
+def test_a_gateways_models() -> None:
+    text = "\n".join(
+        [
+            'litellm_proxy_total_requests_metric_total{api_key_alias="x",requested_model="big",status_code="200"} 3.0',
+            'litellm_proxy_total_requests_metric_total{api_key_alias="y",requested_model="big",status_code="500"} 1.0',
+            'litellm_total_tokens_metric_total{model="openai/big",requested_model="big",user="u"} 900.0',
+            'litellm_total_tokens_metric_total{model="a\\"b, c}",team="None"} 7.0',
+            'litellm_proxy_total_requests_metric_total{requested_model="None"} 5.0',
+            'litellm_proxy_total_requests_metric_created{requested_model="big"} 1.7e9',
+        ]
+    )
+    found = gateway(text)
+    assert found is not None
+    assert found.models == (ModelCount('a\\"b, c}', 0, 7), ModelCount("big", 4, 900))
+    assert gateway("litellm_total_tokens_metric_total{} 3\n") is None
+    many = "".join(f'litellm_total_tokens_metric_total{{model="m{n}"}} 1\n' for n in range(5000))
+    assert len((gateway(many) or Progress()).models) == 50

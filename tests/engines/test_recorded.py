@@ -80,7 +80,8 @@ class TestLlamaCpp:
         ):
             result, server = await probe(http, "llama.cpp", {**replies, "/props": json_reply(props)})
             assert ("/metrics" in server.paths) is asked, props
-            assert result.progress == (Progress(tokens=0, running=0, waiting=0) if asked else None)
+            none = Progress(tokens=0, running=0, waiting=0, prompt=0, steps=0, signs=0)
+            assert result.progress == (none if asked else None)
 
     async def test_never_asks_what_wakes_or_loads(self, http: Http) -> None:
         for model in (None, "/models/tiny.gguf"):

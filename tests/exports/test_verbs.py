@@ -106,15 +106,15 @@ def test_a_dry_run_prints_the_plan(opened: Opened, capsys: pytest.CaptureFixture
 def test_nobody_to_ask_is_a_usage_error(
     opened: Opened, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: dict[str, bool]
 ) -> None:
-    monkeypatch.setattr("tui.verbs.following.can_ask", lambda: False)
+    monkeypatch.setattr("tui.verbs.carrying.can_ask", lambda: False)
     assert boot.boot(opened, told(program="/opt/tierdeck", **more)) == 2
     assert "say --yes or --dry-run" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("systemd")
 def test_without_a_yes_nothing_is_started(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tui.verbs.following.can_ask", lambda: True)
-    monkeypatch.setattr("tui.verbs.following.confirm", lambda question: False)
+    monkeypatch.setattr("tui.verbs.carrying.can_ask", lambda: True)
+    monkeypatch.setattr("tui.verbs.carrying.confirm", lambda question: False)
     assert boot.boot(opened, told(program="/opt/tierdeck")) == 1
     assert not list(opened.state_dir.iterdir())
 

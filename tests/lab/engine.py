@@ -179,7 +179,18 @@ def container(
     settings = {"MODEL_PATH": f"/models/{model}", "MODEL_ALIAS": name, **(env or {})}
     if lock:
         settings |= {"LOCK_FILE": "/models/.driver", "LOCK_SECONDS": str(lock)}
-    options = ["--name", name, "--restart", restart, "-v", f"{volume}:/models", "-p", f"{port}:8000"]
+    options = [
+        "--name",
+        name,
+        "--restart",
+        restart,
+        "-v",
+        f"{volume}:/models",
+        "-p",
+        f"{port}:8000",
+        "--stop-timeout",
+        "1",
+    ]
     options += ["--gpus", "all"] if gpus else []
     for key, value in settings.items():
         options += ["-e", f"{key}={value}"]

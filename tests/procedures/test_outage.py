@@ -26,6 +26,29 @@ MOMENTS = [0.01, 0.4, 1.4, 1.9, 2.6, 4.1, 4.6, 4.9, 5.3, 6.4, 7.2, 9.3, 11.0, 13
 """Seconds: before a start, in CUDA initialisation, while loading, while VRAM settles, in the gap; of each container."""
 
 
+@pytest.mark.parametrize(
+    ("ran", "runs", "swept"),
+    [
+        ({}, {}, False),
+        ({"mark-i": 1.0}, {}, True),
+        ({"mark-i": 1.0}, {"mark-i": 1.0}, False),
+        ({"mark-i": 1.0}, {"mark-i": 9.0}, True),
+        ({"mark-i": 1.0, "mark-iii": 2.0}, {"mark-iii": 2.0}, False),
+        ({"mark-i": 1.0, "mark-iii": 2.0}, {"mark-iii": 9.0}, True),
+        ({"mark-ii": 3.0}, {}, False),
+    ],
+)
+def test_a_docker_that_was_away_unseen_has_swept_all_beside_the_one(
+    ran: dict[str, float], runs: dict[str, float], swept: bool
+) -> None:
+    def workloads(started: dict[str, float]) -> dict[str, Workload]:
+        return {name: Workload(name, "docker", "running", started_at=at) for name, at in started.items()}
+
+    outages = Outages()
+    outages.remember(workloads(ran))
+    assert outages.swept(workloads(runs), "mark-ii") is swept
+
+
 def restarting(*at: float, seconds: float = 3.0, answers: float = 0.0) -> Meanwhile:
     async def go(host: Host) -> None:
         for moment in at:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -12,12 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tui.cli import USAGE
 from tui.verbs.opening import Opened
 
 if TYPE_CHECKING:
     from backends.cluster.snapshot import ClusterSnapshot
-    from backends.procedures.plan import Plan
     from backends.reach.nodes import Reaches
     from backends.reach.runtime import Runtime, Shell
 
@@ -33,6 +30,7 @@ def boot(opened: Opened, arguments: argparse.Namespace) -> int:
 async def _boot(opened: Opened, arguments: argparse.Namespace) -> int:
     from backends.procedures.boot import prepare_boot
     from backends.world import survey
+    from tui.verbs.carrying import carry_out
 
     snapshot = await survey(opened.loaded, opened.here, opened.state_dir)
     async with reached(opened) as outside:
@@ -45,33 +43,6 @@ async def _boot(opened: Opened, arguments: argparse.Namespace) -> int:
             cluster=cluster_of(opened, arguments.node),
         )
     return await carry_out(plan, opened, arguments)
-
-
-async def carry_out(plan: Plan, opened: Opened, arguments: argparse.Namespace) -> int:
-    """Print a plan that interrupts nothing and, unless that is all, have it confirmed, start it and follow it."""
-    from backends.procedures.commands import Procedures
-    from backends.procedures.plan import describe, to_json
-    from tui.verbs.following import can_ask, confirm, follow
-
-    as_json = getattr(arguments, "json", False)
-    if arguments.dry_run:
-        print(json.dumps(to_json(plan), ensure_ascii=False) if as_json else "\n".join(describe(plan)))
-        return 0
-    print("\n".join(describe(plan)), file=sys.stderr)
-    if not arguments.yes:
-        if as_json or not can_ask():
-            print("tierdeck: nobody can be asked here: say --yes or --dry-run.", file=sys.stderr)
-            return USAGE
-        if not confirm("Run it?"):
-            return 1
-    procedures = Procedures(opened.state_dir, opened.loaded.path)
-
-    async def begin() -> str:
-        procedure = await procedures.start(plan, attended=not arguments.yes)
-        print(f"tierdeck: procedure {procedure}; attach with: tierdeck procedures attach {procedure}", file=sys.stderr)
-        return procedure
-
-    return await follow(procedures, begin(), as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from backends.paths import state_dir
 from backends.procedures.commands import Procedures
+from tui.verbs.carrying import agreed
 from tui.verbs.following import follow
 from tui.verbs.opening import cluster_path
 
@@ -49,19 +50,30 @@ def _list(procedures: Procedures, *, as_json: bool) -> int:
 
 async def _one(procedures: Procedures, arguments: argparse.Namespace, *, as_json: bool) -> int:
     procedure = await asyncio.to_thread(procedures.find, arguments.id)
-    if arguments.what == "cancel":
-        when = await procedures.cancel(procedure)
-        words = "stopping now" if when == "now" else "stops at the step's edge; once more stops it now"
-        told = {"schema": "tierdeck.cancel/1", "procedure": procedure, "when": when}
-        print(json.dumps(told) if as_json else words)
-        return 0
-    if arguments.what == "abandon":
-        await asyncio.to_thread(procedures.abandon, procedure)
-        return 0
-    return await follow(procedures, _begun(procedures, procedure, arguments.what), as_json=as_json)
+    match arguments.what:
+        case "cancel":
+            when = await procedures.cancel(procedure)
+            words = "stopping now" if when == "now" else "stops at the step's edge; once more stops it now"
+            told = {"schema": "tierdeck.cancel/1", "procedure": procedure, "when": when}
+            print(json.dumps(told) if as_json else words)
+        case "answer":
+            await procedures.answer(procedure, arguments.choice)
+        case "abandon":
+            await asyncio.to_thread(procedures.abandon, procedure)
+        case "resume":
+            return await _resume(procedures, procedure, arguments, as_json=as_json)
+        case _:
+            return await follow(procedures, _named(procedure), as_json=as_json)
+    return 0
 
 
-async def _begun(procedures: Procedures, procedure: str, what: str) -> str:
-    if what == "resume":
-        await procedures.resume(procedure)
+async def _resume(procedures: Procedures, procedure: str, arguments: argparse.Namespace, *, as_json: bool) -> int:
+    plan = await asyncio.to_thread(procedures.plan, procedure)
+    if (code := agreed(plan, arguments, as_json=as_json)) is not None:
+        return code
+    await procedures.resume(procedure, attended=not arguments.yes, take_over=arguments.take_over)
+    return await follow(procedures, _named(procedure), as_json=as_json)
+
+
+async def _named(procedure: str) -> str:
     return procedure

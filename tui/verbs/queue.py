@@ -6,16 +6,10 @@ import argparse
 import asyncio
 import json
 import sys
-from typing import TYPE_CHECKING
 
 from backends.errors import ProcedureError
+from tui.cli import USAGE
 from tui.verbs.opening import Opened, open_cluster
-
-if TYPE_CHECKING:
-    from backends.cluster.snapshot import ClusterSnapshot
-    from backends.procedures.plan import Plan
-
-USAGE = 2
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
         return boot(opened, arguments)
     if arguments.what == "show":
         return _show(opened, arguments.node, as_json=as_json)
-    return asyncio.run(_run(opened, arguments, as_json=as_json))
+    return asyncio.run(_run(opened, arguments))
 
 
 def _known(opened: Opened, node: str) -> None:
@@ -80,34 +74,12 @@ def _show(opened: Opened, node: str, *, as_json: bool) -> int:
     return 0
 
 
-async def _run(opened: Opened, arguments: argparse.Namespace, *, as_json: bool) -> int:
-    from backends.procedures.commands import Procedures
-    from backends.procedures.plan import Danger, describe, to_json
+async def _run(opened: Opened, arguments: argparse.Namespace) -> int:
     from backends.procedures.startup import plan_queue
     from tui.verbs.boot import survey_patiently
-    from tui.verbs.following import can_ask, confirm, follow
+    from tui.verbs.carrying import carry_out
 
-    snapshot: ClusterSnapshot = await survey_patiently(opened, arguments.node, arguments.wait)
+    snapshot = await survey_patiently(opened, arguments.node, arguments.wait)
     only = [name.strip() for name in arguments.only.split(",")] if arguments.only else None
-    plan: Plan = plan_queue(opened.loaded.inventory, snapshot, arguments.node, only=only, restart=arguments.restart)
-    if arguments.dry_run:
-        print(json.dumps(to_json(plan), ensure_ascii=False) if as_json else "\n".join(describe(plan)))
-        return 0
-    print("\n".join(describe(plan)), file=sys.stderr)
-    if plan.danger is Danger.INTERRUPTS and not arguments.interrupt and (arguments.yes or not can_ask()):
-        print("tierdeck: this interrupts running work: say --interrupt too.", file=sys.stderr)
-        return USAGE
-    if not arguments.yes:
-        if not can_ask():
-            print("tierdeck: nobody can be asked here: say --yes or --dry-run.", file=sys.stderr)
-            return USAGE
-        if not confirm("Run it?"):
-            return 1
-    procedures = Procedures(opened.state_dir, opened.loaded.path)
-
-    async def begin() -> str:
-        procedure = await procedures.start(plan, attended=not arguments.yes)
-        print(f"tierdeck: procedure {procedure}; attach with: tierdeck procedures attach {procedure}", file=sys.stderr)
-        return procedure
-
-    return await follow(procedures, begin(), as_json=as_json)
+    plan = plan_queue(opened.loaded.inventory, snapshot, arguments.node, only=only, restart=arguments.restart)
+    return await carry_out(plan, opened, arguments)

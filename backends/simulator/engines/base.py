@@ -73,6 +73,7 @@ class Engine:
         self.prompt_tokens = 0
         self.predicted_tokens = 0
         self.predicted_seconds = 0.0
+        self.decodes = 0.0
         self.running = 0
         self.waiting = 0
         self.routes: dict[str, Handler] = {}
@@ -152,6 +153,7 @@ class Engine:
             for word in words[:limit]:
                 await self.world.sleep(1 / self.tokens_per_second)
                 self.predicted_tokens += 1
+                self.decodes += 1 / self.running  # one step serves all that run
                 self.predicted_seconds += 1 / self.tokens_per_second
                 prompt.made += 1
                 yield word
@@ -219,7 +221,7 @@ class Engine:
         """A new process: counters start again."""
         self.write, self.device, self.cgroup = write, device, cgroup
         self.prompt_tokens = self.predicted_tokens = self.running = self.waiting = 0
-        self.predicted_seconds = 0.0
+        self.predicted_seconds = self.decodes = 0.0
         self.wedged = False
         self._slots = asyncio.Semaphore(self.slots)
 

@@ -53,7 +53,6 @@ class LlamaCpp(OpenAi):
         self.sleep_after, self.metrics_wake, self.models_open = sleep_after, metrics_wake, models_open
         self.sleeping = False
         self.wakings = 0
-        self.decodes = 0
         self.peak_tokens = 0
         self._used_at = 0.0
         self._asleep: tuple[Holding, float] | None = None
@@ -209,7 +208,6 @@ class LlamaCpp(OpenAi):
         """Timings."""
         read_ms = prompt.tokens / self.prompt_tokens_per_second * 1000
         made_ms = prompt.made / self.tokens_per_second * 1000
-        self.decodes += prompt.made
         timings = {
             "cache_n": 0, "prompt_n": prompt.tokens, "prompt_ms": read_ms,
             "prompt_per_token_ms": read_ms / prompt.tokens,

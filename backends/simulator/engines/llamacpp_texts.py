@@ -68,19 +68,23 @@ def metrics(engine: LlamaCpp) -> str:
         "prompt_seconds_total": read_s,
         "tokens_predicted_total": engine.predicted_tokens,
         "tokens_predicted_seconds_total": made_s,
-        "n_decode_total": engine.decodes,
+        "n_decode_total": int(engine.decodes),
         "n_tokens_max": engine.peak_tokens,
         "prompt_tokens_seconds": engine.prompt_tokens / read_s if read_s else 0,
         "predicted_tokens_seconds": engine.predicted_tokens / made_s if made_s else 0,
         "requests_processing": engine.running,
         "requests_deferred": engine.waiting,
-        "n_busy_slots_per_decode": min(1, engine.decodes),
+        "n_busy_slots_per_decode": min(1, int(engine.decodes)),
     }
     return "".join(
         f"# HELP llamacpp:{name} {text}\n# TYPE llamacpp:{name} {_kind(name)}\n"
-        f"llamacpp:{name} {values.get(name, 0):g}\n"
+        f"llamacpp:{name} {_figure(values.get(name, 0))}\n"
         for name, text in _METRICS.items()
     )
+
+
+def _figure(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def _kind(name: str) -> str:
