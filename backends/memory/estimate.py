@@ -16,7 +16,7 @@ from backends.memory.headers import Header, Tensor
 from backends.memory.layers import ENCODERS, KNOWN, Builder
 from backends.memory.layout import reserve
 from backends.memory.model import Model
-from backends.memory.quants import Kind, row_bytes
+from backends.memory.quants import CACHE_TYPES, Kind, row_bytes
 from backends.memory.settings import Plan, Settings, plan
 
 Certainty = Literal["header", "bound"]
@@ -25,6 +25,8 @@ Certainty = Literal["header", "bound"]
 CPU = "CPU"
 CONTEXT_BYTES = 555 << 20
 """What a driver keeps per process and GPU beside the buffers: the most that llama.cpp#23604 reports."""
+_PAGES = 32 << 10
+"""What a device's buffers lose at their edges."""
 _CPU_ALIGNMENT, _GPU_ALIGNMENT, _GPU_ROW = 32, 128, 512
 
 
@@ -53,15 +55,13 @@ class Estimate:
     devices: tuple[Device, ...]
     certainty: Certainty
     upper: int
+    beside: int
     plan: Plan
 
     def on(self, name: str) -> int:
-        """What must be free on a device, with what its driver keeps; 0 where nothing lies."""
+        """What must be free on a GPU, with what the driver keeps and what is taken in passing; 0 if unused."""
         total = sum(device.total for device in self.devices if device.name == name)
-        return total + self._slack(name) if total else 0
-
-    def _slack(self, name: str) -> int:
-        return (CONTEXT_BYTES if name != CPU else 0) + (self.upper - sum(device.total for device in self.devices)) // 8
+        return total + self.beside if total else 0
 
 
 def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
@@ -79,11 +79,17 @@ def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
     ]
     certainty: Certainty = "header" if model.arch in KNOWN else "bound"
     if certainty == "bound":
-        devices = [replace(device, compute=device.compute * 3 // 2) for device in devices]
-    upper = sum(device.total for device in devices) + _outputs(model, rounded)
-    upper += placement.staged() + CONTEXT_BYTES * (len(devices) - 1)
+        devices = [replace(device, compute=max(device.compute, _widest(model, rounded)) * 3 // 2) for device in devices]
+    beside = CONTEXT_BYTES + placement.staged() + _unpacked(model, rounded)
+    upper = (
+        sum(device.total for device in devices)
+        + _outputs(model, rounded)
+        + beside * (len(devices) - 1)
+        + _PAGES * len(devices)
+    )
     parameters = sum(tensor.elements for tensor in header.tensors)
-    return Estimate(model.arch, parameters, model.layers, (*devices[1:], devices[0]), certainty, upper, rounded)
+    ordered = (*devices[1:], devices[0])
+    return Estimate(model.arch, parameters, model.layers, ordered, certainty, upper, beside, rounded)
 
 
 class _Placement:
@@ -169,6 +175,8 @@ def _rows(kind: Kind, length: int, count: int) -> int:
 
 def _state(model: Model, plan: Plan, layer: int) -> int:
     """A recurrent layer's state, in 32 bits."""
+    if model.of(layer, "time_mix_key.weight"):
+        return 4 * plan.parallel * model.embd * (2 + int(model.number("wkv.head_size")))
     if not (model.of(layer, "ssm_a") or model.of(layer, "ssm_conv1d.weight")):
         return 0
     inner, state = int(model.number("ssm.inner_size")), int(model.number("ssm.state_size"))
@@ -176,9 +184,30 @@ def _state(model: Model, plan: Plan, layer: int) -> int:
     return 4 * plan.parallel * (max(0, conv) + inner * state)
 
 
+def _unpacked(model: Model, plan: Plan) -> int:
+    """CUDA's flash attention unpacks one layer of a quantised cache into 16 bits (llama.cpp#23907, #24166)."""
+    if not plan.flash or plan.key.block == plan.value.block == 1 or model.arch in ENCODERS:
+        return 0
+    half = replace(plan, key=CACHE_TYPES["f16"], value=CACHE_TYPES["f16"])
+    return max(_cache(model, half, layer) for layer in range(model.layers))
+
+
+def _widest(model: Model, plan: Plan) -> int:
+    """What passes through a recurrent layer, of which no graph is known: all that its matrices take in and give."""
+    layers: defaultdict[int, int] = defaultdict(int)
+    for name, tensor in model.tensors.items():
+        parts = name.split(".")
+        if parts[0] == "blk" and parts[1].isdecimal() and len(tensor.dims) == 2:
+            layers[int(parts[1])] += sum(tensor.dims)
+    recurrent = [
+        layer for layer in layers if not (model.of(layer, "attn_k.weight") or model.of(layer, "attn_qkv.weight"))
+    ]
+    return 4 * plan.tokens * max((layers[layer] for layer in recurrent), default=0)
+
+
 def _outputs(model: Model, plan: Plan) -> int:
-    """What the engine hands out: logits of each sequence, or its embedding."""
-    return 4 * plan.parallel * (model.embd if model.arch in ENCODERS else model.vocab)
+    """What the engine hands out: each sequence's logits, and its embedding where it makes one."""
+    return 4 * plan.parallel * (model.vocab + (model.embd if model.arch in ENCODERS else 0))
 
 
 def _compute(model: Model, plan: Plan, placement: _Placement) -> tuple[int, ...]:

@@ -46,7 +46,8 @@ STYLES = {
 ENCODERS = {"bert", "nomic-bert", "jina-bert-v2", "nomic-bert-moe"}
 UNROTATED = {"cohere2"}
 """Those whose layers without a window know no positions."""
-KNOWN = {"llama", "qwen2", "qwen3", "qwen3moe", "deepseek2", "bert", "nomic-bert", *STYLES}
+_AS_LLAMA = {"llama", "mistral3", "internlm2", "exaone", "minicpm", "ernie4_5"}
+KNOWN = {*_AS_LLAMA, "qwen2", "qwen3", "qwen3moe", "deepseek2", "bert", "nomic-bert", *STYLES}
 """Architectures whose graphs were compared with the engine's."""
 
 
@@ -202,7 +203,8 @@ class Builder:
             scores = graph.op((cache.cells, each, heads, streams), asked)
             if self.style.soft_capped:
                 scores = graph.like(graph.like(graph.like(scores)))
-            now = graph.op((value, each, heads, streams), graph.like(scores, cache.mask))
+            read = (graph.op((cache.cells, latent, 1, streams), item=self.plan.key.size),) if latent else ()
+            now = graph.op((value, each, heads, streams), *read, graph.like(scores, cache.mask))
             if latent:
                 now = self._absorbed(now, layer)
             now = graph.op((now.ne[0] * heads, self.plan.tokens), graph.permute(now, 0, 2, 1, 3))

@@ -12,12 +12,10 @@ WINDOW_EVERY = {
     "gemma3": 6,
     "gpt-oss": 2,
     "cohere2": 4,
-    "gemma3n": 5,
-    "exaone4": 4,
-    "olmo2": 4,
-    "llama4": 4,
 }
-"""Of so many layers the last sees everything and the others a window, as llama.cpp b11549 sets it by architecture."""
+"""Of so many layers the last sees everything and the others a window, as llama.cpp b11549 sets it by architecture.
+
+Of others, that every layer sees everything is the most they can take."""
 
 _MOST_LAYERS = 1_024
 

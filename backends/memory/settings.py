@@ -57,7 +57,7 @@ def plan(model: Model, settings: Settings) -> Plan:
     cells = padded(-(-padded(asked) // streams)) if streams == 1 else padded(padded(asked) // streams)
     context = cells * streams
     batch = min(asked, settings.batch) if model.causal else settings.batch
-    tokens = min(asked, min(batch, settings.ubatch or batch))
+    tokens = min(context, batch, settings.ubatch or batch)
     tokens = padded(tokens, parallel) if tokens % parallel else tokens
     reach = model.window * (parallel if settings.unified else 1) + min(batch, settings.ubatch or batch)
     outputs = parallel if model.causal else tokens

@@ -110,7 +110,7 @@ def tensors(arch: str, size: Size) -> Iterator[Row]:
             yield "output.weight", (embd, size.vocab), kind
     for layer in range(size.layers):
         for name, dims, of in (*_attention(arch, size), *_feed_forward(arch, size, layer)):
-            yield f"blk.{layer}.{name}", dims, of
+            yield f"blk.{layer}.{name}", dims, "F16" if of == kind and dims[0] % 32 else of
 
 
 def _attention(arch: str, size: Size) -> Iterator[Row]:
