@@ -86,7 +86,7 @@ def _fit(fit: _Parser) -> None:
     fit.add_argument("--cache-type-k", choices=kinds, default="f16", metavar="T", help=f"of keys: {', '.join(kinds)}")
     fit.add_argument("--cache-type-v", choices=kinds, default="f16", metavar="T", help="of values, the same")
     fit.add_argument("--flash-attn", choices=("on", "off"), default="on", help="flash attention")
-    fit.add_argument("--gpu-layers", default="all", metavar="N|all", help="layers on the GPUs")
+    fit.add_argument("--gpu-layers", metavar="N|all", help="layers on the GPUs (all)")
     fit.add_argument("--tensor-split", metavar="A,B", help="each GPU's share")
     fit.add_argument("--cpu-moe", type=_count(0), default=0, metavar="N", help="layers whose experts stay on the CPU")
 

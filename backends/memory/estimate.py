@@ -80,7 +80,9 @@ def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
     certainty: Certainty = "header" if model.arch in KNOWN else "bound"
     if certainty == "bound":
         devices = [replace(device, compute=max(device.compute, _widest(model, rounded)) * 3 // 2) for device in devices]
-    beside = CONTEXT_BYTES + placement.staged() + _unpacked(model, rounded)
+    beside = (
+        CONTEXT_BYTES + placement.staged() + _unpacked(model, rounded) + _in_flight(model, rounded, len(devices) - 1)
+    )
     upper = (
         sum(device.total for device in devices)
         + _outputs(model, rounded)
@@ -190,6 +192,14 @@ def _unpacked(model: Model, plan: Plan) -> int:
         return 0
     half = replace(plan, key=CACHE_TYPES["f16"], value=CACHE_TYPES["f16"])
     return max(_cache(model, half, layer) for layer in range(model.layers))
+
+
+def _in_flight(model: Model, plan: Plan, gpus: int) -> int:
+    """Several GPUs work at four batches at once, each with inputs of its own; the graph has those of one."""
+    if gpus < 2:
+        return 0
+    mask = (2 if plan.flash else 4) * plan.tokens * (plan.cells + plan.window_cells)
+    return 3 * (4 * plan.tokens * model.embd + mask)
 
 
 def _widest(model: Model, plan: Plan) -> int:

@@ -119,6 +119,16 @@ def labels(payload: object) -> dict[str, str]:
     return {str(key): str(value) for key, value in _dict(_at(payload, "Config", "Labels")).items()}
 
 
+def mounted(payload: object, volume: str) -> list[tuple[str, str]]:
+    """Which of the listed containers, by id, have the volume, and where each has it."""
+    return [
+        (str(item.get("Id", "")), str(mount.get("Destination", "")))
+        for item in map(_dict, _list(payload))
+        for mount in map(_dict, _list(item.get("Mounts")))
+        if mount.get("Name") == volume
+    ]
+
+
 def has_terminal(payload: object) -> bool:
     """Whether a container's output comes raw, as from a terminal, and not in frames."""
     return _at(payload, "Config", "Tty") is True

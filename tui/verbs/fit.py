@@ -7,174 +7,205 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from backends.errors import TierdeckError
+from backends.errors import InventoryError, TierdeckError
 
 if TYPE_CHECKING:
+    from backends.library import Found
     from backends.memory.advice import Gpu
-    from backends.memory.estimate import Estimate
-    from backends.memory.headers import Header
+    from backends.memory.load import Load
     from backends.memory.settings import Settings
+    from tui.verbs.opening import Opened
 
 SCHEMA = "tierdeck.fit/1"
 MIB = 1 << 20
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit 0 whether they fit or not, 1 when a file cannot be read."""
-    from backends.memory.advice import Gpu, advice, fits
-    from backends.memory.estimate import estimate
+    """Exit 0 whether they fit or not, 1 when a model cannot be read."""
+    from backends.memory.advice import Gpu
 
-    files = [_place(arguments, name) for name in arguments.models]
-    capacities = _capacities(arguments)
+    opened = _opened(arguments)
+    sizes = [_bytes(text) for text in arguments.gpu]
+    settings = _settings(arguments)
+    if arguments.node and not sizes:
+        sizes = _node(opened, arguments.node)
+    gpus = [Gpu(f"GPU{number}", size) for number, size in enumerate(sizes)]
     try:
-        headers = asyncio.run(_headers(files))
+        found = asyncio.run(_find(arguments, opened))
+        loads = _loads(arguments, found, settings, gpus)
     except TierdeckError as error:
         print(f"tierdeck: {error}", file=sys.stderr)
         return 1
-    settings = _settings(arguments, capacities)
-    count = len(capacities) or max(1, len(settings.split))
-    gpus = [Gpu(f"GPU{number}", capacity) for number, capacity in enumerate(capacities)]
-    estimates = []
-    for file, header in zip(files, headers, strict=True):
-        try:
-            estimates.append(estimate(header, settings, 0 if settings.gpu_layers == 0 else count))
-        except TierdeckError as error:
-            print(f"tierdeck: {file}: {error}", file=sys.stderr)
-            return 1
-    fit = fits(estimates, gpus) if gpus else None
-    advices = _advice(files, headers, settings, gpus, advice) if fit is False else []
-    found = [_model(file, each) for file, each in zip(files, estimates, strict=True)]
+    fits, advices = _together(loads, gpus)
     if getattr(arguments, "json", False):
-        print(json.dumps({"schema": SCHEMA, "models": found, "fits": fit, "advice": advices}, ensure_ascii=False))
+        told = {"models": [_told(load) for load in loads], "fits": fits, "advice": advices}
+        print(json.dumps({"schema": SCHEMA, **told}, ensure_ascii=False))
     else:
-        print("\n".join((*_text(found, estimates, gpus), *advices)))
+        print("\n".join(_text(loads, gpus, advices)))
     return 0
 
 
-def _advice(
-    files: Sequence[str], headers: Sequence[Header], settings: Settings, gpus: Sequence[Gpu], advise: Any
-) -> list[str]:
-    if len(headers) == 1:
-        return list(advise(headers[0], settings, gpus))
-    return [
-        f"Together they do not fit; {file} alone: {line}"
-        for file, header in zip(files, headers, strict=True)
-        for line in advise(header, settings, gpus)
-    ] or ["Each of them fits alone; together they do not."]
+def _opened(arguments: argparse.Namespace) -> Opened | None:
+    """The inventory, where something needs one; a file or an address on named GPUs does not."""
+    from backends.library import is_file
+    from tui.verbs.opening import cluster_path, open_cluster
+
+    plain_files = all(is_file(name) and not name.startswith(("ssh:", "volume:")) for name in arguments.models)
+    if plain_files and (arguments.gpu or not arguments.node):
+        return None
+    if not arguments.node and not getattr(arguments, "cluster", None) and not cluster_path(arguments).exists():
+        return None
+    return open_cluster(arguments)
 
 
-def _place(arguments: argparse.Namespace, name: str) -> str:
-    """A path or an address, or what the inventory says of a model of that name."""
-    import os
+async def _find(arguments: argparse.Namespace, opened: Opened | None) -> list[Found]:
+    from backends.library import library
 
-    if "://" in name or os.path.exists(name) or name.endswith((".gguf", ".safetensors")) or os.sep in name:
-        return name
-    from backends.errors import InventoryError
-    from tui.verbs.opening import open_cluster
+    inventory, here = (opened.loaded.inventory, opened.here) if opened else (None, None)
+    async with library(inventory, here, arguments.node) as shelf:
+        return [await shelf.find(name) for name in arguments.models]
+
+
+def _loads(
+    arguments: argparse.Namespace, found: Sequence[Found], settings: Settings, gpus: Sequence[Gpu]
+) -> list[Load]:
+    """Each model on the GPUs: one alone on all of them, several each where they are best placed."""
+    names = list(arguments.models)
+    own = [_own(settings, each, arguments) for each in found]
+    if len(found) == 1 or len(gpus) < 2 or settings.split:
+        return [_load(*each, gpus) for each in zip(names, found, own, strict=True)]
+    spots = _spots(names, found, own, gpus)
+    return [_load(*each) for each in zip(names, found, own, spots, strict=True)]
+
+
+def _load(name: str, found: Found, settings: Settings, gpus: Sequence[Gpu]) -> Load:
+    from backends.memory.headers import HeaderError
+    from backends.memory.load import llama_load, vllm_load
 
     try:
-        models = open_cluster(arguments).loaded.inventory.models
-    except InventoryError:
-        return name
-    return next((model.file for model in models if model.name == name and model.file), name)
+        if found.safetensors:
+            return vllm_load(name, found.header, settings, gpus)
+        shares = tuple(float(gpu.capacity) for gpu in gpus) if len(gpus) > 1 else ()
+        count = max(1, len(settings.split))
+        return llama_load(name, found.header, replace(settings, split=settings.split or shares), gpus, count)
+    except HeaderError as error:
+        raise HeaderError(f"{name}: {error.message}", error.advice) from None
 
 
-def _capacities(arguments: argparse.Namespace) -> list[int]:
-    """Bytes of each GPU that was named, or of the node's."""
-    if arguments.node and not arguments.gpu:
-        return _node(arguments)
-    return [_bytes(text) for text in arguments.gpu]
+def _spots(
+    names: Sequence[str], found: Sequence[Found], own: Sequence[Settings], gpus: Sequence[Gpu]
+) -> list[list[Gpu]]:
+    """Of several models on several GPUs: where each is best placed; what has no place is shared by all of them."""
+    from backends.memory.placement import Room, Wish, place
+
+    wishes = []
+    for number, each in enumerate(zip(names, found, own, strict=True)):
+        need = max(_load(*each, gpus[:1]).needs.values(), default=0)
+        wishes.append(Wish(str(number), need))
+    spots = place(wishes, [Room(gpu.name, "", gpu.capacity) for gpu in gpus]).spots
+    return [[gpu for gpu in gpus if spots[wish.name] in (gpu.name, None)] for wish in wishes]
 
 
-def _node(arguments: argparse.Namespace) -> list[int]:
-    from backends.errors import InventoryError
+def _own(settings: Settings, found: Found, arguments: argparse.Namespace) -> Settings:
+    """The settings, with what the inventory or the engine says of this model where the command line does not."""
+    layers = settings.gpu_layers if arguments.gpu_layers else found.gpu_layers
+    return replace(settings, context=settings.context or found.context, gpu_layers=layers)
+
+
+def _together(loads: Sequence[Load], gpus: Sequence[Gpu]) -> tuple[bool | None, list[str]]:
+    remarks = [load.remark for load in loads if load.remark]
+    if not gpus:
+        return None, remarks
+    fits = all(sum(load.needs.get(gpu.name, 0) for load in loads) <= gpu.capacity for gpu in gpus)
+    fits = fits and all(load.fits is not False for load in loads)
+    if fits or len(loads) == 1:
+        return fits, [*remarks, *(line for load in loads for line in load.advice)]
+    lines = [f"{load.name}: {line}" for load in loads for line in load.advice]
+    return False, [*remarks, *lines, *_leaving(loads, gpus)]
+
+
+def _leaving(loads: Sequence[Load], gpus: Sequence[Gpu]) -> list[str]:
+    """Which of several models could stay, and which would have to leave."""
+    from backends.memory.placement import Room, Wish, place
+
+    wishes = [Wish(str(number), max(load.needs.values(), default=0)) for number, load in enumerate(loads)]
+    found = place(wishes, [Room(gpu.name, "", gpu.capacity) for gpu in gpus])
+    out = [loads[number].name for number in range(len(loads)) if found.spots[str(number)] is None]
+    stay = [loads[number].name for number in range(len(loads)) if found.spots[str(number)] is not None]
+    if not stay or not out:
+        return ["Together they do not fit, though they might one by one."]
+    return [f"Together they do not fit. {', '.join(stay)} would, without {', '.join(out)}."]
+
+
+def _node(opened: Opened | None, name: str) -> list[int]:
+    """Bytes of each GPU of a node: as the inventory says, else as its driver does."""
+    from backends.errors import ReachError
     from backends.world import survey
-    from tui.verbs.opening import open_cluster
 
-    opened = open_cluster(arguments)
-    node = next((node for node in opened.loaded.inventory.nodes if node.name == arguments.node), None)
-    if node is None:
-        raise InventoryError(f"The inventory has no node {arguments.node!r}.")
+    node = opened.loaded.inventory.node_named.get(name) if opened else None
+    if opened is None or node is None:
+        raise InventoryError(f"The inventory has no node {name!r}.")
     if node.vram:
         return [int(mib * MIB) for mib in node.vram]
-    seen = asyncio.run(survey(opened.loaded, opened.here, opened.state_dir)).nodes.get(node.name)
-    return [int(gpu.memory_total_mib * MIB) for gpu in (seen.gpus if seen else ()) if gpu.memory_total_mib]
+    if node.gpus == "none":
+        return []
+    seen = asyncio.run(survey(opened.loaded, opened.here, opened.state_dir)).nodes[name]
+    sizes = [int(gpu.memory_total_mib * MIB) for gpu in seen.gpus if gpu.memory_total_mib]
+    if not sizes:
+        why = seen.gpus_trouble.message if seen.gpus_trouble else f"{name}: its driver names no GPU with a size."
+        raise ReachError(why, "Say the sizes with --gpu, or as vram in cluster.toml.")
+    return sizes
 
 
 def _bytes(text: str) -> int:
     """`24GiB`, `24576MiB`, `24GB`, or plain bytes."""
-    from backends.errors import InventoryError
-
     units = {"GIB": 1 << 30, "MIB": 1 << 20, "GB": 10**9, "MB": 10**6, "G": 1 << 30, "M": 1 << 20, "": 1}
     number = text.rstrip("GgIiMmBb ")
     try:
         size = float(number) * units[text[len(number) :].strip().upper()]
     except (KeyError, ValueError):
         size = 0.0
-    if not 0 < size < 1 << 50:
+    if not 1 <= size < 1 << 50:
         raise InventoryError(f"--gpu {text} is no size of memory.", "Write it as 24GiB or 24576MiB.")
     return int(size)
 
 
-def _settings(arguments: argparse.Namespace, capacities: Sequence[int]) -> Settings:
-    from backends.errors import InventoryError
+def _settings(arguments: argparse.Namespace) -> Settings:
     from backends.memory.settings import Settings
 
     try:
-        layers = None if arguments.gpu_layers == "all" else int(arguments.gpu_layers)
+        layers = None if arguments.gpu_layers in (None, "all") else int(arguments.gpu_layers)
         split = tuple(float(part) for part in arguments.tensor_split.split(",")) if arguments.tensor_split else ()
     except ValueError:
         raise InventoryError("--gpu-layers takes a number or all, --tensor-split numbers with commas.") from None
+    if (layers or 0) < 0 or not all(0 <= part < float("inf") for part in split):
+        raise InventoryError("--gpu-layers and --tensor-split take no negative numbers.")
     flash = arguments.flash_attn == "on"
     if not flash and arguments.cache_type_v not in ("f16", "f32", "bf16"):
         raise InventoryError("llama.cpp keeps quantised values only with flash attention.", "Add --flash-attn on.")
     return Settings(
-        arguments.ctx,
-        arguments.parallel,
-        arguments.unified,
-        arguments.batch,
-        arguments.ubatch,
-        arguments.cache_type_k,
-        arguments.cache_type_v,
-        flash,
-        layers,
-        split or (tuple(float(capacity) for capacity in capacities) if len(capacities) > 1 else ()),
-        arguments.cpu_moe,
+        context=arguments.ctx,
+        parallel=arguments.parallel,
+        unified=arguments.unified,
+        batch=arguments.batch,
+        ubatch=arguments.ubatch,
+        cache_k=arguments.cache_type_k,
+        cache_v=arguments.cache_type_v,
+        flash=flash,
+        gpu_layers=layers,
+        split=split,
+        cpu_moe=arguments.cpu_moe,
     )
-
-
-async def _headers(files: Sequence[str]) -> list[Header]:
-    return [await _header(file) for file in files]
-
-
-async def _header(file: str) -> Header:
-    from backends.memory.headers import LOCAL_LIMIT, REMOTE_LIMIT, HeaderError, merged, part_names, read_gguf
-    from backends.reach.files import opened
-
-    limit = REMOTE_LIMIT if "://" in file else LOCAL_LIMIT
-
-    async def one(where: str) -> Header:
-        try:
-            async with opened(where) as read:
-                return await read_gguf(read, limit)
-        except HeaderError as error:
-            raise HeaderError(f"{where}: {error.message}", error.advice) from None
-
-    first = await one(file)
-    if first.parts == 1:
-        return first
-    folder, name = file[: len(file) - len(PurePosixPath(file).name)], PurePosixPath(file).name
-    return merged([await one(folder + part) for part in part_names(name, first.parts)])
 
 
 def _mib(size: int) -> float:
     return round(size / MIB, 2)
 
 
-def _model(file: str, each: Estimate) -> dict[str, Any]:
+def _told(load: Load) -> dict[str, Any]:
     devices = [
         {
             "name": device.name,
@@ -182,32 +213,32 @@ def _model(file: str, each: Estimate) -> dict[str, Any]:
             "kv_mib": _mib(device.kv),
             "compute_mib": _mib(device.compute),
         }
-        for device in each.devices
+        for device in load.devices
     ]
     return {
-        "file": file,
-        "arch": each.arch,
-        "parameters": each.parameters,
+        "file": load.name,
+        "arch": load.arch,
+        "parameters": load.parameters,
         "devices": devices,
-        "certainty": each.certainty,
-        "upper_mib": -(-each.upper * 100 // MIB) / 100,
+        "certainty": load.certainty,
+        "upper_mib": -(-load.upper * 100 // MIB) / 100,
     }
 
 
-def _text(found: Sequence[dict[str, Any]], estimates: Sequence[Estimate], gpus: Sequence[Gpu]) -> list[str]:
+def _text(loads: Sequence[Load], gpus: Sequence[Gpu], advices: Sequence[str]) -> list[str]:
     from backends.text import plain
 
     lines = []
-    for model in found:
-        billions = model["parameters"] / 1e9
-        lines.append(plain(f"{model['file']}  {model['arch']}  {billions:.2f} B parameters  ({model['certainty']})"))
-        for device in model["devices"]:
-            parts = (f"{part} {device[f'{part}_mib']:>10.2f}" for part in ("weights", "kv", "compute"))
-            lines.append(f"  {device['name']:<5} {'  '.join(parts)}  MiB")
-        lines.append(f"  have {model['upper_mib']:.2f} MiB free in total")
+    for load in loads:
+        billions = load.parameters / 1e9
+        lines.append(plain(f"{load.name}  {load.arch}  {billions:.2f} B parameters  ({load.certainty})"))
+        for device in load.devices:
+            parts = zip(("weights", "kv", "compute"), (device.weights, device.kv, device.compute), strict=True)
+            lines.append(f"  {device.name:<5} {'  '.join(f'{part} {_mib(size):>10.2f}' for part, size in parts)}  MiB")
+        lines.append(f"  have {-(-load.upper * 100 // MIB) / 100:.2f} MiB free in total")
     for gpu in gpus:
-        taken = sum(each.on(gpu.name) for each in estimates)
+        taken = sum(load.needs.get(gpu.name, 0) for load in loads)
         word = "fits" if taken <= gpu.capacity else "does not fit"
         share = f"{taken / MIB / 1024:.2f} of {gpu.capacity / MIB / 1024:.2f} GiB, {100 * taken / gpu.capacity:.0f}%"
         lines.append(f"{gpu.name}: {word}: {share}, what the driver keeps included")
-    return lines
+    return [*lines, *(plain(line) for line in advices)]
