@@ -22,6 +22,7 @@ from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import ReachError, TierdeckError
 from backends.gpus.source import read_once, stream
+from backends.library import Found, Library
 from backends.maintenance import Maintenance
 from backends.poller import Source, Stream
 from backends.procedures import events as procedure_events
@@ -133,6 +134,10 @@ class World:
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here: its key resolved, its address as this machine reaches it."""
         return await target_of(endpoint, self.inventory, self._reaches, self._secrets)
+
+    async def find_model(self, name: str, node: str | None = None) -> Found:
+        """A model's header, of whatever has it; TierdeckError where nothing does."""
+        return await Library(self.inventory, self.here, self._reaches, self._http, node).find(name)
 
     async def chat(self, endpoint: str, text: str) -> AsyncGenerator[ChatEvent, None]:
         """The streamed answer of an endpoint to one prompt; closing it closes the connection."""

@@ -28,15 +28,20 @@ class Load:
     remark: str = ""
 
 
-def llama_load(name: str, header: Header, settings: Settings, gpus: Sequence[Gpu], count: int = 1) -> Load:
-    """A model by llama.cpp (or Ollama, which runs it) on these GPUs; `count` is how many where none is known."""
+def llama_load(
+    name: str, header: Header, settings: Settings, gpus: Sequence[Gpu], count: int = 1, *, advise: bool = True
+) -> Load:
+    """A model by llama.cpp (or Ollama, which runs it) on these GPUs; `count` is how many where none is known.
+
+    Advice takes some dozens of estimates; `advise` says whether it is wanted.
+    """
     found = estimate(header, settings, 0 if settings.gpu_layers == 0 else len(gpus) or count)
     numbered = [Gpu(f"GPU{number}", gpu.capacity) for number, gpu in enumerate(gpus)]
     names = {own.name: gpu.name for own, gpu in zip(numbered, gpus, strict=True)}
     needs = {names.get(each.name, each.name): found.on(each.name) for each in found.devices if each.name != CPU}
     devices = tuple(replace(device, name=names.get(device.name, device.name)) for device in found.devices)
     fits = all(needs.get(gpu.name, 0) <= gpu.capacity for gpu in gpus) if gpus else None
-    advices = tuple(advice(header, settings, numbered)) if fits is False else ()
+    advices = tuple(advice(header, settings, numbered)) if fits is False and advise else ()
     return Load(name, found.arch, found.parameters, devices, found.certainty, found.upper, needs, fits, advices)
 
 
