@@ -79,6 +79,13 @@ ACTIONS: Final[tuple[Action, ...]] = (
         command="tierdeck fit MODEL --node NODE",
         footer=4,
     ),
+    Action(
+        "models",
+        ("M",),
+        "models",
+        "List every model: where it lies, how it is started, whether it is loaded.",
+        command="tierdeck models",
+    ),
     Action("output", ("o",), "output", "Follow the log of the selected container.", footer=4),
     Action("events", ("e",), "events", "Read the whole event log.", footer=10),
     Action("filter", ("slash",), "filter", "Show only the lines with these words in them.", footer=5),

@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
     route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
     route.add_argument("--send", action="store_true", help="send it and print the answer")
+    verb("models", "Every model of the cluster: where it lies, how it is started, whether it is loaded.", json_too)
     _fit(verb("fit", "Tell what models will take of each device's memory, from their headers alone.", json_too))
     return top
 

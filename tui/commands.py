@@ -203,6 +203,19 @@ class Commands:
         world = app.feed.world
         app.push_screen(screen.FitScreen(found, models, world.find_model, app.setup.glyphs))
 
+    def models(self) -> None:
+        """Every model of the cluster."""
+        from backends.cluster.registry import registry, registry_text
+
+        app = self._app
+        inventory = app.setup.loaded.inventory
+
+        def rows(width: int) -> list[Line]:
+            head, *rest = registry_text(registry(inventory, app.feed.snapshot))
+            return [line((head, "title")), *(line(row, key=str(at)) for at, row in enumerate(rest))]
+
+        app.push_screen(TextScreen("Models", rows, app.setup.glyphs))
+
     def _node_or_none(self) -> str | None:
         try:
             return self._node_selected()

@@ -35,6 +35,7 @@ class ModelInfo:
     size_mib: float | None = None
     vram_mib: float | None = None
     context: int | None = None
+    quantisation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,17 @@ class GpuReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """How a container starts its model: where the file lies outside it, and the settings it is given."""
+
+    file: str | None = None
+    gpu_layers: int | None = None
+    context: int | None = None
+    batch: int | None = None
+    flash: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A container or native service of a node, in one vocabulary over all runtimes.
 
@@ -162,6 +174,7 @@ class Workload:
     gpu: bool = False
     restart_policy: str = "no"
     ports: tuple[int, ...] = ()
+    launch: Launch | None = None
 
     @property
     def running(self) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from backends.cluster.reading import Workload
+from backends.cluster.launch import launch
+from backends.cluster.reading import Launch, Workload
 from backends.errors import RuntimeFailure
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean, first_words
@@ -71,7 +72,19 @@ def workload(payload: object) -> Workload:
         gpu=uses_gpu(host, _at(data, "Config", "Env")),
         restart_policy=str(_at(host, "RestartPolicy", "Name") or "no"),
         ports=_ports(host.get("PortBindings"), _at(data, "NetworkSettings", "Ports")),
+        launch=_launch(data),
     )
+
+
+def _launch(data: Mapping[str, Any]) -> Launch | None:
+    config = _dict(data.get("Config"))
+    command = [plain(str(word), 300) for word in (*_list(config.get("Entrypoint")), *_list(config.get("Cmd")))]
+    pairs = (plain(str(pair), 300).partition("=") for pair in _list(config.get("Env")))
+    mounts = {
+        str(mount.get("Destination", "")): str(mount.get("Name") or mount.get("Source") or "")
+        for mount in map(_dict, _list(data.get("Mounts")))
+    }
+    return launch(command, {name: value for name, _, value in pairs}, mounts)
 
 
 def uses_gpu(host: Mapping[str, Any], environment: object) -> bool:
