@@ -53,7 +53,7 @@ docs: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.tools.readme
 
 snapshots: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest tests/tui/test_snapshots.py --snapshot-update
+	$(BIN)/python -m pytest tests/tui --snapshot-update
 
 # Writes versions and hashes only; needs uv on the PATH.
 lock:

@@ -46,6 +46,10 @@ class Glyphs:
         told = max(0, min(cells, round(declared * width)))
         return self.full * told + self.declared * (cells - told) + self.empty * (width - cells)
 
+    def progress(self, share: float, width: int, *, estimate: bool) -> str:
+        """How far something has come, as "[####....] 50%"; an estimate is marked by a "~"."""
+        return f"[{self.bar(share, width, share)}] {'~' if estimate else ''}{share:.0%}"
+
     def spark(self, values: Sequence[float | None], width: int) -> str:
         """The last `width` values as columns between nothing and the greatest of them; a blank where one is unknown."""
         shown = values[-width:]

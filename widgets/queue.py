@@ -83,7 +83,9 @@ class QueuePane(LinePane):
         now = self._snapshot.taken.wall if self._snapshot and self._snapshot.taken else None
         end = step.ended if step.ended is not None else now if step.state == "running" else None
         spent = f" {max(0, end - step.started):.0f} s" if step.started is not None and end is not None else ""
-        words = f"  {glyph} {step.label} {step.state}{spent}  {step.detail}"
+        room = 10 if width >= 60 else 4
+        bar = "" if step.progress is None else self.glyphs.progress(step.progress, room, estimate=step.estimate)
+        words = f"  {glyph} {step.label} {bar or step.state}{spent}  {step.detail}"
         return line((fit(words, width, self.glyphs.ellipsis), _STEP_STYLES.get(step.state, "")))
 
     def _node(self, node: Node, state: NodeState, width: int) -> list[Line]:

@@ -203,13 +203,18 @@ class ReachReading:
 
 @dataclass(frozen=True, slots=True)
 class StepState:
-    """One step of an open procedure as its journal tells it; `state` is waiting, running, done, skipped, failed."""
+    """One step of an open procedure as its journal tells it; `state` is waiting, running, done, skipped, failed.
+
+    `progress` goes from 0 to 1 and is None where nobody knows; with `estimate` it is taken from past starts.
+    """
 
     label: str
     state: str
     detail: str = ""
     started: float | None = None
     ended: float | None = None
+    progress: float | None = None
+    estimate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

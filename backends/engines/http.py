@@ -105,21 +105,22 @@ class Http:
     async def stream(
         self,
         url: str,
-        body: bytes,
+        body: bytes | None,
         *,
         connect: float,
         timeout: float,
         headers: Mapping[str, str] | None = None,
         via: Via = None,
     ) -> AsyncIterator[HttpStream]:
-        """The answer to a POST of JSON as it comes: `connect` seconds to connect, `timeout` until it begins.
+        """The answer to a POST of JSON, or to a GET where there is no body, as it comes.
 
-        How long its chunks may take, and how many there may be, is the caller's to bound.
+        It may take `connect` seconds to connect and `timeout` until it begins. How long its chunks may take, and how
+        many there may be, is the caller's to bound.
         """
         await self._trust(url)
         try:
             async with asyncio.timeout(timeout) as scope:
-                response = await self._send("POST", url, headers, body, via, connect)
+                response = await self._send("GET" if body is None else "POST", url, headers, body, via, connect)
         except FAILURES as error:
             raise _failure(error, url, via, scope, timeout) from error
         try:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,11 +78,9 @@ class Procedures:
         """Go on with a procedure that was halted, cancelled, failed or lost; every step is checked anew."""
         await self._launch(procedure, b"", resume=True, attended=attended, take_over=take_over)
 
-    async def attach(self, procedure: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Its events as JSON from the first on, as they come, the last being `finished` (or `lost`)."""
-        async with aclosing(journals.follow(journals.journal_path(self.state_dir, procedure))) as events:
-            async for event in events:
-                yield event.to_json()
+    def attach(self, procedure: str) -> AsyncGenerator[StepEvent, None]:
+        """Its events from the first on, as they come, the last being `finished` (or `lost`)."""
+        return journals.follow(journals.journal_path(self.state_dir, procedure))
 
     async def cancel(self, procedure: str) -> str:
         """Ask it to stop: at the "edge" of its step, and asked again "now"; which of them it is, is returned."""

@@ -224,6 +224,7 @@ class StartContainer:
                 patience.see("state", (workload.state, workload.health, len(self._starts), found.answered))
                 patience.see("log", watch.count)
                 patience.see("vram", gauge.step)
+                patience.see("share", watch.loading.share)
                 if patience.exhausted:
                     raise await self._stuck(workload, found, patience.idle, gauge.mib)
                 stage, verb = ("ready" if workload.running else "running"), "loading" if found.answered else "starting"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from backends.clock import Clock
@@ -23,6 +23,11 @@ def _no_places(node: str) -> Sequence[Place]:
     return ()
 
 
+async def _no_shares(endpoint: str) -> AsyncGenerator[float, None]:
+    return
+    yield
+
+
 async def _unguarded() -> None:
     """Nobody else can be there."""
 
@@ -33,6 +38,8 @@ class Context:
 
     `runtime(node, kind)` drives what runs there (kind: docker, systemd, launchd, windows), `workloads(node)` lists it
     all; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None where it cannot be read.
+    `shares(endpoint)` are the shares of its model that an engine says it has loaded, from 0 to 1, as it loads; it may
+    raise a ProbeFailure or a ReachError.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
     `targets` are the workloads of the plan in their order. `learned` and `outages` are what is remembered.
@@ -44,6 +51,7 @@ class Context:
     workloads: Callable[[str], Awaitable[tuple[Workload, ...]]]
     probe: Callable[[str], Awaitable[ProbeResult]]
     vram: Callable[[str], Awaitable[tuple[Gpu, ...] | None]]
+    shares: Callable[[str], AsyncGenerator[float, None]] = _no_shares
     shell: Callable[[str], Shell] = _no_shell
     places: Callable[[str], Sequence[Place]] = _no_places
     away: Callable[[str], Sequence[Place]] = _no_places

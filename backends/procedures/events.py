@@ -44,6 +44,19 @@ class StepEvent:
         found = self.detail.get("text") if isinstance(self.detail, Mapping) else self.detail
         return found if isinstance(found, str) else ""
 
+    @property
+    def log(self) -> list[str]:
+        """The lines of a log that it carries."""
+        found = self.detail.get("log") if isinstance(self.detail, Mapping) else None
+        return [line for line in found if isinstance(line, str)] if isinstance(found, list) else []
+
+    @property
+    def waits_at(self) -> str:
+        """The stage of the gate at which its step waits, where that is all it tells; "" for any other event."""
+        if not isinstance(self.detail, Mapping) or "warning" in self.detail or "waited_s" not in self.detail:
+            return ""
+        return _word(self, "gate")
+
     def to_json(self) -> dict[str, Any]:
         """The event as a journal line, and as `--json` prints it."""
         at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -126,10 +139,21 @@ def _step(step: StepState, event: StepEvent) -> StepState:
         case "step_started":
             return replace(step, state="running", detail="", started=event.at, ended=None)
         case "output":
-            return replace(step, detail=event.text or step.detail)
+            return _come(replace(step, detail=event.text or step.detail), event)
         case "step_done" | "step_skipped" | "step_failed":
-            return replace(step, state=event.event[5:], detail=event.text or step.detail, ended=event.at)
+            detail = event.text or step.detail
+            return replace(step, state=event.event[5:], detail=detail, ended=event.at, progress=None)
     return step
+
+
+def _come(step: StepState, event: StepEvent) -> StepState:
+    """The step with the progress that this output tells, if it tells of it."""
+    detail = event.detail if isinstance(event.detail, Mapping) else {}
+    if "progress" not in detail:
+        return step
+    told = detail["progress"]
+    progress = told if isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told <= 1 else None
+    return replace(step, progress=progress, estimate=detail.get("estimate") is True)
 
 
 def _word(event: StepEvent, key: str) -> str:

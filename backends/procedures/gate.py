@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from backends.clock import Clock
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.words import SERVING, Cause
+from backends.engines.target import ProbeFailure
 from backends.errors import ReachError
 from backends.procedures.context import Context, endpoints_in, title
 from backends.procedures.loading import Loading
@@ -129,12 +130,28 @@ class Watch:
 @asynccontextmanager
 async def watching(context: Context, node: str, kind: str, name: str) -> AsyncIterator[Watch]:
     """Follow the log of a workload from now on; a log that breaks off is followed anew."""
-    watch = Watch(Loading(context.learned.expect(node, title(Workload(name, kind, "")))))
-    task = asyncio.create_task(_follow(context, node, kind, name, watch))
+    workload = title(Workload(name, kind, ""))
+    watch = Watch(Loading(context.learned.expect(node, workload)))
+    tasks = [asyncio.create_task(_follow(context, node, kind, name, watch))]
+    for endpoint in endpoints_in(context.inventory, node, workload):
+        tasks.append(asyncio.create_task(_listen(context, endpoint.name, watch.loading)))
     try:
         yield watch
     finally:
-        await _end(task)
+        for task in tasks:
+            await _end(task)
+
+
+async def _listen(context: Context, endpoint: str, loading: Loading) -> None:
+    """What the engine itself tells of its loading, from when it answers on."""
+    while True:
+        try:
+            async with aclosing(context.shares(endpoint)) as shares:
+                async for share in shares:
+                    loading.share = share
+        except (ProbeFailure, ReachError):
+            pass  # it does not listen yet; the gate itself says so
+        await context.clock.sleep(REOPEN)
 
 
 async def _follow(context: Context, node: str, kind: str, name: str, watch: Watch) -> None:

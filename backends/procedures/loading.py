@@ -26,21 +26,21 @@ _UNFINISHED: Final = 0.99
 
 
 class Loading:
-    """What one start has said of itself, and what it is expected to take."""
+    """What one start has said of itself (`share` of its weights, from 0 to 1), and what it is expected to take."""
 
     def __init__(self, expected: Expected) -> None:
         self._expected = expected
-        self._share: float | None = None
+        self.share: float | None = None
         self._buffers = 0.0
 
     def take(self, line: str) -> None:
         """One line of its log."""
         if match := _PERCENT.search(line):
-            self._share = min(1.0, int(match[1]) / 100)
+            self.share = min(1.0, int(match[1]) / 100)
         elif match := _SHARE.search(line):
-            self._share = min(1.0, float(match[1]))
+            self.share = min(1.0, float(match[1]))
         elif match := _DOTS.fullmatch(line.strip()):
-            self._share = len(match[0]) / 100
+            self.share = len(match[0]) / 100
         elif (match := _BUFFER.search(line)) and not match[1].startswith("CPU") and not match[1].endswith("_Host"):
             self._buffers += float(match[2])
 
@@ -52,7 +52,7 @@ class Loading:
     def figures(self, waited: float) -> dict[str, JsonValue]:
         """Its progress from 0 to 1, None where it is not known, and whether that is an estimate."""
         seconds = self._expected.seconds
-        own = self._share if self._share is not None and self._share < 1 else None
+        own = self.share if self.share is not None and self.share < 1 else None
         guess = min(_UNFINISHED, waited / seconds) if seconds else None
         progress = own if own is not None else guess
         return {
@@ -66,8 +66,8 @@ class Loading:
         """The same for people: loading 22/~31 s, VRAM 3.1/~4.4 GiB."""
         seconds = self._expected.seconds
         text = f"{verb} {waited:.0f}{f'/~{seconds:.0f}' if seconds else ''} s"
-        if self._share is not None and self._share < 1:
-            text += f", {self._share:.0%} of its weights"
+        if self.share is not None and self.share < 1:
+            text += f", {self.share:.0%} of its weights"
         if took_mib is not None:
             text += f", VRAM {took_mib / 1024:.1f}{f'/~{self.mib / 1024:.1f}' if self.mib else ''} GiB"
         return text

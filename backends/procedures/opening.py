@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from backends.clock import Clock, SystemClock
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
+from backends.engines import loading
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
@@ -43,6 +44,7 @@ async def open_context(inventory: Inventory) -> AsyncGenerator[Context, None]:
             outside.workloads,
             outside.probe,
             outside.vram,
+            shares=outside.shares,
             shell=lambda node: reaches[node].shell,
             places=lambda node: leasing.places(reaches, inventory, node),
             away=lambda node: leasing.away(reaches, inventory, node),
@@ -90,6 +92,13 @@ class _Outside:
         (reading,) = readings
         assert isinstance(reading, EndpointReading)
         return reading.result
+
+    async def shares(self, endpoint: str) -> AsyncGenerator[float, None]:
+        """How far an engine says it has loaded its model."""
+        target = await self.target(self.inventory.endpoint_named[endpoint])
+        async with aclosing(loading.shares(self.http, target)) as shares:
+            async for share in shares:
+                yield share
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from tests.bench.cluster import cluster
 from tests.bench.memory import memory
+from tests.bench.queue import TOGETHER, timings
 from tests.bench.rows import Row
 from tests.bench.terminal import PYTHON, Terminal, environment
+from tests.lab.cache import missing
 from tests.tui.sample import TOML
 
 ROUNDS = 9
@@ -72,6 +74,23 @@ def idle(folder: Path, seconds: float = 30.0) -> Iterator[Row]:
         yield Row("key to screen meanwhile, 99th percentile", 1000 * delays[int(len(delays) * 0.99)], 0.0, 30.0, "ms")
 
 
+def start_queue() -> Iterator[Row]:
+    """Five containers that deadlock when they start together, started by the queue; needs the lab's parts."""
+    if reasons := [reason for part in ("docker", "sshd", "llamacpp") if (reason := missing(part))]:
+        print(f"start queue: not measured: {reasons[0]}", file=sys.stderr)
+        return
+    seen = timings()
+    yield Row(f"of five started together, serving after {TOGETHER:g} s", seen.served_together, 0.0, 0.0, "of 5")
+    yield Row(
+        "start queue of five, against ready times and gaps",
+        seen.procedure,
+        seen.unavoidable,
+        1.05 * seen.unavoidable,
+        "s",
+    )
+    print(f"the whole of `tierdeck queue run`, start and plan included: {seen.command:.3f} s", file=sys.stderr)
+
+
 def _key(terminal: Terminal, key: str) -> float:
     terminal.read(0.03)
     began = time.perf_counter()
@@ -85,7 +104,7 @@ def main() -> int:
     """Print the table."""
     with tempfile.TemporaryDirectory(prefix="tierdeck-bench-") as name:
         folder = Path(name)
-        rows = [*first_frame(folder), *version(), *idle(folder / "idle"), *memory(folder / "memory")]
+        rows = [*first_frame(folder), *version(), *idle(folder / "idle"), *start_queue(), *memory(folder / "memory")]
     print(f"{'what':<50} {'measured':>10} {'yardstick':>10} {'limit':>10}")
     for row in rows:
         verdict = "" if row.kept else "  MISSED"

@@ -70,7 +70,7 @@ class Console:
 
     async def followed(self, procedure: str) -> list[dict[str, Any]]:
         async with asyncio.timeout(LIMIT):
-            return [event async for event in self.procedures.attach(procedure)]
+            return [event.to_json() async for event in self.procedures.attach(procedure)]
 
     def events(self, procedure: str) -> list[StepEvent]:
         return read_events(journal_path(self.state, procedure))

@@ -54,7 +54,7 @@ class Host:
 
     async def failure(self, procedure: str) -> str:
         async with asyncio.timeout(90):
-            events: list[dict[str, Any]] = [e async for e in self.procedures().attach(procedure)]
+            events: list[dict[str, Any]] = [e.to_json() async for e in self.procedures().attach(procedure)]
         assert events[-1]["outcome"] == "halted", events[-1]
         return str(next(e["detail"]["text"] for e in events if e["event"] == "step_failed"))
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from pydantic import JsonValue
 
 from backends.cluster.reading import ProcedureState
 from backends.procedures.events import StepEvent, fold, parse
 from backends.procedures.plan import Plan, Step, to_json
+from tui.verbs.following import Telling
 
 PLAN = Plan("queue", "mark", "Start queue of mark", (Step("x", "start a"), Step("x", "start b")), targets=("a", "b"))
 CREATED = StepEvent(1000.0, "p", "created", None, {"owner": "ops@desk:7", "plan": to_json(PLAN)})
@@ -80,6 +82,44 @@ def test_resumed_runs_again_under_its_new_owner() -> None:
         StepEvent(2000.0, "p", "resumed", None, {"owner": "ops@desk:9"}),
     )
     assert (state.state, state.owner, state.started) == ("running", "ops@desk:9", 1000.0)
+
+
+def gate(step: int, text: str, at: float = 1001.0, **more: JsonValue) -> StepEvent:
+    return StepEvent(at, "p", "output", step, {"text": text, "gate": "ready", "waited_s": 1.0, **more})
+
+
+def test_how_far_a_step_has_come() -> None:
+    start = happened("step_started", 0)
+    loading = gate(0, "loading", progress=0.42, estimate=True)
+    log = StepEvent(1002.0, "p", "output", 0, {"log": ["llama_model_loader: loaded"]})
+    assert (folded(start).steps[0].progress, folded(start).steps[0].estimate) == (None, False)
+    step = folded(start, loading, log).steps[0]
+    assert (step.progress, step.estimate, step.detail) == (0.42, True, "loading")
+    assert folded(start, loading, gate(0, "loading", progress=0.5)).steps[0].estimate is False
+    assert folded(start, loading, happened("step_done", 0)).steps[0].progress is None
+    odd: list[JsonValue] = [None, True, "0.5", -0.1, 1.1, float("nan"), [0.5]]
+    for found in odd:
+        assert folded(start, loading, gate(0, "loading", progress=found)).steps[0].progress is None
+
+
+def test_the_lines_of_a_log_and_the_stage_of_a_gate() -> None:
+    log = StepEvent(1.0, "p", "output", 0, {"log": ["a", 7, "b"]})
+    assert (log.log, log.text, log.waits_at) == (["a", "b"], "", "")
+    assert (gate(0, "starting").log, gate(0, "starting").waits_at) == ([], "ready")
+    assert gate(0, "VRAM still moved", warning="VRAM still moved").waits_at == ""
+    assert StepEvent(1.0, "p", "output", 0, {"log": "x"}).log == []
+    assert happened("output", 0, "x").waits_at == ""
+
+
+def test_people_are_told_of_a_wait_when_it_begins_and_every_few_seconds() -> None:
+    telling = Telling()
+    told = [telling.lines(gate(0, f"starting {n} s", 1000.0 + n)) for n in range(7)]
+    assert [bool(lines) for lines in told] == [True, False, False, False, False, True, False]
+    assert [line[10:] for line in told[5]] == ["output 1  starting 5 s"]
+    assert telling.lines(gate(1, "starting 0 s", 1006.5))
+    log = StepEvent(1007.0, "p", "output", 1, {"log": ["one", "two"]})
+    assert [line[10:] for line in telling.lines(log)] == ["log 2  one", "log 2  two"]
+    assert [line[10:] for line in telling.lines(happened("finished", outcome="done"))] == ["finished done"]
 
 
 def test_nothing_without_a_plan() -> None:

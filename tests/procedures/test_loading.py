@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,21 @@ def test_the_second_start_knows_what_the_first_took(tmp_path: Path) -> None:
     assert shares == sorted(shares)
     assert all(o["estimate"] is True for o in loading)
     assert shares[-1] > 0.9
+
+
+def test_what_its_engine_tells_of_its_loading_goes_before_an_estimate(tmp_path: Path) -> None:
+    learned = Learned(tmp_path)
+    outputs(Host(Box("a", load=20.0)), learned)
+
+    async def shares(endpoint: str) -> AsyncGenerator[float, None]:
+        assert endpoint == "remote/a"
+        yield 0.25
+
+    events = carried(host := Host(Box("a", load=20.0)), plan_for(host, "a"), learned=learned, shares=shares)
+    told = [dict(e.detail) for e in events if e.event == "output" and isinstance(e.detail, dict)]
+    loading = [o for o in told if o.get("expected_s")]
+    assert {o["progress"] for o in loading[2:]} == {0.25}
+    assert "25% of its weights" in str(loading[2]["text"])
 
 
 def test_what_a_start_that_failed_or_was_found_running_took_is_not_learned(tmp_path: Path) -> None:

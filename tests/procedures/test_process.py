@@ -89,7 +89,7 @@ class Bench:
 
     async def followed(self, procedure: str) -> list[dict[str, Any]]:
         async with asyncio.timeout(PATIENCE):
-            return [event async for event in self.procedures.attach(procedure)]
+            return [event.to_json() async for event in self.procedures.attach(procedure)]
 
     def end_all(self) -> None:
         for path in self.toys.glob("hold-*"):
@@ -170,7 +170,7 @@ async def go():
     procedures = Procedures(Path(state), Path(cluster), runner=runner)
     procedure = await procedures.start(from_json(json.loads(plan)))
     async for event in procedures.attach(procedure):
-        print(event["event"], flush=True)
+        print(event.event, flush=True)
 asyncio.run(go())
 """
 

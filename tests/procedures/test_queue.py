@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,9 +73,12 @@ async def carry(
     control: Control | None = None,
     earlier: Sequence[StepEvent] = (),
     learned: Learned | None = None,
+    shares: Callable[[str], AsyncGenerator[float, None]] | None = None,
 ) -> list[StepEvent]:
     context = host.context(inv if inv is not None else inventory(*host.boxes))
     context = replace(context, targets=plan.targets, learned=learned or Learned())
+    if shares is not None:
+        context = replace(context, shares=shares)
     if past is not None:
         context.outages.recall(earlier)
     other = asyncio.create_task(meanwhile(host)) if meanwhile else None

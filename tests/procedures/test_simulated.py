@@ -62,14 +62,14 @@ async def test_stopped_containers_start_one_after_the_other_even_if_the_runner_i
     procedure = await procedures.start(plan, attended=False)
     async with asyncio.timeout(60):
         async for event in procedures.attach(procedure):
-            if event["event"] == "output" and "gate" in event["detail"]:
+            if event.waits_at:
                 break
     owner = procedures.state(procedure).owner
     os.kill(int(owner.rpartition(":")[2]), signal.SIGKILL)
     await until(lambda: procedures.state(procedure).state == "lost", "the runner to die")
     await procedures.resume(procedure, attended=False)
     async with asyncio.timeout(60):
-        events = [event async for event in procedures.attach(procedure)]
+        events = [event.to_json() async for event in procedures.attach(procedure)]
     assert events[-1]["outcome"] == "done", events[-1]
     assert [s.state for s in procedures.state(procedure).steps] == ["done", "done"]
     gates = [e["detail"]["gate"] for e in events if e["event"] == "output" and "gate" in e["detail"] and e["step"] == 1]

@@ -6,37 +6,12 @@ from pathlib import Path
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
-from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
-from syrupy.location import PyTestLocation
 
 from tests.tui.driving import console, picture, shown, until
 from widgets.glyphs import ASCII
 
 SIZES = {"160x45": (160, 45), "100x30": (100, 30), "80x24": (80, 24), "46x30": (46, 30)}
 PANES = {"tiers": "1", "gpus": "2", "queue": "3", "router": "4"}
-
-
-class Svg(SingleFileSnapshotExtension):
-    """SVG files under snapshots/, named after the picture alone."""
-
-    _write_mode = WriteMode.TEXT
-    file_extension = "svg"
-
-    @classmethod
-    def dirname(cls, *, test_location: PyTestLocation) -> str:
-        return str(Path(__file__).parent.parent.parent / "snapshots")
-
-    @classmethod
-    def get_snapshot_name(cls, *, test_location: PyTestLocation, index: int | str = 0) -> str:
-        return str(index)
-
-    def serialize(self, data: object, **kwargs: object) -> str:
-        return "\n".join(row.rstrip() for row in str(data).splitlines()) + "\n"
-
-
-@pytest.fixture
-def svg(snapshot: SnapshotAssertion) -> SnapshotAssertion:
-    return snapshot.use_extension(Svg)
 
 
 @pytest.mark.parametrize("size", SIZES)

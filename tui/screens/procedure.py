@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KEPT = 2000
 """How many lines of output are kept."""
 
+_NARROW = 60
+"""Cells below which a step's glyph and seconds stand for its state."""
+
 _STYLES = {"step_done": "good", "step_skipped": "dim", "step_failed": "bad", "question": "warn", "lost": "bad"}
 _OUTCOMES = {"done": "good", "failed": "bad", "cancelled": "warn", "halted": "bad"}
 
@@ -66,6 +69,7 @@ class ProcedureScreen(Screen[None]):
         self._log = Page("Output", lambda width: list(self._output), glyphs)
         self._outcome = ""
         self._said: tuple[int | None, str] = (None, "")
+        """The step that spoke last, and its words or the stage of the gate at which it waits."""
 
     def compose(self) -> ComposeResult:
         """Steps above, output below."""
@@ -97,10 +101,14 @@ class ProcedureScreen(Screen[None]):
             self._outcome = event.outcome or ""
             words = f"{self._outcome}: {event.text}" if event.text else self._outcome
             self._output.append(line((words, _OUTCOMES.get(self._outcome, ""))))
-        elif event.text and event.event not in ("created", "step_started") and (event.step, event.text) != self._said:
-            self._said = (event.step, event.text)
-            label = self._label(event.step)
-            self._output.append(line((f"{label}  ", "dim"), (event.text, _STYLES.get(event.event, ""))))
+        elif event.log:
+            self._output.extend(line((f"{self._label(event.step)}  ", "dim"), text) for text in event.log)
+        elif event.text and event.event not in ("created", "step_started"):
+            said = (event.step, event.waits_at or event.text)
+            if said != self._said:
+                style = _STYLES.get(event.event, "")
+                self._output.append(line((f"{self._label(event.step)}  ", "dim"), (event.text, style)))
+            self._said = said
         self._show_keys()
 
     def _label(self, step: int | None) -> str:
@@ -121,7 +129,11 @@ class ProcedureScreen(Screen[None]):
             }.get(step.state, (self._glyphs.waiting, "dim"))
             end = step.ended or (self._now() if step.state == "running" and self._state.open else None)
             spent = f"{max(0.0, end - step.started):>5.0f} s" if step.started and end else " " * 7
-            words = f"{glyph} {fit(step.label, room, self._glyphs.ellipsis)} {step.state:<8}{spent}  {step.detail}"
+            bar = ""
+            if step.progress is not None:
+                bar = self._glyphs.progress(step.progress, _bar_cells(width), estimate=step.estimate) + "  "
+            state = f" {step.state:<8}" if width >= _NARROW or step.state == "waiting" else ""
+            words = f"{glyph} {fit(step.label, room, self._glyphs.ellipsis)}{state}{spent}  {bar}{step.detail}"
             lines.append(line((fit(words, width, self._glyphs.ellipsis), style)))
         if self._state.question:
             lines.append(line((fit(self._state.question, width, self._glyphs.ellipsis), "warn")))
@@ -139,7 +151,7 @@ class ProcedureScreen(Screen[None]):
         if self._open and not self._read_only:
             asking = self._state is not None and self._state.question
             keys += [("r", "retry"), ("s", "skip"), ("a", "abort")] if asking else []
-            keys.append(("c", "cancel at the step's edge; again: now"))
+            keys.append(("c", "cancel (again: now)"))
         self.query_one(KeysBar).show(keys)
 
     @property
@@ -164,3 +176,7 @@ class ProcedureScreen(Screen[None]):
         except TierdeckError as error:
             self._output.append(line((str(error), "bad")))
             self._draw()
+
+
+def _bar_cells(width: int) -> int:
+    return 20 if width >= 100 else 8 if width >= _NARROW else 4

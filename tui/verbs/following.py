@@ -10,16 +10,21 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
 from backends.errors import ProcedureError
 from backends.procedures.commands import Procedures
+from backends.procedures.events import StepEvent
 from backends.procedures.runner import CHOICES
 
 EXIT: Final = {"done": 0, "failed": 1, "halted": 1, "cancelled": 130}
 """Exit codes by outcome."""
+
+TELL_EVERY: Final = 5.0
+"""Seconds between two lines about the same wait."""
 
 _SILENT: Final = frozenset({"created", "resumed"})
 
@@ -47,12 +52,14 @@ async def follow(procedures: Procedures, begins: Awaitable[str], *, as_json: boo
     if asked:
         loop.add_reader(0, answer)
     outcome = "failed"
+    told = Telling()
     try:
         async with aclosing(procedures.attach(await begun)) as events:
             async for event in events:
-                outcome = event.get("outcome") or "failed"
-                if event["event"] not in _SILENT:
-                    print(json.dumps(event, ensure_ascii=False) if as_json else _words(event), flush=True)
+                outcome = event.outcome or "failed"
+                if event.event not in _SILENT:
+                    lines = [json.dumps(event.to_json(), ensure_ascii=False)] if as_json else told.lines(event)
+                    print(*lines, sep="\n", end="\n" if lines else "", flush=True)
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         if asked:
@@ -80,13 +87,28 @@ async def _answer(procedures: Procedures, begun: asyncio.Future[str], words: str
         print(f"tierdeck: {error}", file=sys.stderr)
 
 
-def _words(event: dict[str, Any]) -> str:
-    detail = event.get("detail")
-    text = detail.get("text", "") if isinstance(detail, dict) else detail or ""
-    at = str(event["at"])[11:19]
-    step = "" if event["step"] is None else f" {event['step'] + 1}"
-    outcome = f" {event['outcome']}" if event.get("outcome") else ""
-    return f"{at}  {event['event'].replace('_', ' ')}{step}{outcome}  {text}".rstrip()
+class Telling:
+    """Turns events into lines for people; how a step waits is told when it begins, and every few seconds."""
+
+    def __init__(self) -> None:
+        self._stage: tuple[int | None, str] = (None, "")
+        self._told = 0.0
+
+    def lines(self, event: StepEvent) -> list[str]:
+        """None to several lines."""
+        if event.log:
+            return [_line(event, "log", text) for text in event.log]
+        stage = (event.step, event.waits_at)
+        if event.waits_at and stage == self._stage and event.at - self._told < TELL_EVERY:
+            return []
+        self._stage, self._told = stage, event.at
+        return [_line(event, event.event.replace("_", " "), event.text)]
+
+
+def _line(event: StepEvent, word: str, text: str) -> str:
+    step = "" if event.step is None else f" {event.step + 1}"
+    outcome = f" {event.outcome}" if event.outcome else ""
+    return f"{time.strftime('%H:%M:%S', time.localtime(event.at))}  {word}{step}{outcome}  {text}".rstrip()
 
 
 def confirm(question: str) -> bool:

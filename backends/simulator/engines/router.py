@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
+from collections.abc import AsyncGenerator
 from typing import Any, ClassVar
 
 from aiohttp import web
@@ -30,11 +32,13 @@ class LlamaRouter(LlamaCpp):
         self.statuses = dict.fromkeys(self.models, "unloaded")
         self.failing: set[str] = set()
         """Models whose process exits while it loads."""
+        self._begun: dict[str, float] = {}
         self._holdings: dict[str, Holding] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.routes |= {
             "GET /models": self._list,
             "GET /v1/models": self._list,
+            "GET /models/sse": self._event_route,
             "POST /models/load": self._load_route,
             "POST /models/unload": self._unload_route,
             "GET /props": self._model_props,
@@ -50,6 +54,24 @@ class LlamaRouter(LlamaCpp):
         value = self.statuses[name]
         status: Json = {"value": "unloaded" if value == "failed" else value, "args": ["llama-server"]}
         return status | {"failed": True, "exit_code": 1} if value == "failed" else status
+
+    async def _event_route(self, request: web.BaseRequest) -> web.StreamResponse:
+        return await self.stream(request, "text/event-stream", self._told())
+
+    async def _told(self) -> AsyncGenerator[bytes, None]:
+        """Every change of a status, and how far what loads has come."""
+        told: dict[str, Json] = {}
+        while True:
+            for name, status in self.statuses.items():
+                data: Json = {"status": status}
+                if status == "loading":
+                    share = min(1.0, (self.world.story() - self._begun[name]) / self.model_load_s)
+                    data["progress"] = {"stages": ["text_model"], "current": "text_model", "value": round(share, 2)}
+                if told.get(name) != data:
+                    told[name] = data
+                    event = {"model": name, "event": "status_change", "data": data}
+                    yield b"data: " + json.dumps(event).encode() + b"\n\n"
+            await self.world.sleep(0.05)
 
     async def _load_route(self, request: web.BaseRequest) -> web.StreamResponse:
         name = self._known(str((await self.body(request)).get("model", "")))
@@ -118,6 +140,7 @@ class LlamaRouter(LlamaCpp):
     def _begin(self, name: str) -> None:
         self.loads[name] += 1
         self.statuses[name] = "loading"
+        self._begun[name] = self.world.story()
         self._tasks[name] = asyncio.ensure_future(self._load_model(name))
 
     async def _load_model(self, name: str) -> None:

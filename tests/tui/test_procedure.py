@@ -1,0 +1,65 @@
+"""A procedure on the screen: how far each step has come, its log live, waits told once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+from syrupy.assertion import SnapshotAssertion
+
+from backends.procedures.events import StepEvent, fold
+from backends.procedures.plan import Plan, Step, to_json
+from tests.tui.driving import console, shown, until
+from tests.tui.test_snapshots import SIZES, picture
+from tui.screens.procedure import ProcedureScreen
+from widgets.glyphs import UNICODE
+
+PLAN = Plan("queue", "mark", "Start queue of mark", tuple(Step("x", f"start {n}") for n in ("mark-v", "mark-iii")))
+AT = 1_700_000_000.0
+
+
+def output(at: float, step: int, **detail: JsonValue) -> StepEvent:
+    return StepEvent(AT + at, "p", "output", step, detail)
+
+
+def waits(at: float, step: int, text: str, **more: JsonValue) -> StepEvent:
+    return output(at, step, text=text, gate="ready", waited_s=at, **more)
+
+
+STORY = (
+    StepEvent(AT, "p", "created", None, {"owner": "ops@desk:7", "plan": to_json(PLAN)}),
+    StepEvent(AT, "p", "step_started", 0, {"text": "start mark-v"}),
+    waits(1, 0, "starting 1 s"),
+    waits(2, 0, "starting 2 s"),
+    output(3, 0, log=["load_tensors: CUDA0 model buffer size = 4096.00 MiB", "[b]no markup[/b]"]),
+    waits(14, 0, "ready after 14 s; a pause of 5 s"),
+    StepEvent(AT + 19, "p", "step_done", 0, {"text": "ready after 14 s"}),
+    StepEvent(AT + 19, "p", "step_started", 1, {"text": "start mark-iii"}),
+    waits(41, 1, "loading 22/~31 s, VRAM 3.1/~4.4 GiB", progress=0.71, estimate=True),
+)
+
+
+async def followed() -> AsyncGenerator[StepEvent, None]:
+    for event in STORY:
+        yield event
+    await asyncio.Event().wait()
+
+
+async def nothing(word: str) -> None:
+    raise AssertionError(word)
+
+
+@pytest.mark.parametrize("size", ["100x30", "46x30"])
+async def test_a_start_in_progress(svg: SnapshotAssertion, tmp_path: Path, size: str) -> None:
+    async with console(tmp_path, size=SIZES[size]) as (app, _):
+        await app.push_screen(
+            ProcedureScreen(PLAN.title, followed, fold, nothing, lambda: AT + 41, UNICODE, read_only=False)
+        )
+        await until(lambda: "~71%" in shown(app), "its progress")
+        text = shown(app)
+        assert "[b]no markup[/b]" in text
+        assert text.count("starting") == 1
+        assert await picture(app) == svg(name=f"procedure-{size}")
