@@ -17,7 +17,7 @@ from tests.memory.gguf_files import TYPES
 from tests.memory.models import Size, metadata, tensors
 from tests.tui.driving import console, picture, shown, until
 from tests.tui.sample import TOML, StillFeed
-from tests.tui.test_snapshots import SIZES, svg  # noqa: F401 - a fixture
+from tests.tui.test_snapshots import SIZES
 from widgets.fit import Candidate, changed
 
 LARGE = Size(layers=64, embd=5120, heads=40, kv_heads=8, head=128, ff=27648, vocab=152064, context=32768, kind="Q4_K")
@@ -47,7 +47,7 @@ async def opened(app: Any, pilot: Any) -> None:
 
 
 @pytest.mark.parametrize("size", ["160x45", "80x24", "46x30"])
-async def test_what_it_looks_like(size: str, svg: SnapshotAssertion, tmp_path: Path) -> None:  # noqa: F811
+async def test_what_it_looks_like(size: str, svg: SnapshotAssertion, tmp_path: Path) -> None:
     async with console(tmp_path, size=SIZES[size], feed=FittingFeed) as (app, pilot):
         await until(lambda: app.feed.snapshot.taken is not None, "a reading")
         await opened(app, pilot)
