@@ -24,6 +24,7 @@ from backends.errors import ReachError, TierdeckError
 from backends.gpus.source import read_once, stream
 from backends.library import Found, Library
 from backends.maintenance import Maintenance
+from backends.planned import PlannedSource
 from backends.poller import Source, Stream
 from backends.procedures import events as procedure_events
 from backends.procedures import journal as journals
@@ -85,6 +86,10 @@ class World:
         found.append(StateSource(self.procedures.list, self.maintenance.read, self._clock))
         found += [self._endpoint(endpoint, is_down) for endpoint in self.inventory.endpoints]
         return found
+
+    def planned(self, seen: Callable[[], ClusterSnapshot]) -> Source:
+        """What predicts, from the latest snapshot, what models will take; only a console needs it all the time."""
+        return PlannedSource(self.inventory, seen, self.find_model, self._clock)
 
     def streams(self) -> list[Stream]:
         """What tells by itself."""

@@ -49,9 +49,8 @@ class Feed:
         self.live.stand_on(here)
         async with module.World(setup.loaded, here, setup.state_dir) as world:
             self._world = world
-            self._poller = Poller(
-                world.sources(self.live.is_down), world.streams(), self.live.emit, crashed=self._crashed
-            )
+            sources = [*world.sources(self.live.is_down), world.planned(lambda: self.live.snapshot)]
+            self._poller = Poller(sources, world.streams(), self.live.emit, crashed=self._crashed)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.live.run(), name="live")
                 group.create_task(self._poller.run(), name="poller")

@@ -255,10 +255,37 @@ class MaintenanceReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model will take of its node's GPUs, driver included, by its header and settings."""
+
+    endpoint: str
+    model: str
+    mib: float
+    certainty: str
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionReading:
+    """All predictions there are by now."""
+
+    at: Instant
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The passing of time, from which staleness and shown ages come."""
 
     at: Instant
 
 
-Reading = EndpointReading | GpuReading | WorkloadReading | ReachReading | ProcedureReading | MaintenanceReading | Tick
+Reading = (
+    EndpointReading
+    | GpuReading
+    | WorkloadReading
+    | ReachReading
+    | ProcedureReading
+    | MaintenanceReading
+    | PredictionReading
+    | Tick
+)

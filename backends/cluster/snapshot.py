@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backends.cluster.reading import Gpu, Instant, ModelInfo, ProcedureState, Progress, Trouble, Workload
+from backends.cluster.reading import Gpu, Instant, ModelInfo, Prediction, ProcedureState, Progress, Trouble, Workload
 from backends.cluster.words import SERVING, Cause, State, Verdict
 
 
@@ -144,4 +144,5 @@ class ClusterSnapshot:
     prognosis: Prognosis
     procedures: tuple[ProcedureState, ...] = ()
     maintenance: Mapping[str, float] = field(default_factory=dict)
+    predicted: tuple[Prediction, ...] = ()
     taken: Instant | None = field(default=None, compare=False)
