@@ -23,6 +23,8 @@ Certainty = Literal["header", "bound"]
 """`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not."""
 
 CPU = "CPU"
+PROJECTOR = "clip"
+"""What files call themselves that turn pictures into tokens (mmproj)."""
 CONTEXT_BYTES = 555 << 20
 """What a driver keeps per process and GPU beside the buffers: the most that llama.cpp#23604 reports."""
 _PAGES = 32 << 10
@@ -66,6 +68,8 @@ class Estimate:
 
 def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
     """Estimate a model on so many GPUs; raises HeaderError where the header is of no model."""
+    if header.arch == PROJECTOR:
+        return _projector(header, settings, gpus)
     model = Model(header)
     rounded = plan(model, settings)
     placement = _Placement(model, settings, gpus)
@@ -92,6 +96,25 @@ def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
     parameters = sum(tensor.elements for tensor in header.tensors)
     ordered = (*devices[1:], devices[0])
     return Estimate(model.arch, parameters, model.layers, ordered, certainty, upper, beside, rounded)
+
+
+def _projector(header: Header, settings: Settings, gpus: int) -> Estimate:
+    """A bound of what turns pictures into tokens: its process is that of its model, its graph one picture's."""
+
+    def number(key: str) -> int:
+        value = header.values.get(f"clip.vision.{key}", 0)
+        return value if isinstance(value, int) and 0 <= value < 1 << 20 else 0
+
+    patches = (number("image_size") // max(1, number("patch_size"))) ** 2
+    wide = 8 * number("embedding_length") + 2 * number("feed_forward_length")
+    compute = 4 * (patches * wide + 2 * number("attention.head_count") * patches**2)
+    weights = sum(tensor.size for tensor in header.tensors)
+    device = Device("GPU0" if gpus and settings.gpu_layers != 0 else CPU, weights, 0, compute)
+    parameters = sum(tensor.elements for tensor in header.tensors)
+    half = CACHE_TYPES["f16"]
+    none = Plan(0, 1, 0, 0, 0, 0, 1, settings.flash, half, half)
+    upper = device.total + _PAGES
+    return Estimate(header.arch, parameters, number("block_count"), (device,), "bound", upper, 0, none)
 
 
 class _Placement:

@@ -17,7 +17,7 @@ WINDOW_EVERY = {
 
 Of others, that every layer sees everything is the most they can take."""
 
-_MOST_LAYERS = 1_024
+_MOST_LAYERS, _MOST_EXPERTS = 1_024, 256
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ class Model:
     @cached_property
     def used_experts(self) -> int:
         """Experts that a token is sent to."""
-        return self._count("expert_used_count")
+        count = self._count("expert_used_count")
+        if count > _MOST_EXPERTS:
+            raise HeaderError(f"it says that each token goes to {count} experts: the file is broken.")
+        return count
 
     @cached_property
     def latent(self) -> int:

@@ -87,6 +87,12 @@ def test_of_an_unknown_kind_only_a_bound_is_promised() -> None:
     assert exact.upper < bound.upper < 1.3 * exact.upper
 
 
+def test_experts_without_number_are_refused() -> None:
+    header = header_for("qwen3moe", Size(), **{"qwen3moe.expert_used_count": 1 << 30})
+    with pytest.raises(HeaderError, match="experts"):
+        estimate(header, Settings())
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [("block_count", 0), ("block_count", 1 << 30), ("embedding_length", "wide"), ("attention.head_count", -4)],
@@ -100,3 +106,14 @@ def test_a_header_that_makes_no_sense_is_refused(key: str, value: object) -> Non
 def test_nothing_is_estimated_of_an_empty_header() -> None:
     with pytest.raises(HeaderError):
         estimate(Header({}, ()), Settings())
+
+
+def test_a_projector_has_weights_and_a_bound() -> None:
+    numbers = {"image_size": 336, "patch_size": 14, "embedding_length": 1024, "feed_forward_length": 4096}
+    values = {f"clip.vision.{key}": value for key, value in numbers.items()} | {"clip.vision.attention.head_count": 16}
+    header = Header(values | {"general.architecture": "clip"}, (Tensor("v.w", (1024, 300_000), KINDS[1]),))
+    found = estimate(header, Settings())
+    (device,) = found.devices
+    assert (device.name, device.weights, device.kv, found.certainty) == ("GPU0", 1024 * 300_000 * 2, 0, "bound")
+    assert 0 < device.compute < 200 << 20
+    assert estimate(header, Settings(gpu_layers=0)).devices[0].name == CPU
