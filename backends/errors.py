@@ -6,10 +6,14 @@ TierdeckError
 ├── ReachError              a node cannot be touched
 │   ├── SshError            ... by SSH
 │   ├── CommandError        a command on a node failed
-│   └── RuntimeFailure      its Docker or service manager refused
+│   ├── RuntimeFailure      its Docker or service manager refused
+│   ├── WakeError           a Wake-on-LAN packet could not be sent
+│   └── RdpError            a desktop session could not be had, or was not kept
 ├── ChatError               an answer broke off
-└── ProcedureError          a procedure cannot be begun, followed or ended
-    └── StaleLease          another's lease on the node is in its way, and is not renewed any more
+├── ProcedureError          a procedure cannot be begun, followed or ended
+│   └── StaleLease          another's lease on the node is in its way, and is not renewed any more
+├── HistoryError            what was recorded cannot be read, or nothing is
+└── AlertError              nobody could be told
 """
 
 from __future__ import annotations
@@ -40,7 +44,11 @@ class ReachError(TierdeckError):
 
 
 class SshError(ReachError):
-    """SSH to a node failed: refused, timed out, host key unknown or changed, denied, dropped."""
+    """SSH to a node failed: refused, timed out, dropped; `kind` tells host_key and denied, which no retry cures."""
+
+    def __init__(self, message: str, advice: str = "", *, kind: str = "") -> None:
+        super().__init__(message, advice)
+        self.kind = kind
 
 
 class CommandError(ReachError):
@@ -59,6 +67,19 @@ class RuntimeFailure(ReachError):
         self.status = status
 
 
+class WakeError(ReachError):
+    """A Wake-on-LAN packet could not be sent; whether a sent one was heard, nobody can say."""
+
+
+class RdpError(ReachError):
+    """A desktop session could not be had, or ended; `fault` names why, `why` has the client's last words."""
+
+    def __init__(self, message: str, advice: str = "", *, fault: str, why: str = "") -> None:
+        super().__init__(message, advice)
+        self.fault = fault
+        self.why = why
+
+
 class ChatError(TierdeckError):
     """A prompt could not be answered, or its answer broke off."""
 
@@ -69,3 +90,11 @@ class ProcedureError(TierdeckError):
 
 class StaleLease(ProcedureError):
     """Another procedure's lease on the node is in the way; its owner gives no sign of life, so it may be taken over."""
+
+
+class HistoryError(TierdeckError):
+    """What was recorded cannot be read, or nothing is recorded."""
+
+
+class AlertError(TierdeckError):
+    """Nobody could be told what happened; the message names the target, never its address."""

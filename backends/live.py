@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from backends.clock import Clock
@@ -12,6 +12,9 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Reading, Tick
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Verdict
+
+Record = Callable[[Sequence[Reading], ClusterSnapshot, ClusterSnapshot], object]
+"""Takes what was folded, and the snapshots before and after it; must return at once."""
 
 PACE: Final = 0.25
 """Seconds between two snapshots at the most often."""
@@ -43,6 +46,7 @@ class LiveCluster:
         self._publish = publish
         self._nudge = nudge
         self._pace = pace
+        self._record: Record | None = None
         self._waiting: list[Reading] = []
         self._news = asyncio.Event()
         self._settled: float | None = None
@@ -50,6 +54,10 @@ class LiveCluster:
     def stand_on(self, here: str | None) -> None:
         """Begin anew, standing on the node `here` (None: on none of the cluster's)."""
         self.snapshot = empty(self.inventory, here)
+
+    def record_with(self, record: Record) -> None:
+        """Hand everything that is folded from now on to `record`, too."""
+        self._record = record
 
     def is_down(self, endpoint: str) -> bool:
         """Whether an endpoint is held to be DOWN, and so may be asked less often."""
@@ -77,7 +85,10 @@ class LiveCluster:
         waiting, self._waiting = self._waiting, []
         before, now = self.snapshot, self._clock.now()
         self._ask_after_sleep(now.mono)
-        self.snapshot = fold_all(self.inventory, before, [*waiting, Tick(now)])
+        folded = [*waiting, Tick(now)]
+        self.snapshot = fold_all(self.inventory, before, folded)
+        if self._record is not None and (waiting or self.snapshot != before):
+            self._record(folded, before, self.snapshot)
         if self.snapshot != before:
             self._publish(before, self.snapshot)
             self._probe_restarted(before)
@@ -89,9 +100,12 @@ class LiveCluster:
             self._nudge(None)
 
     def _probe_restarted(self, before: ClusterSnapshot) -> None:
-        """Have the endpoints of every workload that started or stopped probed now, not at their next turn."""
+        """Have the endpoints of what started or stopped, and all of a node that is reached again, asked now."""
         if self._nudge is None:
             return
+        for name, node in self.snapshot.nodes.items():
+            if before.nodes[name].reach_trouble is not None and node.reach_trouble is None:
+                self._nudge(name)
         for endpoint in self.inventory.endpoints:
             then, now = workload_of(before, endpoint), workload_of(self.snapshot, endpoint)
             if then is not None and now is not None and (then.state, then.started_at) != (now.state, now.started_at):

@@ -90,16 +90,20 @@ class PlannedSource:
         self._inventory, self._seen, self._find, self._clock = inventory, seen, find, clock
         self._known: dict[Wanted, Prediction] = {}
         self._later: dict[Wanted, float] = {}
+        self._told: tuple[Prediction, ...] = ()
 
     async def read(self) -> tuple[Sequence[Reading], float]:
-        """All predictions by now, with one more than the last time; nothing is loaded for it."""
+        """All predictions by now, where they changed, with one more than the last time; nothing is loaded for it."""
         snapshot, now = self._seen(), self._clock.now()
         asked = wanted(self._inventory, snapshot)
         self._known = {each: known for each, known in self._known.items() if each in asked}
         todo = [each for each in asked if each not in self._known and self._later.get(each, 0.0) <= now.mono]
         if todo:
             await self._predict(todo[0], now.mono)
-        return [PredictionReading(now, tuple(self._known.values()))], _IDLE if asked and len(todo) < 2 else _BUSY
+        predictions, told = tuple(self._known.values()), self._told
+        self._told = predictions
+        news = [] if predictions == told else [PredictionReading(now, predictions)]
+        return news, _IDLE if asked and len(todo) < 2 else _BUSY
 
     async def _predict(self, each: Wanted, now: float) -> None:
         node = self._inventory.endpoint_named[each.endpoint].node

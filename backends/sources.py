@@ -16,6 +16,8 @@ from backends.clock import Clock
 from backends.cluster.inventory import Endpoint, Inventory, Node
 from backends.cluster.reading import (
     EndpointReading,
+    Facts,
+    FactsReading,
     Gpu,
     GpuReading,
     MaintenanceReading,
@@ -41,6 +43,9 @@ from backends.secrets import Secrets
 DEEP_EVERY: Final = 5
 """Every how many probes models are asked for, too."""
 
+CLOSED: Final = frozenset({Cause.REFUSED, Cause.TIMEOUT, Cause.UNREACHABLE})
+"""What an endpoint shows from here that a firewall, or a loopback bind, keeps for its own node."""
+
 MACHINE_INTERVAL: Final = 2.0
 """Seconds between two looks at a node's workloads: one list call each."""
 
@@ -52,6 +57,12 @@ GPU_INTERVAL: Final = 2.0
 
 GPU_PAUSE: Final = 10.0
 """Seconds before a GPU stream that ended is opened anew."""
+
+FACTS_INTERVAL: Final = 60.0
+"""Seconds between two questions for what a node runs on: one command."""
+
+WINDOWS_FACTS_INTERVAL: Final = 300.0
+"""The same where that command is a PowerShell."""
 
 PROCEDURE_INTERVAL: Final = 1.0
 """Seconds between two looks at the journals; only those that grew are read."""
@@ -88,7 +99,11 @@ class EndpointSource:
         clock: Clock,
         chance: Random,
         is_down: Callable[[str], bool] = lambda endpoint: True,
+        detour: Callable[[Endpoint], Awaitable[Target | None]] | None = None,
     ) -> None:
+        self._detour = detour
+        self._shut = 0
+        self._open_there = False
         self.key = endpoint.name
         self.topics = (endpoint.name, endpoint.node) if endpoint.node else (endpoint.name,)
         self._endpoint = endpoint
@@ -99,6 +114,7 @@ class EndpointSource:
         self._clock = clock
         self._chance = chance
         self._is_down = is_down
+        self._always_deep = endpoint.name in inventory.check_named
         self._count = 0
         self._failures = 0
         self._last: ProbeResult | None = None
@@ -107,7 +123,7 @@ class EndpointSource:
 
     async def read(self) -> tuple[Sequence[Reading], float]:
         """One probe, and the seconds until the next."""
-        deep = self._count % DEEP_EVERY == 0 or (self._last is not None and stays_deep(self._last))
+        deep = self._always_deep or self._count % DEEP_EVERY == 0 or (self._last is not None and stays_deep(self._last))
         light = not deep and self._counts
         self._count += 1
         result = await self._probe(deep, light)
@@ -123,9 +139,8 @@ class EndpointSource:
             pause = backoff(pause, self._failures, self._inventory.defaults.down_after, self._chance)
         if result.retry_after is not None:
             pause = max(pause, min(result.retry_after, 3600.0))
-        return [
-            EndpointReading(self.key, self._clock.now(), result, pause, self._inventory.timeout(self._endpoint))
-        ], pause
+        limit = self._inventory.timeout(self._endpoint) * (2 if self._shut else 1)
+        return [EndpointReading(self.key, self._clock.now(), result, pause, limit)], pause
 
     @property
     def _counts(self) -> bool:
@@ -146,9 +161,38 @@ class EndpointSource:
         except TimeoutError:
             return ProbeResult(Cause.TIMEOUT, f"no SSH connection to {self._endpoint.node} within {limit:.3g} s")
         try:
-            return await self._engine.probe(self._http, target, deep=deep, light=light)
+            return await self._seen_there(await self._engine.probe(self._http, target, deep=deep, light=light))
         except ReachError as error:
             return ProbeResult(Cause.UNREACHABLE, str(error))
+
+    async def _seen_there(self, result: ProbeResult) -> ProbeResult:
+        """The result, but CONFIG where it is closed from here and answers on its node: no retry will help.
+
+        Its node is asked at the first failure and then now and then; while it answers there, each time.
+        """
+        if result.cause not in CLOSED:
+            self._shut = 0
+            return result
+        self._shut += 1
+        if self._open_there or self._shut % DEEP_EVERY == 1:
+            self._open_there = await self._answers_there()
+        if not self._open_there:
+            return result
+        words = f'answers on {self._endpoint.node}, but is closed from here: open its port, or say via = "ssh"'
+        return ProbeResult(Cause.CONFIG, f"{words} ({result.evidence})")
+
+    async def _answers_there(self) -> bool:
+        if self._detour is None:
+            return False
+        try:
+            async with asyncio.timeout(self._inventory.timeout(self._endpoint)):
+                target = await self._detour(self._endpoint)
+                if target is None:
+                    return False
+                found = await self._engine.probe(self._http, target, deep=False)
+        except (TierdeckError, TimeoutError):  # then nothing is known of it, and the first result stands
+            return False
+        return VERDICT_OF[found.cause] is not Verdict.DOWN
 
 
 class MachineSource:
@@ -190,6 +234,26 @@ class MachineSource:
     def _slower(self, longest: float) -> float:
         self._failures += 1
         return float(min(longest, MACHINE_BACKOFF * 2.0 ** min(self._failures - 1, 5)))
+
+
+class FactsSource:
+    """Asks a node now and then what it runs on; where that fails its other sources say why."""
+
+    def __init__(self, node: Node, facts: Callable[[], Awaitable[Facts]], clock: Clock) -> None:
+        self.key = f"facts {node.name}"
+        self.topics = (node.name,)
+        self._node = node
+        self._facts = facts
+        self._clock = clock
+
+    async def read(self) -> tuple[Sequence[Reading], float]:
+        """The facts, and the seconds until they are asked for again."""
+        pause = WINDOWS_FACTS_INTERVAL if self._node.os == "windows" else FACTS_INTERVAL
+        try:
+            facts = await self._facts()
+        except (TierdeckError, TimeoutError):
+            return [], pause
+        return [FactsReading(self._node.name, self._clock.now(), facts)], pause
 
 
 class GpuStream:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
 from backends.cluster.fold import empty, fold_all
-from backends.cluster.inventory import Endpoint, Node
-from backends.cluster.reading import Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
+from backends.cluster.inventory import Check, Endpoint, Node
+from backends.cluster.reading import Facts, Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.engines.chat import ChatEvent, Message, chat
+from backends.engines.engine import Engine
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
@@ -38,12 +40,16 @@ from backends.sources import (
     GPU_INTERVAL,
     MACHINE_INTERVAL,
     EndpointSource,
+    FactsSource,
     GpuStream,
     MachineSource,
     StateSource,
     target_of,
     trouble_of,
 )
+
+if TYPE_CHECKING:
+    from backends.cluster.faults import Diagnosis
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -82,9 +88,15 @@ class World:
 
         `is_down` tells what the snapshot holds of an endpoint: one that only starts is not asked less often.
         """
+        facts = [FactsSource(node, partial(self._facts, node), self._clock) for node in self._touched()]
+        return [*self._at_once(is_down), *facts]
+
+    def _at_once(self, is_down: Callable[[str], bool] = lambda endpoint: True) -> list[Source]:
+        """What one look asks: all but what only tells of changes."""
         found: list[Source] = [self._machine(node) for node in self._touched()]
         found.append(StateSource(self.procedures.list, self.maintenance.read, self._clock))
-        found += [self._endpoint(endpoint, is_down) for endpoint in self.inventory.endpoints]
+        found += [self._endpoint(e, ENGINES[e.engine], is_down) for e in self.inventory.endpoints]
+        found += [self._endpoint(check.lamp, self._check(check), is_down) for check in self.inventory.checks]
         return found
 
     def planned(self, seen: Callable[[], ClusterSnapshot]) -> Source:
@@ -101,10 +113,16 @@ class World:
     def _with_gpus(self) -> list[Node]:
         return [n for n in self.inventory.nodes if n.gpus != "none"]
 
-    def _endpoint(self, endpoint: Endpoint, is_down: Callable[[str], bool]) -> EndpointSource:
-        engine = ENGINES[endpoint.engine]
+    def _check(self, check: Check) -> Engine:
+        from backends.checks import engine_of
+
+        reach = self._reaches[check.node] if check.node else self._reaches.here
+        return engine_of(check, reach, self._clock)
+
+    def _endpoint(self, endpoint: Endpoint, engine: Engine, is_down: Callable[[str], bool]) -> EndpointSource:
+        detour = self.detour if endpoint.url.startswith("http") else None
         return EndpointSource(
-            endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance, is_down
+            endpoint, self.inventory, engine, self._http, self.target, self._clock, self._chance, is_down, detour
         )
 
     def _machine(self, node: Node) -> MachineSource:
@@ -127,6 +145,15 @@ class World:
                 await reach.shell.run(["hostname"], timeout=LOOK_LIMIT)
         return tuple(found)
 
+    async def _facts(self, node: Node) -> Facts:
+        """What a node runs on."""
+        from backends.facts import read_facts
+
+        reach = self._reaches[node.name]
+        async with asyncio.timeout(LOOK_LIMIT):
+            await reach.connected()
+            return await read_facts(node, self.inventory, reach, timeout=LOOK_LIMIT)
+
     def _sampler(self, node: Node) -> Callable[[], AsyncGenerator[tuple[Gpu, ...], None]]:
         async def samples() -> AsyncGenerator[tuple[Gpu, ...], None]:
             shell = self._reaches[node.name].shell
@@ -143,6 +170,12 @@ class World:
     async def find_model(self, name: str, node: str | None = None) -> Found:
         """A model's header, of whatever has it; TierdeckError where nothing does."""
         return await Library(self.inventory, self.here, self._reaches, self._http, node).find(name)
+
+    async def detour(self, endpoint: Endpoint) -> Target | None:
+        """An endpoint as its own node asks it, where the SSH connection to that stands and is not its way anyhow."""
+        if endpoint.node is None or endpoint.via is not None or not self._reaches[endpoint.node].stands:
+            return None
+        return await self.target(endpoint.model_copy(update={"via": "ssh"}))
 
     async def chat(self, endpoint: str, text: str) -> AsyncGenerator[ChatEvent, None]:
         """The streamed answer of an endpoint to one prompt; closing it closes the connection."""
@@ -167,6 +200,12 @@ class World:
             return services, name
         return await reach.runtime(), workload
 
+    async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
+        """What is wrong with a node, and the cluster as it was seen meanwhile."""
+        from backends.diagnosis import examine
+
+        return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
+
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""
         return await self.procedures.start(plan, take_over=take_over)
@@ -190,7 +229,7 @@ class World:
     async def look(self) -> ClusterSnapshot:
         """One pass over everything, side by side: the first reading of each source gives its verdict."""
         gathered = await asyncio.gather(
-            *(source.read() for source in self.sources()), *(self._gpus_once(node) for node in self._with_gpus())
+            *(source.read() for source in self._at_once()), *(self._gpus_once(node) for node in self._with_gpus())
         )
         readings = [reading for found, _ in gathered for reading in found]
         readings.append(MaintenanceReading(self._clock.now(), self.maintenance.read()))

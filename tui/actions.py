@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+PAST: Final = "past"
+"""Where actions are that move through history."""
+
 
 class Effect(StrEnum):
     """What an action does to the world."""
@@ -23,7 +26,8 @@ class Effect(StrEnum):
 class Action:
     """Something a person can do: its keys, its words, its effect and the command line's way to the same.
 
-    `footer` says how early it appears at the bottom (0: never, 1: first). `where` names the pane it is about, or "".
+    `footer` says how early it appears at the bottom (0: never, 1: first). `where` is PAST for what only the past has;
+    `past` says that it can be done there, too.
     """
 
     id: str
@@ -34,15 +38,24 @@ class Action:
     command: str = ""
     footer: int = 0
     where: str = ""
+    past: bool = False
 
 
 ACTIONS: Final[tuple[Action, ...]] = (
-    Action("pane_1", ("1",), "tiers", "Go to the tiers.", command="tierdeck status"),
-    Action("pane_2", ("2",), "GPUs", "Go to the GPUs.", command="tierdeck status"),
-    Action("pane_3", ("3",), "queue", "Go to the start queue.", command="tierdeck queue show NODE"),
-    Action("pane_4", ("4", "t"), "test", "Go to the router and type a prompt.", command="tierdeck route", footer=3),
-    Action("zoom", ("z",), "zoom", "Give the pane the whole screen, and back.", footer=7),
-    Action("details", ("enter",), "details", "Open the details of the selected line.", footer=2),
+    Action("pane_1", ("1",), "tiers", "Go to the tiers.", command="tierdeck status", past=True),
+    Action("pane_2", ("2",), "GPUs", "Go to the GPUs.", command="tierdeck status", past=True),
+    Action("pane_3", ("3",), "queue", "Go to the start queue.", command="tierdeck queue show NODE", past=True),
+    Action(
+        "pane_4",
+        ("4", "t"),
+        "test",
+        "Go to the router and type a prompt.",
+        command="tierdeck route",
+        footer=3,
+        past=True,
+    ),
+    Action("zoom", ("z",), "zoom", "Give the pane the whole screen, and back.", footer=7, past=True),
+    Action("details", ("enter",), "details", "Open the details of the selected line.", footer=2, past=True),
     Action("probe", ("u",), "probe", "Probe the selected endpoint or node now.", command="tierdeck status"),
     Action("probe_all", ("U",), "probe all", "Probe everything now.", command="tierdeck status"),
     Action(
@@ -53,6 +66,15 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Effect.CHANGES,
         "tierdeck queue run NODE",
         footer=1,
+    ),
+    Action(
+        "recover",
+        ("r",),
+        "recover",
+        "Look at the selected node from all sides, and plan its recovery.",
+        Effect.CHANGES,
+        "tierdeck recover NODE",
+        footer=2,
     ),
     Action(
         "procedures",
@@ -87,12 +109,25 @@ ACTIONS: Final[tuple[Action, ...]] = (
         command="tierdeck models",
     ),
     Action("output", ("o",), "output", "Follow the log of the selected container.", footer=4),
-    Action("events", ("e",), "events", "Read the whole event log.", footer=10),
-    Action("filter", ("slash",), "filter", "Show only the lines with these words in them.", footer=5),
-    Action("command", ("colon",), "command", "Run any action by its name.", footer=6),
-    Action("palette", ("ctrl+p",), "palette", "Search actions, endpoints and themes."),
-    Action("help", ("question_mark",), "help", "Show the keys of where you are.", footer=11),
-    Action("detach", ("q", "ctrl+c"), "detach", "Close the console; what runs goes on.", footer=12),
+    Action("events", ("e",), "events", "Read the whole event log.", footer=11, past=True),
+    Action(
+        "history",
+        ("b",),
+        "back in time",
+        "Go back in time: the whole console as it was at the latest change.",
+        command="tierdeck history",
+        footer=10,
+    ),
+    Action("earlier", ("left",), "earlier", "In the past: one change or step back.", footer=1, where=PAST),
+    Action("later", ("right",), "later", "In the past: one change or step on.", footer=2, where=PAST),
+    Action("previous_change", ("p",), "previous", "In the past: the change before, over steps.", footer=3, where=PAST),
+    Action("next_change", ("n",), "next change", "In the past: the next change, over steps.", footer=4, where=PAST),
+    Action("now", ("escape",), "now", "In the past: back to now.", footer=5, where=PAST),
+    Action("filter", ("slash",), "filter", "Show only the lines with these words in them.", footer=5, past=True),
+    Action("command", ("colon",), "command", "Run any action by its name.", footer=6, past=True),
+    Action("palette", ("ctrl+p",), "palette", "Search actions, endpoints and themes.", past=True),
+    Action("help", ("question_mark",), "help", "Show the keys of where you are.", footer=12, past=True),
+    Action("detach", ("q", "ctrl+c"), "detach", "Close the console; what runs goes on.", footer=13, past=True),
 )
 """All of them, in the order of the help."""
 
@@ -105,6 +140,9 @@ _SHOWN: Final = {
     "enter": "Enter",
     "ctrl+p": "Ctrl+P",
     "ctrl+c": "Ctrl+C",
+    "left": "Left",
+    "right": "Right",
+    "escape": "Esc",
 }
 
 
@@ -113,9 +151,11 @@ def shown(key: str) -> str:
     return _SHOWN.get(key, key)
 
 
-def allowed(read_only: bool) -> Iterable[Action]:
-    """The actions there are; a read-only console has none that change the world."""
-    return (a for a in ACTIONS if not (read_only and a.effect is Effect.CHANGES))
+def allowed(read_only: bool, *, past: bool = False) -> Iterable[Action]:
+    """The actions there are; a read-only console has none that change the world, the past only those that look back."""
+    if past:
+        return (a for a in ACTIONS if a.past or a.where == PAST)
+    return (a for a in ACTIONS if a.where != PAST and not (read_only and a.effect is Effect.CHANGES))
 
 
 def keys_table() -> str:

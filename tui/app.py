@@ -15,7 +15,7 @@ from textual.screen import Screen
 from backends.cluster.fold import changes
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import TierdeckError
-from tui.actions import ACTIONS, NAMED, Effect, allowed, shown
+from tui.actions import ACTIONS, NAMED, PAST, Effect, allowed, shown
 from tui.chatting import Chatting
 from tui.commands import Commands
 from tui.driver import CalmDriver
@@ -40,15 +40,17 @@ class TierdeckApp(App[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(key, f"do('{action.id}')", action.label, show=False, id=action.id, priority=key == "ctrl+c")
         for action in ACTIONS
-        if action.id not in ("details", "palette")
+        if action.id not in ("details", "palette") and action.where != PAST
         for key in action.keys
     ]
 
     def __init__(self, setup: Setup, feed: type[Feed] = Feed) -> None:
         super().__init__(driver_class=None if os.environ.get("TEXTUAL_DRIVER") else CalmDriver)
         self.setup = setup
-        self.feed = feed(setup, self.publish, self.source_crashed)
-        self.dashboard = DashboardScreen(setup.loaded.inventory, setup.marks, setup.glyphs, setup.banner)
+        self.feed = feed(setup, self.publish, self.source_crashed, lambda text: self.log_event(text, "warn"))
+        self.dashboard = DashboardScreen(
+            setup.loaded.inventory, self.feed.snapshot, setup.marks, setup.glyphs, setup.banner
+        )
         self.commands = Commands(self)
         self.chatting = Chatting(self)
         self.set_class(setup.glyphs.border == "ascii", "ascii")
@@ -58,6 +60,16 @@ class TierdeckApp(App[None]):
     def get_default_screen(self) -> Screen[Any]:
         """The dashboard is the console's only base."""
         return self.dashboard
+
+    @property
+    def view(self) -> DashboardScreen:
+        """The dashboard that is looked at: the live one, or the past above it."""
+        return next((s for s in reversed(self.screen_stack) if isinstance(s, DashboardScreen)), self.dashboard)
+
+    @property
+    def in_past(self) -> bool:
+        """Whether what is looked at is the past."""
+        return self.view is not self.dashboard
 
     def on_mount(self) -> None:
         """Paint first; then open the world."""
@@ -73,6 +85,9 @@ class TierdeckApp(App[None]):
         self.call_after_refresh(self._open)
 
     def _open(self) -> None:
+        if self.setup.replay is not None:
+            self.run_worker(self.commands.open_history(self.setup.replay), group="past", exit_on_error=False)
+            return
         self.run_worker(self._feed(), name="feed", group="feed", exclusive=True, exit_on_error=False)
 
     async def _feed(self) -> None:
@@ -114,8 +129,12 @@ class TierdeckApp(App[None]):
     async def action_do(self, id: str) -> None:
         """Run an action of the registry; what goes wrong is said, and ends nothing."""
         action = NAMED[id]
-        on_dashboard = self.screen is self.dashboard
+        on_dashboard = self.screen is self.view
         if not on_dashboard and id not in ("detach", "help"):
+            return
+        if action not in allowed(False, past=self.in_past):
+            words = "This is the past: nothing is asked or changed here. Esc goes back to now."
+            self.say(words if self.in_past else "Only in the past (b).", "warn")
             return
         if self.setup.read_only and action.effect is Effect.CHANGES:
             self.say("This console is read-only: it changes nothing.", "warn")
@@ -127,7 +146,7 @@ class TierdeckApp(App[None]):
 
     def say(self, text: str, style: str = "") -> None:
         """Tell the person: the newest event stands just above the keys, and covers nothing."""
-        self.log_event(text, style)
+        self.view.events.add(self.feed.clock.now().wall, text, style)
 
     def on_line_pane_opened(self, message: LinePane.Opened) -> None:
         """Enter on a line: its details."""
@@ -139,25 +158,26 @@ class TierdeckApp(App[None]):
 
     def on_prompt_typed(self, message: Prompt.Typed) -> None:
         """A prompt is being typed: show who would answer."""
-        self.chatting.consider(message.text)
+        self.chatting.reconsider()
 
     def on_prompt_task_wanted(self, message: Prompt.TaskWanted) -> None:
         """Another task is forced."""
-        self.dashboard.router.next_task()
+        self.view.router.next_task()
         self.chatting.reconsider()
 
     def on_prompt_left(self, message: Prompt.Left) -> None:
         """Esc in the prompt: cancel first, then leave."""
         if not self.chatting.cancel():
-            self.dashboard.go(1)
+            self.view.go(1)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: every action, in the demo every fault, and the themes."""
-        for action in allowed(self.setup.read_only):
+        for action in allowed(self.setup.read_only, past=self.in_past):
             if action.id != "palette":
                 words = f"{action.label} ({', '.join(shown(k) for k in action.keys)})"
                 yield SystemCommand(words, action.help, lambda id=action.id: self.call_later(self.action_do, id))
-        yield from self.commands.faults()
+        if not self.in_past:
+            yield from self.commands.faults()
         yield SystemCommand("Theme", "Choose another theme.", self.action_change_theme)
 
     def on_unmount(self) -> None:

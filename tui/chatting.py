@@ -25,23 +25,18 @@ class Chatting:
 
     def __init__(self, app: TierdeckApp) -> None:
         self._app = app
-        self._text = ""
         self._worker: Worker[None] | None = None
 
-    def consider(self, text: str) -> None:
-        """Show who would answer this prompt."""
-        self._text = text
-        self.reconsider()
-
     def reconsider(self) -> None:
-        """Show the decision again: health may have changed."""
-        if self._worker is not None and self._worker.is_running:
+        """Show who would answer what is typed: the text or somebody's health may have changed."""
+        if self._streams and not self._app.in_past:
             return
-        pane = self._app.dashboard.router
+        pane = self._app.view.router
         if not pane.is_mounted:
             return
-        classified, decision = self._decide(self._text)
-        if not self._text.strip() and pane.forced is None:
+        text = pane.prompt.text
+        classified, decision = self._decide(text)
+        if not text.strip() and pane.forced is None:
             pane.hint()
             return
         style = "bad" if decision.chosen is None else "accent"
@@ -49,24 +44,27 @@ class Chatting:
         pane.decide(self._words(classified, decision), style, passed)
 
     def _decide(self, text: str) -> tuple[Classified, Decision]:
-        forced = self._app.dashboard.router.forced
+        view = self._app.view
+        forced = view.router.forced
         classified = Classified(forced, 1.0, None, ("you chose it",)) if forced else classify(text)
-        return classified, choose(self._app.setup.loaded.inventory, self._app.feed.snapshot, classified.task)
+        return classified, choose(view.inventory, view.snapshot, classified.task)
 
     def _words(self, classified: Classified, decision: Decision) -> str:
         task = f"{classified.task} {classified.confidence:.2f} {self._app.setup.glyphs.arrow}"
         if decision.chosen is None:
             return f"{task} {decision.sentence}"
-        models = self._app.feed.snapshot.endpoints[decision.chosen].models
+        models = self._app.view.snapshot.endpoints[decision.chosen].models
         named = f" {model(models[0].name)}" if models else ""
         return f"{task} {decision.chosen}{named} ({', '.join(classified.why)})"
 
     def send(self, text: str) -> None:
         """Send a prompt to whoever serves its task, and stream the answer."""
         classified, decision = self._decide(text)
-        answer = self._app.dashboard.router.answer
+        answer = self._app.view.router.answer
         answer.begin((f"> {text}", "title"), (self._words(classified, decision), "accent"))
-        if self._app.setup.read_only:
+        if self._app.in_past:
+            answer.paragraph("the past: decided, not sent", "warn")
+        elif self._app.setup.read_only:
             answer.paragraph("read-only: decided, not sent", "warn")
         elif decision.chosen is None:
             answer.paragraph("not sent", "bad")
@@ -78,11 +76,15 @@ class Chatting:
 
     def cancel(self) -> bool:
         """Break off a streaming answer; whether there was one."""
-        if self._worker is None or not self._worker.is_running:
+        if self._worker is None or not self._streams or self._app.in_past:
             return False
         self._worker.cancel()
         self._app.dashboard.router.answer.paragraph("cancelled", "warn")
         return True
+
+    @property
+    def _streams(self) -> bool:
+        return self._worker is not None and self._worker.is_running
 
     async def _stream(self, endpoint: str, text: str) -> None:
         from backends.engines.chat import Delta, Finished

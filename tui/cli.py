@@ -14,6 +14,10 @@ STATUS_USAGE = 3
 """`tierdeck status` keeps 2 for DOWN, as monitoring plugins do, so a typing error must be 3."""
 
 
+RUNGS = ("service", "containers", "docker", "wake", "rdp")
+"""The rungs of the recovery ladder."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Takes whole words only, and says what is wrong in a line."""
 
@@ -57,11 +61,32 @@ def parser() -> argparse.ArgumentParser:
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
     _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
     _procedures(verb("procedures", "List, follow or stop procedures.", json_too), common, json_too)
+    diagnose = verb("diagnose", "Look at a node from all sides and name its fault.", json_too)
+    diagnose.add_argument("node", help="the node")
+    recover = verb("recover", "Bring a node back, by the least invasive rung that can help.", json_too)
+    recover.add_argument("target", nargs="?", help="a node, or a tier or endpoint of one")
+    recover.add_argument("--all", action="store_true", help="every node, the gateway's last")
+    recover.add_argument("--from", dest="start", choices=RUNGS, metavar="RUNG", help=f"from {', '.join(RUNGS)} on")
+    recover.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    recover.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    recover.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+    recover.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     maintenance = verb("maintenance", "Leave a node or endpoint out of verdicts and alerts for a while.", json_too)
     maintenance.add_argument("name", nargs="?", help="the node or endpoint; without one all are listed")
     how = maintenance.add_mutually_exclusive_group()
     how.add_argument("--for", dest="lasting", metavar="2h", help="for how long")
     how.add_argument("--end", action="store_true", help="end it now")
+    told = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    told.add_argument("--since", metavar="2h", help="only of the last two hours")
+    told.add_argument("--file", metavar="FILE", help="read this exported history, not the cluster's own")
+    _history(
+        verb("history", "Tell what happened: changes, and steps of procedures.", json_too, told), common, json_too, told
+    )
+    watch = verb("watch", "Watch without a screen: log changes, tell people, give metrics; for systemd.", json_too)
+    watch.add_argument("--metrics", metavar="HOST:PORT", help="give Prometheus its text at http://HOST:PORT/metrics")
+    watch.add_argument("--recover", action="store_true", help="recover the nodes that say recover = { auto = RUNG }")
+    replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
+    replay.add_argument("file", help="a file of `tierdeck history export`")
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
     route.add_argument("prompt", help="the prompt")
     route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
@@ -120,11 +145,34 @@ def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:
     run.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
 
 
+def _history(history: _Parser, common: _Parser, json_too: _Parser, told: _Parser) -> None:
+    history.add_argument("--endpoint", metavar="NAME", help="only about this endpoint, node or tier")
+    history.add_argument("--changes", metavar="NAME", help="what changed since this endpoint or node last worked")
+    what = history.add_subparsers(dest="what", metavar="export|card", parser_class=_Parser)
+    export = what.add_parser("export", help="write it into one file, for another machine", parents=[common, told])
+    export.add_argument("target", metavar="FILE", help="a new file")
+    card = what.add_parser("card", help="one incident as redacted Markdown", parents=[common, told, json_too])
+    card.add_argument("--endpoint", metavar="NAME", help="the latest of this endpoint or node")
+
+
 def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
-    what = export.add_subparsers(dest="what", metavar="boot-unit", required=True, parser_class=_Parser)
+    what = export.add_subparsers(dest="what", metavar="WHAT", required=True, parser_class=_Parser)
     unit = what.add_parser("boot-unit", help="what starts a node's queue at boot", parents=[common, json_too])
     unit.add_argument("node", help="the node")
     unit.add_argument("--program", metavar="PATH", help="where tierdeck lies on that node")
+    watch = what.add_parser(
+        "watch-unit", help="what keeps `tierdeck watch` running: systemd", parents=[common, json_too]
+    )
+    watch.add_argument("--program", metavar="PATH", help="where tierdeck lies on this machine")
+    watch.add_argument("--metrics", metavar="HOST:PORT", help="have it give Prometheus its text there")
+    prometheus = what.add_parser("prometheus", help="scrape configuration", parents=[common, json_too])
+    prometheus.add_argument(
+        "--watch", default="127.0.0.1:9108", metavar="HOST:PORT", help="where the watch's metrics are"
+    )
+    what.add_parser("grafana", help="a dashboard over the watch's metrics", parents=[common, json_too])
+    what.add_parser("gatus", help="endpoints for Gatus", parents=[common, json_too])
+    homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
+    homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:

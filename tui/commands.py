@@ -19,19 +19,16 @@ from tui.screens.confirm import ConfirmScreen
 from tui.screens.output import OutputScreen
 from tui.screens.text import TextScreen
 from tui.setup import Breakable, Demo
+from tui.travel import Travel
 from widgets.lines import Line, line
 
 if TYPE_CHECKING:
     from backends.procedures.plan import Plan
-    from tui.app import TierdeckApp
     from tui.screens.arrange import Arranged
 
 
-class Commands:
+class Commands(Travel):
     """Runs actions for the application."""
-
-    def __init__(self, app: TierdeckApp) -> None:
-        self._app = app
 
     async def run(self, id: str) -> None:
         """Run the action of that name."""
@@ -42,39 +39,40 @@ class Commands:
 
     def pane_1(self) -> None:
         """Go to the tiers."""
-        self._app.dashboard.go(1)
+        self._app.view.go(1)
 
     def pane_2(self) -> None:
         """Go to the GPUs."""
-        self._app.dashboard.go(2)
+        self._app.view.go(2)
 
     def pane_3(self) -> None:
         """Go to the start queue."""
-        self._app.dashboard.go(3)
+        self._app.view.go(3)
 
     def pane_4(self) -> None:
         """Go to the router."""
-        self._app.dashboard.go(4)
+        self._app.view.go(4)
         self._app.chatting.reconsider()
 
     def zoom(self) -> None:
         """Zoom the focused pane, or share the room again."""
-        self._app.dashboard.toggle_zoom()
+        self._app.view.toggle_zoom()
 
     def details(self, key: str | None = None) -> None:
         """Open the details of a line."""
         app = self._app
-        key = key or app.dashboard.selection()
+        view, key = app.view, key or app.view.selection()
         if key is None:
             return
         if key.startswith("procedure:"):
-            self.attach(key.partition(":")[2])
+            if not app.in_past:
+                self.attach(key.partition(":")[2])
             return
-        inventory, title = app.setup.loaded.inventory, key.partition(":")[2]
+        title = key.partition(":")[2]
         app.push_screen(
             TextScreen(
                 title,
-                lambda width: details(inventory, app.feed.snapshot, key, width, app.setup.glyphs),
+                lambda width: details(view.inventory, view.snapshot, key, width, app.setup.glyphs),
                 app.setup.glyphs,
             )
         )
@@ -126,12 +124,12 @@ class Commands:
 
     def events(self) -> None:
         """The whole event log."""
-        log = self._app.dashboard.events
+        log = self._app.view.events
         self._app.push_screen(TextScreen("Events", lambda width: log.lines, self._app.setup.glyphs, at_end=True))
 
     def filter(self) -> None:
         """Ask for the words to show."""
-        dashboard = self._app.dashboard
+        dashboard = self._app.view
         before = dashboard.tiers.filter
 
         def done(words: str | None) -> None:
@@ -141,7 +139,8 @@ class Commands:
 
     def command(self) -> None:
         """Ask for the name of an action, and run it."""
-        names = [a.id.replace("_", "-") for a in allowed(self._app.setup.read_only) if a.id != "command"]
+        known = allowed(self._app.setup.read_only, past=self._app.in_past)
+        names = [a.id.replace("_", "-") for a in known if a.id != "command"]
 
         async def done(words: str | None) -> None:
             name = (words or "").strip().replace("-", "_")
@@ -162,7 +161,7 @@ class Commands:
 
     def _help_lines(self, width: int) -> Sequence[Line]:
         rows: list[Line] = [line(("Keys", "title"))]
-        for action in allowed(self._app.setup.read_only):
+        for action in allowed(self._app.setup.read_only, past=self._app.in_past):
             keys = self._app.setup.keys.get(action.id) or ", ".join(shown(k) for k in action.keys)
             command = f"  ({action.command})" if action.command and width >= 100 else ""
             rows.append(line((f"  {keys:<12} ", "accent"), action.help, (command, "dim")))
@@ -277,8 +276,31 @@ class Commands:
 
         app.push_screen(ArrangeScreen(title, rows, app.setup.glyphs), arranged)
 
+    async def recover(self) -> None:
+        """Diagnose the selected node; show fault, evidence and plan, ask, and climb in a process of its own."""
+        node = self._node_selected()
+        self._app.say(f"{node}: looking at it from all sides{self._app.setup.glyphs.ellipsis}", "accent")
+        self._app.run_worker(self._diagnose(node), group="diagnose", exclusive=True, exit_on_error=False)
+
+    async def _diagnose(self, node: str) -> None:
+        app = self._app
+        planning = await asyncio.to_thread(importlib.import_module, "backends.procedures.recovery")
+        try:
+            diagnosis, snapshot = await app.feed.world.diagnose(node)
+        except TierdeckError as error:
+            app.say(str(error), "bad")
+            return
+        try:
+            plan = planning.plan_recovery(app.setup.loaded.inventory, snapshot, diagnosis)
+        except TierdeckError as error:
+            rows = [line((f"{node}: {diagnosis.sentence}", "title")), line("")]
+            rows += [line(f"  {c.name}: ", (c.words, "bad" if c.state == "bad" else "")) for c in diagnosis.checks]
+            rows += [line(""), line((error.advice or error.message, "warn"))]
+            app.push_screen(TextScreen(f"Diagnosis of {node}", lambda width: rows, app.setup.glyphs))
+            return
+        self._ask(plan, "Recover")
+
     def _confirm(self, node: str, choice: Arranged) -> None:
-        from backends.procedures.plan import Danger, describe
         from backends.procedures.startup import plan_queue
 
         app = self._app
@@ -288,13 +310,20 @@ class Commands:
         except TierdeckError as error:
             app.say(str(error), "bad")
             return
+        self._ask(plan, "Start")
+
+    def _ask(self, plan: Plan, verb: str) -> None:
+        """Show a plan, and start it where a person says so; its node's name is typed where it interrupts work."""
+        from backends.procedures.plan import Danger, describe
+
+        app = self._app
 
         def answered(yes: bool | None) -> None:
             if yes:
                 app.run_worker(self._start(plan), group="start", exit_on_error=False)
 
-        typed = node if plan.danger is Danger.INTERRUPTS else None
-        app.push_screen(ConfirmScreen(plan.title, describe(plan)[1:], "Start", typed=typed), answered)
+        typed = plan.node if plan.danger is Danger.INTERRUPTS else None
+        app.push_screen(ConfirmScreen(plan.title, describe(plan)[1:], verb, typed=typed), answered)
 
     async def _start(self, plan: Plan, *, take_over: bool = False) -> None:
         try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from backends.cluster.compare import differences, machine, well_of
 from backends.cluster.fold import workload_of
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
+from backends.cluster.words import Verdict
 from backends.memory.ledger import Ledger, ledger
 from widgets.format import age, fit, gib, percent
 from widgets.glyphs import UNICODE, Glyphs
@@ -64,6 +66,9 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         ("verdict", f"{state.verdict.value}  {cause}", STYLES[state.verdict.value]),
         ("evidence", state.evidence, ""),
     ]
+    for finding in snapshot.findings:
+        if finding.endpoint == endpoint.name:
+            rows += [("finding", f"{finding.flaw.value}  {finding.evidence}", "warn"), ("do", finding.cure, "")]
     if state.taken is not None:
         rows.append(("checked", f"{_when(state.taken.wall)}, every {state.interval:.0f} s", ""))
     if state.since is not None:
@@ -76,8 +81,10 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         rows.append(("failed", f"{state.fails} in a row; {inventory.defaults.down_after} make it DOWN", "warn"))
     rows += [
         ("", "", ""),
-        ("engine", " ".join(filter(None, (endpoint.engine, state.version))), ""),
-        ("address", endpoint.url + (" through SSH" if endpoint.via else ""), ""),
+        ("check", check.kind, "")
+        if (check := inventory.check_named.get(endpoint.name))
+        else ("engine", " ".join(filter(None, (endpoint.engine, state.version))), ""),
+        ("looks at" if check else "address", endpoint.url + (" through SSH" if endpoint.via else ""), ""),
         ("node", endpoint.node or "none", ""),
         ("tier", endpoint.tier, ""),
         ("serves", ", ".join(endpoint.serves) or "no prompts", ""),
@@ -87,6 +94,7 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         rows.append(("runs in", endpoint.container or endpoint.service or "", ""))
     if workload is not None:
         rows += _workload(workload)
+    rows += _changed(snapshot, state, endpoint, workload)
     rows += _work(state, glyphs)
     rows.append(("", "", ""))
     for model in state.models:
@@ -118,6 +126,25 @@ def _work(state: EndpointState, glyphs: Glyphs) -> list[Row]:
     rows += [(fit(m.name, 13).rstrip(), f"{m.requests:g} requests, {m.tokens:g} tokens a minute", "")
              for m in work.models]  # fmt: skip
     return [("", "", ""), *rows] if rows else []
+
+
+def _changed(
+    snapshot: ClusterSnapshot, state: EndpointState, endpoint: Endpoint, workload: Workload | None
+) -> list[Row]:
+    """What is not as it was when it last worked, for one that does not work as it should."""
+    found = any(finding.endpoint == endpoint.name for finding in snapshot.findings)
+    if state.cause is None or (state.verdict is Verdict.UP and not found):
+        return []
+    rows: list[Row] = [("", "", ""), ("changed since it last worked", "", "")]
+    if state.last_up is None or state.last_up.at is None:
+        return [
+            *rows,
+            ("", f"not seen working since this console opened: tierdeck history --changes {state.name}", "dim"),
+        ]
+    rows.append(("it worked", _when(state.last_up.at.wall), ""))
+    changed = differences(state.last_up, well_of(snapshot, state, endpoint, workload))
+    rows += [(fit(each.what, 13).rstrip(), f"{each.was or 'none'} -> {each.now or 'none'}", "warn") for each in changed]
+    return rows if changed else [*rows, ("", "nothing that is known is not as it was then", "dim")]
 
 
 def _workload(workload: Workload) -> list[Row]:
@@ -165,6 +192,8 @@ def _tier(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
         if inventory.chain(task):
             following = f", then {', '.join(outlook.next)}" if outlook.next else ", then nobody"
             rows.append((task, f"{outlook.now}{following}" if outlook.now else "nobody", "" if outlook.now else "bad"))
+    if (without := snapshot.prognosis.without) is not None:
+        rows.append(("n-1", without.words, "warn" if without.lost else ""))
     return rows
 
 
@@ -186,6 +215,7 @@ def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
     node, state = inventory.node_named[name], snapshot.nodes[name]
     way = "this machine" if state.here else "SSH" if node.ssh else "not reached (no ssh in cluster.toml)"
     rows: list[Row] = [("address", node.address, ""), ("reached by", way, ""), ("system", node.os, "")]
+    rows += [(what, words, "") for what, words in machine(state.facts).items() if words]
     for trouble in (state.reach_trouble, state.gpus_trouble, state.workloads_trouble):
         if trouble is not None:
             rows += [("trouble", trouble.message, "bad"), ("do", trouble.advice or "-", "")]
@@ -195,7 +225,7 @@ def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
         power = f", {gpu.power_w:.0f} W" if gpu.power_w is not None else ""
         rows += [(f"GPU {gpu.index}", gpu.name, ""), ("", memory + heat + power, "")]
         rows += _books(ledger(inventory, snapshot, node, gpu))
-    for endpoint in inventory.endpoints:
+    for endpoint in inventory.lamps:
         if endpoint.node == name:
             verdict = snapshot.endpoints[endpoint.name]
             rows.append(

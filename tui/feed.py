@@ -16,6 +16,7 @@ from backends.poller import Poller
 from tui.setup import Setup
 
 if TYPE_CHECKING:
+    from backends.history.recorder import Recorder
     from backends.world import World
 
 PACE_OVER_SSH = 0.5
@@ -30,8 +31,10 @@ class Feed:
         setup: Setup,
         publish: Callable[[ClusterSnapshot, ClusterSnapshot], None],
         crashed: Callable[[str, Exception], None],
+        remark: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._setup = setup
+        self._remark = remark
         self._crashed = crashed
         pace = PACE_OVER_SSH if setup.over_ssh else PACE_OVER_SSH / 2
         self.clock = SystemClock()
@@ -49,11 +52,28 @@ class Feed:
         self.live.stand_on(here)
         async with module.World(setup.loaded, here, setup.state_dir) as world:
             self._world = world
+            recorder = await asyncio.to_thread(self._recorder, asyncio.get_running_loop())
+            self.live.record_with(recorder.take)
             sources = [*world.sources(self.live.is_down), world.planned(lambda: self.live.snapshot)]
             self._poller = Poller(sources, world.streams(), self.live.emit, crashed=self._crashed)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self.live.run(), name="live")
-                group.create_task(self._poller.run(), name="poller")
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self.live.run(), name="live")
+                    group.create_task(self._poller.run(), name="poller")
+            finally:
+                await asyncio.to_thread(recorder.close)  # a hung disk holds up nobody's last key
+
+    def _recorder(self, loop: asyncio.AbstractEventLoop) -> Recorder:
+        """What records; blocks while SQLite is imported."""
+        from backends.history.recorder import Recorder
+        from backends.history.store import history_path
+
+        def say(text: str) -> None:
+            if text and not loop.is_closed():
+                loop.call_soon_threadsafe(self._remark, text)
+
+        inventory = self._setup.loaded.inventory
+        return Recorder(history_path(self._setup.state_dir, inventory.name, self._setup.loaded.path), inventory, say)
 
     @property
     def world(self) -> World:

@@ -38,6 +38,7 @@ class Demo:
 class Setup:
     """Everything a console needs to open; `banner` is a sentence that stays on top (a broken cluster.toml).
 
+    `replay` is a recorded history to be shown instead of the world.
     `locate` tells on which node we stand; it looks at this machine's addresses and is asked after the first frame.
     """
 
@@ -50,6 +51,7 @@ class Setup:
     banner: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
     demo: Demo | None = None
+    replay: Path | None = None
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -57,6 +59,8 @@ class Setup:
         marks = []
         if self.demo is not None:
             marks.append("DEMO")
+        if self.replay is not None:
+            marks.append("REPLAY")
         if self.read_only:
             marks.append("READ-ONLY")
         return tuple(marks)

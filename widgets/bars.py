@@ -69,6 +69,11 @@ class HeaderBar(Bar):
         self._glyphs = glyphs
         self._snapshot: ClusterSnapshot | None = None
 
+    def mark(self, marks: Sequence[str]) -> None:
+        """Draw these marks instead."""
+        self._marks = tuple(marks)
+        self.show(self._snapshot)
+
     def show(self, snapshot: ClusterSnapshot | None) -> None:
         """Draw this snapshot's prognosis."""
         self._snapshot = snapshot
@@ -82,6 +87,9 @@ class HeaderBar(Bar):
         room = max(0, self.size.width - taken)
         if snapshot and cell_len(words) > room:
             words = snapshot.prognosis.brief
+        without = snapshot.prognosis.without if snapshot else None
+        if without is not None and cell_len(words) + cell_len(without.words) + 3 <= room:
+            words = f"{words} - {without.words}"
         self.put(
             (left, "title"),
             *marks,
@@ -161,6 +169,15 @@ class EventLog(LinePane):
         stamp = time.strftime("%H:%M:%S ", time.localtime(wall))
         self._events.append(line((stamp, "dim"), (text, style)))
         del self._events[: -self.KEEP]
+        self.redraw()
+        self.scroll_end(animate=False)
+
+    def fill(self, told: Sequence[tuple[float, str, str]]) -> None:
+        """Show these (moment, text, style) instead."""
+        self._events = []
+        for wall, text, style in told:
+            stamp = time.strftime("%m-%d %H:%M:%S ", time.localtime(wall))
+            self._events.append(line((stamp, "dim"), (text, style)))
         self.redraw()
         self.scroll_end(animate=False)
 

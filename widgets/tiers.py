@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from backends.cluster.inventory import Inventory
-from backends.cluster.snapshot import ClusterSnapshot, EndpointState, TierState
+from backends.cluster.snapshot import ClusterSnapshot, EndpointState, Finding, TierState
 from backends.cluster.words import Cause, Verdict
 from widgets.format import age, fit, model
 from widgets.glyphs import Glyphs
@@ -35,7 +35,7 @@ class TiersPane(LinePane):
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's tiers, if they differ from those drawn."""
-        part = (snapshot.tiers, snapshot.endpoints)
+        part = (snapshot.tiers, snapshot.endpoints, snapshot.findings)
         if part != self._slice:
             self._slice, self._snapshot = part, snapshot
             self.redraw()
@@ -64,7 +64,7 @@ class TiersPane(LinePane):
         )
 
     def _endpoint(self, state: EndpointState, width: int) -> Line:
-        names = [self._named(e.name, width) for e in self._inventory.endpoints]
+        names = [self._named(e.name, width) for e in self._inventory.lamps]
         longest = max((len(name) for name in names), default=8)
         room = min(longest, max(10, width // 3) if width < 60 else 30)
         style = STYLES[state.verdict.value]
@@ -80,6 +80,10 @@ class TiersPane(LinePane):
 
     def _rest(self, state: EndpointState, room: int) -> list[tuple[str, str]]:
         trouble = self._trouble(state)
+        finding = next((f for f in self._found() if f.endpoint == state.name), None)
+        if finding is not None and not trouble:
+            words = f"{finding.flaw.value.lower().replace('_', ' ')}  {finding.evidence}"
+            return [(fit(words, room, self.glyphs.ellipsis), "warn")]
         models = ", ".join(model(m.name) for m in state.models if m.loaded is not False) or (
             f"{len(state.models)} models" if state.models else ""
         )
@@ -87,6 +91,9 @@ class TiersPane(LinePane):
             return [(fit(trouble, room, self.glyphs.ellipsis), STYLES[state.verdict.value] if state.cause else "dim")]
         latency = f"{state.latency_band:<8} " if room > 24 else ""
         return [(latency, "dim"), (fit(models, room - len(latency), self.glyphs.ellipsis), "")]
+
+    def _found(self) -> tuple[Finding, ...]:
+        return self._snapshot.findings if self._snapshot else ()
 
     def _trouble(self, state: EndpointState) -> str:
         """The cause in a few words and how long it has been so; nothing for one that is well."""

@@ -13,6 +13,7 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _REFERENCE = re.compile(r"(vault|azure-kv|keyring|pass|op|env|prompt):.*", re.DOTALL)
 _MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}")
 _SERVICE = re.compile(r"(systemd|launchd|windows):[A-Za-z0-9_.@:\\ -]+")
+_QUIET = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MiB|GiB|MB|GB)\s*", re.IGNORECASE)
 _SIZE_MIB = {"mib": 1.0, "gib": 1024.0, "mb": 1e6 / 2**20, "gb": 1e9 / 2**20}
 
@@ -58,6 +59,17 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _address(value: str) -> str:
+    try:
+        parts = urlsplit(f"tcp://{value}")
+        whole = parts.hostname is not None and parts.port is not None and parts.netloc == value
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError('a host and a port, such as "10.0.10.20:5432"')
+    return value
+
+
 def _name(value: str) -> str:
     if not value.strip() or len(value) > 120 or any(ord(c) < 32 or ord(c) == 127 for c in value):
         raise ValueError("a name of 1 to 120 characters, none of them control characters")
@@ -76,7 +88,23 @@ def _service(value: str) -> str:
     return value
 
 
+def _quiet(value: str) -> str:
+    if not _QUIET.fullmatch(value):
+        raise ValueError('hours such as "23:00-07:00"')
+    return value
+
+
+def _heartbeat(value: str) -> str:
+    if not _REFERENCE.fullmatch(value):
+        return _url(value)
+    return value
+
+
+Quiet = Annotated[str, AfterValidator(_quiet)]
+Heartbeat = Annotated[str, AfterValidator(_heartbeat)]
 Duration = Annotated[float, BeforeValidator(seconds_of), Field(gt=0, le=86400 * 7)]
+Age = Annotated[float, BeforeValidator(seconds_of), Field(gt=0, le=86400 * 3660)]
+Address = Annotated[str, AfterValidator(_address)]
 Pause = Annotated[float, BeforeValidator(seconds_of), Field(ge=0, le=3600)]
 Mib = Annotated[float, BeforeValidator(_mib), Field(gt=0)]
 Reference = Annotated[str, AfterValidator(_reference)]

@@ -5,13 +5,19 @@ Pure: the same readings give the same snapshots, live, in tests and in replay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from backends.cluster.health import is_off, is_starting, next_state, prognosis, rounded_age, tier_state, with_age
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.compare import well_of
+from backends.cluster.findings import findings, held
+from backends.cluster.health import is_off, is_starting, next_state, rounded_age, tier_state, with_age
+from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.prognosis import prognosis
 from backends.cluster.reading import (
     EndpointReading,
+    Facts,
+    FactsReading,
     GpuReading,
     Instant,
     MaintenanceReading,
@@ -24,13 +30,19 @@ from backends.cluster.reading import (
     WorkloadReading,
 )
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState, TierState
-from backends.cluster.words import Cause, State, Verdict
+from backends.cluster.words import VERDICT_OF, Cause, State, Verdict
 from backends.cluster.work import Limits
+
+LASTING: Final = 30.0
+"""Seconds for which it must work before that counts as how it works; a finding comes within them."""
+
+CLOCK_WOBBLE: Final = 30.0
+"""Seconds by which a boot time may seem to move while a clock is set right."""
 
 
 def empty(inventory: Inventory, here: str | None = None) -> ClusterSnapshot:
     """A snapshot in which nothing has been read yet."""
-    endpoints = {e.name: EndpointState(e.name) for e in inventory.endpoints}
+    endpoints = {e.name: EndpointState(e.name) for e in inventory.lamps}
     nodes = {n.name: NodeState(n.name, here=n.name == here) for n in inventory.nodes}
     tiers = _tiers(inventory, endpoints)
     return ClusterSnapshot(inventory.name, here, endpoints, tiers, nodes, prognosis(inventory, endpoints, tiers))
@@ -41,12 +53,14 @@ def fold(inventory: Inventory, snapshot: ClusterSnapshot, reading: Reading) -> C
     return fold_all(inventory, snapshot, (reading,))
 
 
-def fold_all(inventory: Inventory, snapshot: ClusterSnapshot, readings: Iterable[Reading]) -> ClusterSnapshot:
+def fold_all(inventory: Inventory, snapshot: ClusterSnapshot, readings: Sequence[Reading]) -> ClusterSnapshot:
     """The snapshot after several readings, in their order; tiers and prognosis are judged once, at the end."""
     endpoints, nodes = dict(snapshot.endpoints), dict(snapshot.nodes)
     draft = replace(snapshot, endpoints=endpoints, nodes=nodes)
     for reading in readings:
         draft = _fold_one(inventory, draft, endpoints, nodes, reading)
+    if any(isinstance(reading, EndpointReading | GpuReading | WorkloadReading) for reading in readings):
+        draft = replace(draft, findings=findings(inventory, draft))
     if _serving(snapshot.endpoints) == _serving(endpoints):
         return draft
     tiers = _tiers(inventory, endpoints)
@@ -75,9 +89,11 @@ def _fold_one(
         case EndpointReading(endpoint=name) if name in endpoints:
             endpoints[name] = _judge(inventory, draft, reading)
         case GpuReading(node=name) if name in nodes:
-            nodes[name] = _with_gpus(nodes[name], reading)
+            nodes[name] = _with_gpus(inventory.node_named[name], nodes[name], reading)
         case WorkloadReading(node=name) if name in nodes:
             nodes[name] = _with_workloads(nodes[name], reading)
+        case FactsReading(node=name) if name in nodes:
+            nodes[name] = _with_facts(nodes[name], reading.facts)
         case ReachReading(node=name) if name in nodes:
             nodes[name] = replace(nodes[name], reach_trouble=reading.trouble, reach_taken=reading.at)
         case ProcedureReading():
@@ -107,7 +123,13 @@ def _judge(inventory: Inventory, draft: ClusterSnapshot, reading: EndpointReadin
     starting = is_starting(workload, reading.at.wall) or _under_procedure(draft, endpoint)
     off = is_off(endpoint.on_demand, workload)
     limits = Limits(inventory.stalled_after(endpoint), inventory.queue_limit(endpoint))
-    return next_state(state, reading, inventory.defaults, starting=starting, off=off, limits=limits)
+    after = next_state(state, reading, inventory.defaults, starting=starting, off=off, limits=limits)
+    well = VERDICT_OF[reading.result.cause] is Verdict.UP is after.verdict
+    young = after.turned is not None and reading.at.mono - after.turned.mono < LASTING
+    found = any(finding.endpoint == endpoint.name for finding in draft.findings)
+    if not well or (state.last_up is not None and (young or found)):
+        return after
+    return replace(after, last_up=well_of(draft, after, endpoint, workload))
 
 
 def workload_of(snapshot: ClusterSnapshot, endpoint: Endpoint) -> Workload | None:
@@ -130,7 +152,7 @@ def _maintained_until(draft: ClusterSnapshot, endpoint: Endpoint) -> float:
 
 def _maintain(inventory: Inventory, draft: ClusterSnapshot, endpoints: dict[str, EndpointState], now: Instant) -> None:
     """Put endpoints under MAINTENANCE whose time has come, and let those go whose time is over."""
-    for endpoint in inventory.endpoints:
+    for endpoint in inventory.lamps:
         state = endpoints[endpoint.name]
         until = _maintained_until(draft, endpoint)
         if until > now.wall and (state.cause is not Cause.MAINTENANCE or state.until != until):
@@ -139,19 +161,30 @@ def _maintain(inventory: Inventory, draft: ClusterSnapshot, endpoints: dict[str,
                 until=until, fails=0, successes=0, unread=None,
             )  # fmt: skip
         elif until <= now.wall and state.cause is Cause.MAINTENANCE:
-            endpoints[endpoint.name] = EndpointState(endpoint.name, models=state.models, ever_up=state.ever_up)
+            endpoints[endpoint.name] = EndpointState(
+                endpoint.name, models=state.models, ever_up=state.ever_up, last_up=state.last_up
+            )
 
 
-def _with_gpus(node: NodeState, reading: GpuReading) -> NodeState:
+def _with_gpus(node: Node, state: NodeState, reading: GpuReading) -> NodeState:
     if reading.trouble is not None:
-        return replace(node, gpus_trouble=reading.trouble)
-    return replace(node, gpus=reading.gpus, gpus_trouble=None, gpus_unread=None, gpus_taken=reading.at)
+        return replace(state, gpus_trouble=reading.trouble)
+    seen = replace(state, gpus=reading.gpus, gpus_trouble=None, gpus_unread=None, gpus_taken=reading.at)
+    return replace(seen, holds=held(node, seen, reading.at))
 
 
 def _with_workloads(node: NodeState, reading: WorkloadReading) -> NodeState:
     if reading.trouble is not None:
         return replace(node, workloads_trouble=reading.trouble)
     return replace(node, workloads=reading.workloads, workloads_trouble=None, workloads_taken=reading.at)
+
+
+def _with_facts(node: NodeState, facts: Facts) -> NodeState:
+    """The node with its facts; a boot time that only wobbles with the clock stays as it was."""
+    old = node.facts.booted_at if node.facts else None
+    if old and facts.booted_at and abs(facts.booted_at - old) < CLOCK_WOBBLE:
+        facts = replace(facts, booted_at=old)
+    return node if facts == node.facts else replace(node, facts=facts)
 
 
 def _aged(node: NodeState, now: Instant) -> NodeState:
@@ -191,6 +224,7 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
         if then is not None and then.verdict is not now.verdict and now.cause is not None and not first_and_well:
             text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
             found.append(Change(at, name, text, now.verdict.value))
+    found += _found(before, after, at)
     for name, node in after.nodes.items():
         was_node = before.nodes.get(name)
         if was_node is None or was_node.reach_trouble == node.reach_trouble:
@@ -199,3 +233,19 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
         text = f"{name}: {trouble.message} {trouble.advice}".rstrip() if trouble else f"{name}: reached again"
         found.append(Change(at, name, text, "DOWN" if trouble else "UP"))
     return found
+
+
+def _found(before: ClusterSnapshot, after: ClusterSnapshot, at: Instant) -> list[Change]:
+    """Findings that are new, and those that are over."""
+    was, now = ({(f.flaw, f.endpoint): f for f in each.findings} for each in (before, after))
+    new = [
+        Change(at, f.endpoint, f"{f.endpoint} -> {f.flaw.value}: {f.evidence}. {f.cure}", Verdict.DEGRADED.value)
+        for key, f in now.items()
+        if key not in was
+    ]
+    over = [
+        Change(at, name, f"{name} -> no longer {flaw.value}", after.endpoints[name].verdict.value)
+        for flaw, name in was
+        if (flaw, name) not in now and after.endpoints[name].verdict is Verdict.UP
+    ]
+    return new + over

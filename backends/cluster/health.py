@@ -1,18 +1,18 @@
-"""The rules of health: from probe results to verdicts, from verdicts to tiers, from tiers to a prognosis.
+"""The rules of health: from probe results to verdicts, from verdicts to tiers.
 
 Pure functions over frozen data; DESIGN names them and the tests are their tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from backends.cluster.inventory import Defaults, Inventory
+from backends.cluster.inventory import Defaults
 from backends.cluster.reading import EndpointReading, Instant, Workload
-from backends.cluster.snapshot import EndpointState, Prognosis, TaskOutlook, TierState
-from backends.cluster.words import LEFT_OUT, TASKS, VERDICT_OF, Cause, State, Verdict
+from backends.cluster.snapshot import EndpointState, TierState
+from backends.cluster.words import LEFT_OUT, VERDICT_OF, Cause, State, Verdict
 from backends.cluster.work import Limits, judged, with_work
 
 STALE_AFTER: Final = 3.0
@@ -89,6 +89,7 @@ def next_state(
         unread=None,
         since=reading.at if changed else state.since,
         age=0 if changed else state.age,
+        turned=reading.at if state.cause not in (None, shown) else state.turned,
     )
 
 
@@ -168,48 +169,3 @@ def tier_state(name: str, endpoints: Sequence[EndpointState]) -> TierState:
     else:
         state = State.DOWN
     return TierState(name, state, up, len(counted))
-
-
-def prognosis(inventory: Inventory, endpoints: Mapping[str, EndpointState], tiers: Sequence[TierState]) -> Prognosis:
-    """What the cluster can do now: about work, not about lamps."""
-    tasks = {task: _outlook(inventory.chain(task), endpoints) for task in TASKS}
-    assigned = inventory.assigned_tasks
-    if assigned and not any(tasks[task].now for task in assigned):
-        unknown = any(tier.state is State.UNKNOWN for tier in tiers)
-        state = State.UNKNOWN if unknown else State.DOWN
-    elif not assigned and tiers and all(tier.state is State.DOWN for tier in tiers):
-        state = State.DOWN
-    elif not tiers or all(tier.state is State.UNKNOWN for tier in tiers):
-        state = State.UNKNOWN
-    elif all(tier.state is State.HEALTHY for tier in tiers):
-        state = State.HEALTHY
-    else:
-        state = State.DEGRADED
-    return Prognosis(state, _summary(inventory, tiers, tasks), tasks, _brief(inventory, tiers, tasks))
-
-
-def _outlook(chain: Iterable[str], endpoints: Mapping[str, EndpointState]) -> TaskOutlook:
-    serving = [name for name in chain if name in endpoints and endpoints[name].serving]
-    return TaskOutlook(serving[0], tuple(serving[1:])) if serving else TaskOutlook(None)
-
-
-def _brief(inventory: Inventory, tiers: Sequence[TierState], tasks: Mapping[str, TaskOutlook]) -> str:
-    ill = [f"{tier.name} {tier.state.value.lower()}" for tier in tiers if tier.state is not State.HEALTHY]
-    nobody = [task for task in inventory.assigned_tasks if tasks[task].now is None]
-    return ", ".join(ill) + (f" - {', '.join(nobody)}: nobody" if nobody else "") or "all healthy"
-
-
-def _summary(inventory: Inventory, tiers: Sequence[TierState], tasks: Mapping[str, TaskOutlook]) -> str:
-    ill = [f"{tier.name} is {tier.state.value}" for tier in tiers if tier.state is not State.HEALTHY]
-    if not ill:
-        return f"all {len(tiers)} tiers healthy" if len(tiers) > 1 else "healthy"
-    assigned = inventory.assigned_tasks
-    served: dict[str, list[str]] = {}
-    for task in assigned:
-        if (now := tasks[task].now) is not None:
-            served.setdefault(inventory.endpoint_named[now].tier, []).append(task)
-    work = [f"{', '.join(names)} served by {tier}" for tier, names in served.items()]
-    nobody = [task for task in assigned if tasks[task].now is None]
-    if nobody:
-        work.append(f"{', '.join(nobody)}: nobody")
-    return ", ".join(ill) + (". " + "; ".join(work) if work else "")

@@ -5,13 +5,28 @@ The attribute docstrings here are the manual: `tierdeck schema` prints them, the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends.cluster.fields import Duration, Mac, Mib, Name, Pause, Reference, Rung, Service, Task, Url
+from backends.cluster.fields import (
+    Address,
+    Age,
+    Duration,
+    Heartbeat,
+    Mac,
+    Mib,
+    Name,
+    Pause,
+    Quiet,
+    Reference,
+    Rung,
+    Service,
+    Task,
+    Url,
+)
 from backends.cluster.words import TASKS
 
 
@@ -61,6 +76,8 @@ class Docker(_Table):
     """Its unix socket; /var/run/docker.sock if nothing is said."""
     context: str | None = None
     """A context of the node's docker command, such as "desktop", instead of a socket."""
+    restart: str | None = None
+    """The command that restarts it, as the node's shell reads it; if nothing is said the usual one of its system."""
 
 
 class Rdp(_Table):
@@ -126,6 +143,8 @@ class Node(_Table):
     """Memory of each GPU, where it cannot be read."""
     docker: Docker | Literal[False] | None = None
     """Where its Docker Engine listens; false where there is none."""
+    sudo: Reference | None = None
+    """A reference to the password that sudo asks for there; it goes to sudo's standard input."""
     wake: Wake | None = None
     """How it is woken."""
     queue: Queue = Queue()
@@ -189,6 +208,58 @@ class Endpoint(_Table):
         return () if self.engine == "http" else ("chat",)
 
 
+class Check(_Table):
+    """What else deserves a lamp: a web page, a port, a command, the age of a backup, a folder that is kept in sync."""
+
+    name: Name
+    """The check's name, such as nas/backup."""
+    tier: str
+    """The tier it belongs to."""
+    kind: Literal["http", "tcp", "command", "age", "syncthing"]
+    """What is looked at: http and syncthing need `url`, tcp `address`, command `command`, age `path` and `limit`,
+    syncthing `folder` besides."""
+    node: str | None = None
+    """The node it is about, on which a command is run and files are looked at; without one, here."""
+    url: Url | None = None
+    """http: the page, well with any 2xx. syncthing: the address of its web interface. `localhost` means the node."""
+    address: Address | None = None
+    """tcp: HOST:PORT that must accept connections. `localhost` means the node."""
+    command: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """command: the program and its arguments, run without a shell at every turn; well with exit code 0."""
+    path: str | None = None
+    """age: a file, or a folder whose newest entry counts; names that begin with a dot do not."""
+    limit: Age | None = None
+    """age: how old it may be."""
+    folder: str | None = None
+    """syncthing: the id of the folder that must be in sync."""
+    api_key: Reference | None = None
+    """A reference to the API key (syncthing: of its web interface)."""
+    via: Literal["ssh"] | None = None
+    """"ssh" asks a url through the node's SSH connection."""
+    interval: Duration | None = None
+    """How often it is looked at; as [defaults] says for http and tcp, else every minute."""
+    timeout: Duration | None = None
+    """How long one look may take, if not as [defaults] says."""
+
+    @property
+    def words(self) -> str:
+        """What it looks at, in one line."""
+        return self.url or {
+            "tcp": f"tcp://{self.address}",
+            "command": f"command: {' '.join(self.command)}",
+            "age": f"age: {self.path}",
+        }.get(self.kind, self.kind)
+
+    @cached_property
+    def lamp(self) -> Endpoint:
+        """The check as an endpoint that serves no prompts, so that it is judged and drawn like one."""
+        slow = self.kind in ("command", "age", "syncthing")
+        return Endpoint.model_construct(
+            name=self.name, tier=self.tier, node=self.node, engine="http", url=self.words, via=self.via,
+            api_key=self.api_key, interval=self.interval or (60.0 if slow else None), timeout=self.timeout,
+        )  # fmt: skip
+
+
 class Model(_Table):
     """A model that the planner and deployment should know of."""
 
@@ -213,6 +284,21 @@ class Gateway(_Table):
     """Where its configuration lies: a path or ssh:NODE:PATH."""
 
 
+class Alerts(_Table):
+    """Whom `tierdeck watch` tells of changes, and when."""
+
+    to: tuple[Reference, ...] = ()
+    """References to Apprise addresses (Discord, ntfy and a hundred more); each address is a secret."""
+    group: Pause = 10.0
+    """Changes that follow each other within this time are one message, so that a dead node is one."""
+    quiet: Quiet | None = None
+    """Hours, such as "23:00-07:00", in which only what is DOWN is told; the rest waits for their end."""
+    heartbeat: Heartbeat | None = None
+    """An address, or a reference to one, that is asked (GET) for as long as all is well."""
+    heartbeat_every: Duration = 60.0
+    """How often it is asked."""
+
+
 class Inventory(_Table):
     """A whole cluster, as cluster.toml and cluster.d say it is."""
 
@@ -230,12 +316,16 @@ class Inventory(_Table):
     """The tiers, in the order in which they are shown."""
     endpoints: tuple[Endpoint, ...] = ()
     """The endpoints, in the order in which they are shown and preferred."""
+    checks: tuple[Check, ...] = ()
+    """What else deserves a lamp, shown after the endpoints of its tier."""
     models: tuple[Model, ...] = ()
     """The models."""
     router: dict[Task, tuple[str, ...]] = {}
     """For each task the endpoints to ask, the preferred first."""
     gateway: Gateway | None = None
     """The LiteLLM proxy in front."""
+    alerts: Alerts = Alerts()
+    """Whom `tierdeck watch` tells of changes."""
 
     @cached_property
     def node_named(self) -> dict[str, Node]:
@@ -243,14 +333,29 @@ class Inventory(_Table):
         return {node.name: node for node in self.nodes}
 
     @cached_property
+    def lamps(self) -> tuple[Endpoint, ...]:
+        """The endpoints, and after them the checks as such: all that has a verdict."""
+        return (*self.endpoints, *(check.lamp for check in self.checks))
+
+    @cached_property
+    def check_named(self) -> dict[str, Check]:
+        """The checks by name."""
+        return {check.name: check for check in self.checks}
+
+    def kind_of(self, lamp: Endpoint) -> str:
+        """What it is: the engine of an endpoint, the kind of a check."""
+        check = self.check_named.get(lamp.name)
+        return check.kind if check else lamp.engine
+
+    @cached_property
     def endpoint_named(self) -> dict[str, Endpoint]:
-        """The endpoints by name."""
-        return {endpoint.name: endpoint for endpoint in self.endpoints}
+        """All that has a verdict, by name."""
+        return {endpoint.name: endpoint for endpoint in self.lamps}
 
     @cached_property
     def endpoints_of(self) -> dict[str, tuple[Endpoint, ...]]:
-        """The endpoints of each tier, by the tier's name."""
-        return {t.name: tuple(e for e in self.endpoints if e.tier == t.name) for t in self.tiers}
+        """All that has a verdict in each tier, by the tier's name."""
+        return {t.name: tuple(e for e in self.lamps if e.tier == t.name) for t in self.tiers}
 
     def chain(self, task: str) -> tuple[str, ...]:
         """The endpoints that serve `task`, the preferred first: the router's list, else all that name the task."""
@@ -301,8 +406,9 @@ class Inventory(_Table):
         yield from _duplicates("nodes", self.nodes)
         yield from _duplicates("tiers", self.tiers)
         yield from _duplicates("endpoints", self.endpoints)
+        yield from _duplicates("checks", self.checks, {endpoint.name for endpoint in self.endpoints})
         yield from _duplicates("models", self.models)
-        nodes, endpoints = tuple(self.node_named), tuple(self.endpoint_named)
+        nodes, endpoints = tuple(self.node_named), tuple(e.name for e in self.endpoints)
         tiers = tuple(tier.name for tier in self.tiers)
         for i, endpoint in enumerate(self.endpoints):
             if endpoint.tier not in tiers:
@@ -323,6 +429,8 @@ class Inventory(_Table):
                     endpoint.service,
                     (),
                 )
+        for i, check in enumerate(self.checks):
+            yield from _check_mistakes(i, check, tiers, nodes)
         for i, node in enumerate(self.nodes):
             if node.wake and node.wake.via is not None and node.wake.via not in nodes:
                 yield ("nodes", i, "wake", "via"), "unknown node", node.wake.via, nodes
@@ -336,10 +444,39 @@ class Inventory(_Table):
             yield ("gateway", "endpoint"), "unknown endpoint", self.gateway.endpoint, endpoints
 
 
-def _duplicates(
-    table: str, items: tuple[Node | Tier | Endpoint | Model, ...]
+_NEEDS: Final[dict[str, tuple[str, ...]]] = {
+    "http": ("url",),
+    "tcp": ("address",),
+    "command": ("command",),
+    "age": ("path", "limit"),
+    "syncthing": ("url", "folder"),
+}
+_OF_SOME: Final = ("url", "address", "command", "path", "limit", "folder", "api_key", "via")
+
+
+def _check_mistakes(
+    i: int, check: Check, tiers: tuple[str, ...], nodes: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str | int, ...], str, str, tuple[str, ...]]]:
-    seen: set[str] = set()
+    if check.tier not in tiers:
+        yield ("checks", i, "tier"), "unknown tier", check.tier, tiers
+    if check.node is not None and check.node not in nodes:
+        yield ("checks", i, "node"), "unknown node", check.node, nodes
+    needed = _NEEDS[check.kind]
+    known = (*needed, *(("api_key", "via") if "url" in needed else ()))
+    for key in needed:
+        if not getattr(check, key):
+            yield ("checks", i, "kind"), f"a check of this kind needs {key} =", check.kind, ()
+    for key in _OF_SOME:
+        if key in check.model_fields_set and key not in known:
+            yield ("checks", i, key), f"a check of kind {check.kind} has no such key", key, known
+    if check.via and check.node is None:
+        yield ("checks", i, "via"), 'via = "ssh" needs the node to go through; say node = ', "ssh", nodes
+
+
+def _duplicates(
+    table: str, items: tuple[Node | Tier | Endpoint | Check | Model, ...], taken: Iterable[str] = ()
+) -> Iterator[tuple[tuple[str | int, ...], str, str, tuple[str, ...]]]:
+    seen = set(taken)
     for i, item in enumerate(items):
         if item.name in seen:
             yield (table, i, "name"), "this name is taken already", item.name, ()

@@ -110,7 +110,7 @@ class EndpointReading:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that holds GPU memory; `container` is the id found in its cgroup, if any."""
+    """A process that holds GPU memory; `container` is the id found in its cgroup, "" in none, None where not told."""
 
     pid: int
     used_mib: float | None
@@ -119,7 +119,7 @@ class GpuProcess:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU as its driver reports it; None where the driver does not say."""
+    """One GPU as its driver reports it; None where the driver does not say, or its processes were not told."""
 
     index: int
     name: str
@@ -129,7 +129,7 @@ class Gpu:
     utilization_pct: float | None = None
     temperature_c: float | None = None
     power_w: float | None = None
-    processes: tuple[GpuProcess, ...] = ()
+    processes: tuple[GpuProcess, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,8 @@ class Workload:
     """A container or native service of a node, in one vocabulary over all runtimes.
 
     `state` is one of created, running, restarting, paused, exited, dead, missing; `health` is starting, healthy,
-    unhealthy or None where nothing checks it. `started_at` is Unix seconds.
+    unhealthy or None where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
+    `arguments` its command line with secrets blotted out, `mounts` are "source:target".
     """
 
     name: str
@@ -175,6 +176,9 @@ class Workload:
     restart_policy: str = "no"
     ports: tuple[int, ...] = ()
     launch: Launch | None = None
+    digest: str = ""
+    arguments: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
 
     @property
     def running(self) -> bool:
@@ -190,6 +194,25 @@ class WorkloadReading:
     at: Instant
     workloads: tuple[Workload, ...] = ()
     trouble: Trouble | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a machine runs on; None is "not told". `booted_at` is Unix seconds."""
+
+    booted_at: float | None = None
+    kernel: str | None = None
+    driver: str | None = None
+    docker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FactsReading:
+    """The facts of one node."""
+
+    node: str
+    at: Instant
+    facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +306,7 @@ Reading = (
     EndpointReading
     | GpuReading
     | WorkloadReading
+    | FactsReading
     | ReachReading
     | ProcedureReading
     | MaintenanceReading

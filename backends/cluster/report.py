@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import Gpu, Instant
-from backends.cluster.snapshot import ClusterSnapshot, NodeState, Work
+from backends.cluster.snapshot import ClusterSnapshot, Loss, NodeState, Work
 
 SCHEMA: Final = "tierdeck.status/1"
 
@@ -25,6 +25,7 @@ def status_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, An
             "state": prognosis.state.value,
             "summary": prognosis.summary,
             "tasks": {task: {"now": o.now, "next": list(o.next)} for task, o in prognosis.tasks.items()},
+            "without_busiest": _without(prognosis.without),
         },
         "tiers": [
             {
@@ -32,12 +33,20 @@ def status_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, An
                 "state": tiers[tier.name].state.value,
                 "up": tiers[tier.name].up,
                 "total": tiers[tier.name].total,
-                "endpoints": [_endpoint(snapshot, e) for e in inventory.endpoints_of[tier.name]],
+                "endpoints": [_endpoint(inventory, snapshot, e) for e in inventory.endpoints_of[tier.name]],
             }
             for tier in inventory.tiers
         ],
+        "findings": [
+            {"name": f.flaw.value, "endpoint": f.endpoint, "evidence": f.evidence, "cure": f.cure}
+            for f in snapshot.findings
+        ],
         "nodes": [_node(snapshot.nodes[node.name]) for node in inventory.nodes],
     }
+
+
+def _without(loss: Loss | None) -> dict[str, Any] | None:
+    return None if loss is None else {"node": loss.node, "lost": list(loss.lost), "tasks": dict(loss.tasks)}
 
 
 def iso(instant: Instant | None) -> str | None:
@@ -47,12 +56,13 @@ def iso(instant: Instant | None) -> str | None:
     return datetime.fromtimestamp(instant.wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _endpoint(snapshot: ClusterSnapshot, endpoint: Endpoint) -> dict[str, Any]:
-    state = snapshot.endpoints[endpoint.name]
+def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoint) -> dict[str, Any]:
+    state, check = snapshot.endpoints[endpoint.name], inventory.check_named.get(endpoint.name)
     return {
         "name": endpoint.name,
         "node": endpoint.node,
-        "engine": endpoint.engine,
+        "engine": None if check else endpoint.engine,
+        "check": check.kind if check else None,
         "url": endpoint.url,
         "verdict": state.verdict.value,
         "cause": state.cause.value if state.cause else None,
@@ -107,7 +117,9 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
 def status_text(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[str]:
     """The same in lines for people."""
     yield f"{snapshot.name}: {snapshot.prognosis.state.value}. {snapshot.prognosis.summary}"
-    width = max((len(e.name) for e in inventory.endpoints), default=0)
+    if (without := snapshot.prognosis.without) is not None:
+        yield f"{without.words[0].upper()}{without.words[1:]}."
+    width = max((len(e.name) for e in inventory.lamps), default=0)
     for tier in snapshot.tiers:
         yield f"{tier.name}  {tier.state.value}  {tier.up}/{tier.total}"
         for endpoint in inventory.endpoints_of[tier.name]:
@@ -115,6 +127,8 @@ def status_text(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[str
             cause = state.cause.value if state.cause else "-"
             latency = f"{state.latency * 1000:.0f} ms, " if state.latency is not None else ""
             yield f"  {endpoint.name:<{width}}  {state.verdict.value:<8}  {cause:<12}  {latency}{state.evidence}"
+    for finding in snapshot.findings:
+        yield f"{finding.endpoint}  {finding.flaw.value}  {finding.evidence}. {finding.cure}"
     for node in snapshot.nodes.values():
         for gpu in node.gpus:
             used, total = gpu.memory_used_mib, gpu.memory_total_mib

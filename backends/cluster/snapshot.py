@@ -9,8 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backends.cluster.reading import Gpu, Instant, ModelInfo, Prediction, ProcedureState, Progress, Trouble, Workload
-from backends.cluster.words import SERVING, Cause, State, Verdict
+from backends.cluster.reading import (
+    Facts,
+    Gpu,
+    Instant,
+    ModelInfo,
+    Prediction,
+    ProcedureState,
+    Progress,
+    Trouble,
+    Workload,
+)
+from backends.cluster.words import SERVING, Cause, Flaw, State, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +58,30 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Well:
+    """All that can explain that an endpoint worked at one moment: its container, engine, models and machine.
+
+    `troubles` are those of reaching the node, reading its GPUs and its containers ("" for none).
+    """
+
+    at: Instant | None = None
+    workload: Workload | None = None
+    version: str | None = None
+    models: tuple[str, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    facts: Facts | None = None
+    troubles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointState:
     """How one endpoint is, since when, and on what evidence.
 
     `fails` and `successes` count in a row towards the next verdict. `age` is the rounded number of seconds since
     the verdict changed, `unread` since the last reading where that is overdue (else None). `until` is when its
-    MAINTENANCE ends (Unix seconds). `progress` was counted at `counted`; `frozen` is since when it has work and nothing
-    moves; `samples` are the latest, oldest first.
+    MAINTENANCE ends (Unix seconds), `turned` when its cause was another one last. `progress` was counted at `counted`;
+    `frozen` is since when it has work and nothing moves; `samples` are the latest, oldest first. `last_up` is how
+    things were when it last was as it should be.
     """
 
     name: str
@@ -78,6 +105,8 @@ class EndpointState:
     latency: float | None = field(default=None, compare=False)
     taken: Instant | None = field(default=None, compare=False)
     since: Instant | None = field(default=None, compare=False)
+    last_up: Well | None = field(default=None, compare=False)
+    turned: Instant | None = field(default=None, compare=False)
     interval: float = field(default=0.0, compare=False)
     limit: float = field(default=0.0, compare=False)
 
@@ -98,6 +127,33 @@ class TierState:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What the GPUs of its node tell of one running container, since it started (Unix seconds) or since we look.
+
+    `ever`: one of its processes was seen on a GPU; `mib` is what they hold now (None: not told); `missing` is since
+    when none is there. `low_mib` and `risen_mib` are the least that all GPUs held meanwhile, and the most above that;
+    None where it ran already when we came.
+    """
+
+    started: float | None
+    ever: bool = False
+    mib: float | None = None
+    missing: Instant | None = None
+    low_mib: float | None = None
+    risen_mib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that answers, but not as it was meant to: on which evidence, and what to do about it."""
+
+    flaw: Flaw
+    endpoint: str
+    evidence: str
+    cure: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """What is known of one machine; each trouble stands beside the last good figures, `gpus_unread` tells their age."""
 
@@ -109,6 +165,8 @@ class NodeState:
     workloads: tuple[Workload, ...] = ()
     workloads_trouble: Trouble | None = None
     reach_trouble: Trouble | None = None
+    facts: Facts | None = None
+    holds: Mapping[str, Hold] = field(default_factory=dict, compare=False)
     gpus_taken: Instant | None = field(default=None, compare=False)
     workloads_taken: Instant | None = field(default=None, compare=False)
     reach_taken: Instant | None = field(default=None, compare=False)
@@ -123,13 +181,27 @@ class TaskOutlook:
 
 
 @dataclass(frozen=True, slots=True)
+class Loss:
+    """What the death of one node would leave: the tasks `lost`, and who would serve each (None: nobody), in words."""
+
+    node: str
+    lost: tuple[str, ...]
+    tasks: Mapping[str, str | None]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prognosis:
-    """What the cluster can do: a state, a sentence, an outlook for each task, and `brief` for where room is scarce."""
+    """What the cluster can do: a state, a sentence, an outlook for each task, and `brief` for where room is scarce.
+
+    `without` tells what would be left if the busiest node died; None where no node serves anything.
+    """
 
     state: State
     summary: str
     tasks: Mapping[str, TaskOutlook]
     brief: str = ""
+    without: Loss | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +217,5 @@ class ClusterSnapshot:
     procedures: tuple[ProcedureState, ...] = ()
     maintenance: Mapping[str, float] = field(default_factory=dict)
     predicted: tuple[Prediction, ...] = ()
+    findings: tuple[Finding, ...] = ()
     taken: Instant | None = field(default=None, compare=False)

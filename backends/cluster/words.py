@@ -66,6 +66,14 @@ VERDICT_OF: Final[dict[Cause, Verdict]] = {
     Cause.MAINTENANCE: Verdict.UNKNOWN,
 }
 
+
+class Flaw(StrEnum):
+    """What a finding is called: something that answers, but not as it was meant to."""
+
+    ON_CPU = "ON_CPU"
+    GPU_LOST = "GPU_LOST"
+
+
 SERVING: Final = frozenset({Cause.OK, Cause.SLEEPING, Cause.BUSY})
 """Causes under which an endpoint answers prompts; nothing else does."""
 

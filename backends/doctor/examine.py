@@ -63,6 +63,7 @@ def _known(loaded: Loaded, here: Here) -> list[Finding]:
     inventory = loaded.inventory
     found = [_inventory(loaded), *(warn("inventory", remark) for remark in loaded.remarks), _where(inventory, here)]
     found += [own.versions(here), own.terminal(here), own.state_directory(here), own.open_files(here, inventory)]
+    found += own.desktops(here, inventory)
     return found
 
 

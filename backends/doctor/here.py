@@ -7,10 +7,12 @@ import getpass
 import os
 import platform
 import resource
+import shutil
 import stat
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -20,6 +22,7 @@ from backends.doctor.finding import Finding, bad, ok, warn
 from backends.errors import CommandError
 from backends.paths import state_path
 from backends.reach.local import LocalShell, addresses, hostname
+from backends.reach.rdp import find_client, missing_words
 from backends.reach.runtime import Shell
 
 LOGIND_LIMIT: Final = 5.0
@@ -121,6 +124,20 @@ def open_files(here: Here, inventory: Inventory) -> Finding:
     return bad(
         subject, f"{text}, and no more than {hard} may be asked for", "Raise nofile in /etc/security/limits.conf."
     )
+
+
+def desktops(here: Here, inventory: Inventory) -> tuple[Finding, ...]:
+    """Whether the nodes that are woken by a desktop session can be, from here; nothing where there are none."""
+    woken = [node.name for node in inventory.nodes if node.wake and node.wake.rdp]
+    if not woken:
+        return ()
+    which = partial(shutil.which, path=here.environment.get("PATH", ""))
+    client = find_client(here.environment, which=which)
+    if client is not None:
+        drawn = "on a screen of its own" if client.screen else "in a window"
+        return (ok("desktop sessions", f"{Path(client.program).name} is there, and draws {drawn}"),)
+    text, advice = missing_words(which=which)
+    return (warn("desktop sessions", f"{', '.join(woken)} cannot be woken by one: {text.rstrip('.')}", advice),)
 
 
 async def logind(here: Here) -> Finding:

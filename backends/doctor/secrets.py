@@ -35,8 +35,13 @@ def references(inventory: Inventory) -> dict[str, Use]:
     for node in inventory.nodes:
         note(node.ssh.password if node.ssh else None, f"SSH to {node.name}", polled=True)
         note(node.wake.rdp.password if node.wake and node.wake.rdp else None, f"RDP to {node.name}", polled=False)
-    for endpoint in inventory.endpoints:
+    for endpoint in inventory.lamps:
         note(endpoint.api_key, endpoint.name, polled=True)
+    for reference in inventory.alerts.to:
+        note(reference, "alerts", polled=True)
+    heartbeat = inventory.alerts.heartbeat
+    if heartbeat is not None and not heartbeat.startswith(("http://", "https://")):
+        note(heartbeat, "the heartbeat", polled=True)
     return found
 
 

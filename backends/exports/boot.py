@@ -130,8 +130,9 @@ def systemd_unit(starter: Starter) -> str:
         raise ProcedureError(
             f"systemd runs no program with a quote or backslash in its path: {command[0]}", "Move tierdeck there."
         )
-    words = " ".join([_word(command[0]), *(_word(argument.replace("$", "$$")) for argument in command[1:])])
-    environment = " ".join(_word(f"{key}={value}") for key, value in starter.environment.items())
+    program, *rest = command
+    words = " ".join([systemd_word(program), *(systemd_word(argument.replace("$", "$$")) for argument in rest)])
+    environment = " ".join(systemd_word(f"{key}={value}") for key, value in starter.environment.items())
     behind = "docker.service network-online.target"
     lines = [
         "[Unit]",
@@ -168,8 +169,8 @@ _UNPRIVILEGED: Final = (
 """Each of these forbids sudo."""
 
 
-def _word(text: str) -> str:
-    """One word of a systemd setting."""
+def systemd_word(text: str) -> str:
+    """One word of a systemd setting, quoted where it must be."""
     told = text.replace("%", "%%")
     if re.fullmatch(r"[\w./:=@+,$%-]+", told, re.ASCII):
         return told

@@ -147,12 +147,12 @@ def cgroup_query(pids: Sequence[int]) -> list[str]:
 
 
 def parse_cgroups(text: str) -> dict[int, str]:
-    """The container id of each process that runs in one."""
-    found = {}
+    """The container id of each process that runs in one, "" for one that runs in none."""
+    found: dict[int, str] = {}
     for line in text.splitlines():
-        match = re.match(r"/proc/(\d{1,10})/cgroup:.*?(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f])", line)
+        match = re.match(r"/proc/(\d{1,10})/cgroup:(?:.*?(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f]))?", line)
         if match:
-            found[int(match[1])] = match[2]
+            found[int(match[1])] = match[2] or found.get(int(match[1]), "")
     return found
 
 

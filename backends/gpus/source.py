@@ -88,7 +88,7 @@ class _Running:
 
     async def on(self, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
         if self._clock() < self._due:
-            return tuple(replace(gpu, processes=self._known.get(gpu.uuid, ())) for gpu in gpus)
+            return tuple(replace(gpu, processes=self._known.get(gpu.uuid)) for gpu in gpus)
         gpus = await _with_processes(self._shell, gpus)
         self._known = {gpu.uuid: gpu.processes for gpu in gpus}
         self._due = self._clock() + PROCESSES_EVERY
@@ -109,7 +109,11 @@ async def _with_processes(shell: Shell, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...
     """The GPUs with their processes; without, where those cannot be had: the figures stand for themselves."""
     try:
         done = await shell.run(nvidia.PROCESSES, timeout=LIMIT)
-        processes = nvidia.parse_processes(done.stdout) if done.status == 0 else {}
+        if done.status:
+            return gpus
+        processes = nvidia.parse_processes(done.stdout)
+        if done.stdout.strip() and not processes:
+            return gpus
         pids = sorted({pid for on_gpu in processes.values() for pid, _ in on_gpu})
         cgroups = await shell.run(nvidia.cgroup_query(pids), timeout=LIMIT) if pids else Completed(0, "", "")
     except (CommandError, TimeoutError):

@@ -86,7 +86,7 @@ def ledger(inventory: Inventory, snapshot: ClusterSnapshot, node: Node, gpu: Gpu
 def held_by_container(gpu: Gpu, workloads: Sequence[Workload]) -> dict[str, float]:
     """MiB on this GPU by container name, from its processes' cgroups."""
     held: dict[str, float] = {}
-    for process in gpu.processes:
+    for process in gpu.processes or ():
         name = next((w.name for w in workloads if process.container and w.id.startswith(process.container[:12])), None)
         if name is not None and process.used_mib is not None:
             held[name] = held.get(name, 0.0) + process.used_mib

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import SecretStr
 
 from backends.clock import Clock
 from backends.cluster.inventory import Endpoint, Inventory
@@ -32,6 +36,30 @@ async def _unguarded() -> None:
     """Nobody else can be there."""
 
 
+class Touch(Protocol):
+    """What the rungs may do beyond runtimes and shells; each raises a ReachError or SecretError."""
+
+    async def alive(self, node: str) -> str:
+        """Which of its ports answers (SSH's or the desktop's), in words; "" where none does."""
+        ...
+
+    async def secret(self, reference: str) -> SecretStr:
+        """A secret, resolved at this moment."""
+        ...
+
+    async def wake(self, node: str) -> str:
+        """Send whatever wakes it; what was sent, in words."""
+        ...
+
+    async def logged_in(self, node: str) -> tuple[str, ...] | None:
+        """Who has a desktop session there; None where that cannot be asked."""
+        ...
+
+    def desktop(self, node: str) -> AbstractAsyncContextManager[Callable[[], None]]:
+        """A desktop session as long as it is held; what is yielded raises a ReachError once it is over."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The outside of a procedure; whoever opened it closes it.
@@ -42,6 +70,7 @@ class Context:
     raise a ProbeFailure or a ReachError.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
+    `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do.
     `targets` are the workloads of the plan in their order. `learned` and `outages` are what is remembered.
     """
 
@@ -53,6 +82,8 @@ class Context:
     vram: Callable[[str], Awaitable[tuple[Gpu, ...] | None]]
     shares: Callable[[str], AsyncGenerator[float, None]] = _no_shares
     shell: Callable[[str], Shell] = _no_shell
+    here: str | None = None
+    touch: Touch | None = None
     places: Callable[[str], Sequence[Place]] = _no_places
     away: Callable[[str], Sequence[Place]] = _no_places
     confirm: Callable[[], Awaitable[None]] = _unguarded

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from backends.procedures.aftermath import AFTER_KINDS
 from backends.procedures.boot import BOOT_KINDS
 from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
 from backends.procedures.plan import Step
+from backends.procedures.rungs import RUNG_KINDS
 from backends.procedures.runner import StepKind
 
 KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     "start_container": StartContainer,
     "leave_alone": LeaveAlone,
     **BOOT_KINDS,
+    **RUNG_KINDS,
+    **AFTER_KINDS,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -20,6 +21,7 @@ from backends.gpus import nvidia
 from backends.gpus.source import read_once
 from backends.procedures import leasing
 from backends.procedures.context import Context
+from backends.procedures.touching import Touching
 from backends.reach.local import addresses, hostname, which_node
 from backends.reach.nodes import Reaches
 from backends.reach.runtime import Runtime
@@ -31,8 +33,8 @@ VRAM_LIMIT: Final = 5.0
 
 
 @asynccontextmanager
-async def open_context(inventory: Inventory) -> AsyncGenerator[Context, None]:
-    """The outside of `inventory`, connected to as it is needed and closed on leaving."""
+async def open_context(inventory: Inventory, state: Path | None = None) -> AsyncGenerator[Context, None]:
+    """The outside of `inventory`, connected to as it is needed and closed on leaving; `state` is our directory."""
     here = which_node(inventory, hostname(), addresses())
     secrets, clock = Secrets(), SystemClock()
     async with Http() as http, Reaches(inventory, here, secrets) as reaches:
@@ -45,6 +47,8 @@ async def open_context(inventory: Inventory) -> AsyncGenerator[Context, None]:
             outside.probe,
             outside.vram,
             shares=outside.shares,
+            here=here,
+            touch=Touching(inventory, reaches, secrets, state / "rdp") if state else None,
             shell=lambda node: reaches[node].shell,
             places=lambda node: leasing.places(reaches, inventory, node),
             away=lambda node: leasing.away(reaches, inventory, node),

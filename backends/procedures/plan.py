@@ -33,6 +33,7 @@ class Step:
     """One step: `kind` names the class that does it, `command` is the exact call shown to people.
 
     `arguments` hold JSON, and references to secrets, never secrets. `time_limit` is in seconds, for the whole step.
+    A step that `may_fail` is no end of its plan: a later one may still help.
     """
 
     kind: str
@@ -41,6 +42,7 @@ class Step:
     time_limit: float = 60.0
     danger: Danger = Danger.NONE
     command: str = ""
+    may_fail: bool = False
 
     def __post_init__(self) -> None:
         if not (self.kind and self.label):
@@ -63,7 +65,7 @@ class BlastRadius:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done to `node`, in order; `targets` names the containers and services it touches."""
+    """What would be done to `node`, in order, and `why`; `targets` names the containers and services it touches."""
 
     kind: str
     node: str
@@ -72,6 +74,7 @@ class Plan:
     blast: BlastRadius = BlastRadius()
     warnings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
 
     @property
     def danger(self) -> Danger:
@@ -104,7 +107,7 @@ def from_json(data: object) -> Plan:
 
 def describe(plan: Plan) -> list[str]:
     """The plan in lines for people, as a dry run prints it."""
-    lines = [plan.title]
+    lines = [plan.title, *(f"  seen: {line}" for line in plan.why)]
     for number, step in enumerate(plan.steps, 1):
         danger = {Danger.NONE: "", Danger.CHANGES: "", Danger.INTERRUPTS: "  INTERRUPTS"}[step.danger]
         lines.append(f"  {number}. {step.label}{danger}")

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None, *, kinds: Kinds = KINDS, opens: Open
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     starter = _Starter()
     try:
-        asyncio.run(_serve(told, handed, kinds, opens or _real, starter))
+        asyncio.run(_serve(told, handed, kinds, opens or partial(_real, told.state), starter))
         return 0
     except TierdeckError as error:
         starter.refuse(error)
@@ -109,10 +109,10 @@ def remove_if_empty(path: Path) -> None:
             path.unlink()
 
 
-def _real(inventory: Inventory) -> AbstractAsyncContextManager[Context]:
+def _real(state: Path, inventory: Inventory) -> AbstractAsyncContextManager[Context]:
     from backends.procedures.opening import open_context
 
-    return open_context(inventory)
+    return open_context(inventory, state)
 
 
 class _Starter:
@@ -167,7 +167,7 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
 
 @asynccontextmanager
 async def _leased(told: Told, plan: Plan, owner: str, context: Context) -> AsyncIterator[Lease | None]:
-    """The lease on the node itself; none where the outside has no such thing."""
+    """The lease on the node itself; none where the outside has no such thing, or what is to be recovered has none."""
     where = context.places(plan.node)
     if not where:
         yield None
@@ -175,7 +175,14 @@ async def _leased(told: Told, plan: Plan, owner: str, context: Context) -> Async
     holder = leasing.holder_for(plan.node, owner, told.id)
     died = partial(leasing.has_died, told.state, ours=told.id)
     elsewhere = context.away(plan.node)
-    async with leasing.leasing(where, elsewhere, holder, died=died, take_over=told.take_over) as lease:
+    async with AsyncExitStack() as stack:
+        taking = leasing.leasing(where, elsewhere, holder, died=died, take_over=told.take_over)
+        try:
+            lease = await stack.enter_async_context(taking)
+        except ReachError:
+            if plan.kind != "recovery":
+                raise
+            lease = None
         yield lease
 
 

@@ -211,6 +211,8 @@ async def _step(index: int, step: Step, kind: StepKind, desk: _Desk, broken_off:
         except TierdeckError as error:
             text = str(error)
             desk.emit("step_failed", index, {"text": text})
+            if step.may_fail and not desk.control.edge.is_set():
+                return None
         broken_off = True
         match await _answer(index, step, text, desk):
             case "retry":

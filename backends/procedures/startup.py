@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 
@@ -38,7 +38,7 @@ def plan_queue(
     ready = {name for name in names if is_ready(inventory, snapshot, node, known[name])}
     started = [name for name in names if restart or name not in ready]
     steps = tuple(
-        _start(table, known[name], restart=restart, last=name == started[-1])
+        start_step(table, known[name], restart=restart, last=name == started[-1])
         if name in started
         else _left_alone(table, known[name])
         for name in names
@@ -49,7 +49,7 @@ def plan_queue(
         node=node,
         title=_title(node, started, ready - set(started), restart),
         steps=steps,
-        blast=_blast(inventory, snapshot, node, interrupted),
+        blast=blast(inventory, snapshot, node, interrupted),
         warnings=(*remarks, *_warnings(inventory, snapshot, table, known, names)),
         targets=tuple(started),
     )
@@ -79,10 +79,8 @@ def _chosen(
 ) -> tuple[list[str], list[str]]:
     """The containers to queue in order, and remarks on those left out."""
     order = list(dict.fromkeys(node.queue.order))
-    here = [e for e in inventory.endpoints if e.node == node.name and residence(e)]
-    resident = dict.fromkeys(residence(e) for e in here if not e.on_demand)
+    resident, on_demand = _residents(inventory, node)
     others = [name for name in resident if name not in order and name in known and known[name].gpu]
-    on_demand = {residence(e) for e in here} - set(resident)
     remarks: list[str] = []
     if only is not None:
         listed = [name for name in (*order, *others) if name in only]
@@ -101,6 +99,20 @@ def _chosen(
     return names, remarks
 
 
+def all_of(inventory: Inventory, node: Node, known: Collection[str]) -> list[str]:
+    """What is to run on a node, in order: its queue.order, then whatever its endpoints run in; nothing on demand."""
+    resident, on_demand = _residents(inventory, node)
+    names = dict.fromkeys((*node.queue.order, *resident))
+    return [name for name in names if name in known and name not in on_demand]
+
+
+def _residents(inventory: Inventory, node: Node) -> tuple[list[str], set[str]]:
+    """What the endpoints of a node run in: what always runs, in the inventory's order, and what runs on demand."""
+    here = [e for e in inventory.endpoints if e.node == node.name and residence(e)]
+    resident = dict.fromkeys(residence(e) for e in here if not e.on_demand)
+    return list(resident), {residence(e) for e in here} - set(resident)
+
+
 def _refuse_unknown(node: Node, name: str, known: Iterable[str], *, named_in_order: bool) -> None:
     near = _nearest(name, known)
     if named_in_order:
@@ -116,7 +128,8 @@ def _nearest(word: str, words: Iterable[str]) -> str:
     return f' Nearest: "{near[0]}".' if near else ""
 
 
-def _start(node: Node, workload: Workload, *, restart: bool, last: bool) -> Step:
+def start_step(node: Node, workload: Workload, *, restart: bool = False, last: bool = False) -> Step:
+    """The step that starts one workload; with `restart` also where it runs."""
     again = restart and workload.running
     verb = "restart" if again else "start"
     told = _told(node, workload, last=last)
@@ -161,7 +174,8 @@ def _title(node: str, started: Sequence[str], left: Iterable[str], restart: bool
     return f"Start queue of {node}: {'restart' if restart else 'start'} {', '.join(started)}{ready}"
 
 
-def _blast(inventory: Inventory, snapshot: ClusterSnapshot, node: str, interrupted: Sequence[str]) -> BlastRadius:
+def blast(inventory: Inventory, snapshot: ClusterSnapshot, node: str, interrupted: Sequence[str]) -> BlastRadius:
+    """What stops when these workloads of a node do, and who would serve meanwhile."""
     stopped = [e for name in interrupted for e in endpoints_in(inventory, node, name)]
     without = [name for name in interrupted if not endpoints_in(inventory, node, name)]
     tasks = dict.fromkeys(task for e in stopped for task in e.serves)

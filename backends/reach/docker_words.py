@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,6 +19,14 @@ KIND: Final = "docker"
 
 _STATES: Final = frozenset({"created", "running", "restarting", "paused", "exited", "dead"})
 _GPU_DEVICES: Final = ("/dev/kfd", "/dev/dri", "/dev/nvidia")
+_SECRET: Final = re.compile(r"key|token|passw|secret|credential", re.IGNORECASE)
+
+MOST_WORDS: Final = 200
+"""Arguments and mounts of one container that are read."""
+
+BLOT: Final = "***"
+"""What stands for a secret in an argument."""
+
 _NO_GPU: Final = frozenset({"", "void", "none"})
 
 _ADVICE: Final = (
@@ -73,6 +81,9 @@ def workload(payload: object) -> Workload:
         restart_policy=str(_at(host, "RestartPolicy", "Name") or "no"),
         ports=_ports(host.get("PortBindings"), _at(data, "NetworkSettings", "Ports")),
         launch=_launch(data),
+        digest=plain(str(data.get("Image") or "")),
+        arguments=without_secrets([str(word) for word in _list(data.get("Args"))[:MOST_WORDS]]),
+        mounts=tuple(sorted(_mount(each) for each in _list(data.get("Mounts"))[:MOST_WORDS])),
     )
 
 
@@ -85,6 +96,26 @@ def _launch(data: Mapping[str, Any]) -> Launch | None:
         for mount in map(_dict, _list(data.get("Mounts")))
     }
     return launch(command, {name: value for name, _, value in pairs}, mounts)
+
+
+def without_secrets(words: Sequence[str]) -> tuple[str, ...]:
+    """A command line as it may be kept: the values of whatever is called a key, token, password or secret blotted."""
+    found: list[str] = []
+    hide = False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        secret = option.startswith("-") and _SECRET.search(option) is not None
+        if hide and not word.startswith("--"):
+            found.append(BLOT)
+        else:
+            found.append(plain(f"{option}={BLOT}" if secret and equals else word))
+        hide = secret and not equals
+    return tuple(found)
+
+
+def _mount(payload: object) -> str:
+    named = _at(payload, "Name") if _at(payload, "Type") == "volume" else None
+    return plain(f"{named or _at(payload, 'Source') or '?'}:{_at(payload, 'Destination') or '?'}")
 
 
 def uses_gpu(host: Mapping[str, Any], environment: object) -> bool:

@@ -24,6 +24,7 @@ from backends.reach.bridge import Bridge, Duplex
 from backends.reach.docker import DockerRuntime
 from backends.reach.files import Read, opened
 from backends.reach.local import LocalShell
+from backends.reach.newest import Newest, newest_here, newest_there
 from backends.reach.runtime import Runtime, Shell
 from backends.reach.services import MANAGERS
 from backends.secrets import Secrets, secret_variables
@@ -70,10 +71,19 @@ class NodeReach:
         """Runs commands on the node; SshError where it is neither this machine nor has `ssh`."""
         return self._here() if self.is_here else self._remote()[1]
 
+    @property
+    def stands(self) -> bool:
+        """Whether an SSH connection to it stands, as far as is known."""
+        return not self.is_here and self._opened is not None and self._opened[0].connected
+
     async def connected(self) -> None:
         """Wait for the SSH connection of a node that has one; SshError names what hinders it."""
         if not self.is_here and self.node.ssh:
             await self._remote()[0].connection()
+
+    def tcp(self, host: str, port: int) -> AbstractAsyncContextManager[Duplex]:
+        """A connection to an address as seen from the node; SshError where it is this machine, or has no `ssh`."""
+        return self._remote()[0].tcp(host, port)
 
     async def runtime(self) -> Runtime:
         """The node's Docker, not yet asked; RuntimeFailure where it has none, SshError where there is no way to it."""
@@ -102,6 +112,13 @@ class NodeReach:
         from backends.reach.node_files import in_volume
 
         return in_volume(await self._engine(), name, path)
+
+    async def newest(self, path: str, *, timeout: float) -> Newest:
+        """The newest entry at a path of the node; OSError as the node has it, TimeoutError, ReachError."""
+        async with asyncio.timeout(timeout):
+            if self.is_here:
+                return await newest_here(self._here(), path, timeout=timeout)
+            return await newest_there(self._remote()[0], path)
 
     def services(self) -> Runtime | None:
         """The native services that the inventory names on this node; None where it names none."""
@@ -232,6 +249,9 @@ class Reaches:
     """One NodeReach for every node of the inventory, closed together."""
 
     def __init__(self, inventory: Inventory, here: str | None, secrets: Secrets, *, polling: bool = True) -> None:
+        nowhere = Node(name="this machine", address="localhost")
+        self.here = NodeReach(nowhere, inventory, nowhere.name, secrets, polling=polling)
+        """This machine, whether it is one of the cluster's or not."""
         self._nodes = {n.name: NodeReach(n, inventory, here, secrets, polling=polling) for n in inventory.nodes}
 
     async def __aenter__(self) -> Self:

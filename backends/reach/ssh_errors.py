@@ -116,6 +116,7 @@ def _host_key(error: asyncssh.HostKeyNotVerifiable, target: Target, attempt: Att
         return SshError(
             f"{target.node}: the host key of {target.place} is marked as revoked in {target.known_hosts}.",
             "Do not log in there before you know why.",
+            kind="host_key",
         )
     if attempt.keys_known and attempt.offered:
         return _changed(target, attempt.offered)
@@ -123,10 +124,12 @@ def _host_key(error: asyncssh.HostKeyNotVerifiable, target: Target, attempt: Att
         return SshError(
             f"{target.node}: the host certificate of {target.place} is not trusted: {first_words(reason)}.",
             f"Add its authority as a @cert-authority line to {target.known_hosts}.",
+            kind="host_key",
         )
     return SshError(
         f"{target.node}: the host key of {target.place} is unknown ({attempt.offered}).",
         f"Compare the fingerprint with the node's own (there: ssh-keygen -lf on its host key), then: {target.keyscan}",
+        kind="host_key",
     )
 
 
@@ -135,6 +138,7 @@ def _changed(target: Target, offered: str) -> SshError:
         f"{target.node}: the host key of {target.place} has CHANGED ({offered}): "
         "a man in the middle, or the machine was installed anew.",
         f"Only if you know why: ssh-keygen -R '{target.known_as}' -f {target.known_hosts}, then: {target.keyscan}",
+        kind="host_key",
     )
 
 
@@ -144,11 +148,13 @@ def _denied(target: Target, attempt: Attempt) -> SshError:
         return SshError(
             f"{target.node}: {target.place} denies {target.user}; the key {target.key} is locked with a passphrase.",
             f"Unlock it once in your agent: ssh-add {target.key}",
+            kind="denied",
         )
     return SshError(
         f"{target.node}: {target.place} denies {target.user} (tried: {tried}).",
         f"Is the user right (ssh = {{ user = ... }})? Else put your public key there: "
         f"ssh-copy-id -p {target.port} {target.user}@{target.host}",
+        kind="denied",
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backends.simulator.engines.litellm import LiteLlm
+from backends.simulator.engines.ollama import Ollama
 from backends.simulator.httpfaults import HttpFault
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def faults_of(sim: SimulatedCluster) -> list[Fault]:
         Fault("ssh-mark", "mark: SSH refuses", "mark", *_ssh_refuses(mark)),
         Fault("ssh-key-mark", "mark: another host key", "mark", *_host_key(mark)),
         Fault("power-mark", "mark: power off", "mark", mark.power_off, mark.power_on),
+        Fault("cpu-desk", "desk: Ollama loses its GPU and goes on from the CPU", "desk",
+              *_on_cpu(sim.endpoints["local/ollama"])),
         Fault("gpu-desk", "desk: the GPU falls off the bus", "desk", *_gpu_lost(desk)),
         Fault("nvml-mark", "mark: driver and library version mismatch", "mark", *_nvml(mark)),
         Fault("slow-nas", "NAS: slow", coder.name, _http(coder, HttpFault("slow", seconds=2.5)), _healed(coder)),
@@ -188,6 +191,19 @@ def _gpu_lost(node: SimNode) -> tuple[Act, Act]:
 
     async def heal() -> None:
         node.host.find_gpus()
+
+    return act, heal
+
+
+def _on_cpu(endpoint: SimEndpoint) -> tuple[Act, Act]:
+    engine = endpoint.engine
+    assert isinstance(engine, Ollama)
+
+    async def act() -> None:
+        await engine.move(None)
+
+    async def heal() -> None:
+        await engine.move(endpoint.program.device)
 
     return act, heal
 

@@ -192,6 +192,7 @@ class Commands:
             "/proc/meminfo": f"MemTotal: {memory} kB\nMemFree: {memory // 3} kB\nMemAvailable: {memory // 2} kB\n",
             "/proc/stat": f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {int(self.host.booted_at)}\n",
             "/proc/sys/kernel/random/boot_id": self.host.boot_id + "\n",
+            "/proc/sys/kernel/osrelease": "6.8.0-85-generic\n",
             "/proc/sys/kernel/hostname": self.host.name + "\n",
             "/etc/hostname": self.host.name + "\n",
             "/etc/os-release": 'PRETTY_NAME="Ubuntu 24.04.3 LTS"\nID=ubuntu\nVERSION_ID="24.04"\n',

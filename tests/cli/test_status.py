@@ -45,6 +45,7 @@ def several(item: Any) -> dict[str, Any]:
 
 
 OUTLOOK = table(now={"type": ["string", "null"]}, next=several(TEXT))
+LOSS = table(node=TEXT, lost=several({"enum": list(TASKS)}), tasks={"type": "object"})
 WORK = table(
     requests_running=NUMBER,
     requests_waiting=NUMBER,
@@ -56,7 +57,8 @@ WORK = table(
 ENDPOINT = table(
     name=TEXT,
     node={"type": ["string", "null"]},
-    engine={"enum": ["ollama", "llama.cpp", "vllm", "litellm", "lmstudio", "sglang", "openai", "http"]},
+    check={"enum": ["http", "tcp", "command", "age", "syncthing", None]},
+    engine={"enum": ["ollama", "llama.cpp", "vllm", "litellm", "lmstudio", "sglang", "openai", "http", None]},
     url=TEXT,
     verdict={"enum": ["UP", "DEGRADED", "DOWN", "UNKNOWN"]},
     cause={"enum": [*CAUSES, None]},
@@ -80,8 +82,14 @@ SHAPE = table(
     schema={"const": "tierdeck.status/1"},
     cluster=TEXT,
     taken_at=TIME,
-    prognosis=table(state=STATE, summary=TEXT, tasks=table(**dict.fromkeys(TASKS, OUTLOOK))),
+    prognosis=table(
+        state=STATE,
+        summary=TEXT,
+        tasks=table(**dict.fromkeys(TASKS, OUTLOOK)),
+        without_busiest={"anyOf": [LOSS, {"type": "null"}]},
+    ),
     tiers=several(table(name=TEXT, state=STATE, up=COUNT, total=COUNT, endpoints=several(ENDPOINT))),
+    findings=several(table(name={"enum": ["ON_CPU", "GPU_LOST"]}, endpoint=TEXT, evidence=TEXT, cure=TEXT)),
     nodes=several(table(name=TEXT, gpus=several(GPU), error={"type": ["string", "null"]})),
 )
 

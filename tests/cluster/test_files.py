@@ -52,6 +52,18 @@ tier = "REMOTE"
 node = "nas"
 engine = "litellm"
 url = "http://10.0.10.30:4000/v1/"
+[[checks]]
+name = "nas/backup"
+tier = "REMOTE"
+kind = "age"
+node = "nas"
+path = "/volume1/backup"
+limit = "26h"
+[[checks]]
+name = "nas/db"
+tier = "REMOTE"
+kind = "tcp"
+address = "10.0.10.30:5432"
 [[models]]
 name = "qwen2.5-14b-instruct"
 file = "volume:models-vol/qwen.gguf"
@@ -104,6 +116,12 @@ def test_the_example_of_the_manual_is_read() -> None:
         ("[[nodes]]", "[[nodes", "not valid TOML"),
         ("context = 8192", "context = 0", "greater than 0"),
         ("[[tiers]]", "[tiers]", "double brackets"),
+        ('kind = "age"', 'kind = "agee"', 'Did you mean "age"?'),
+        ('kind = "tcp"', 'kind = "http"', "a check of this kind needs url ="),
+        ('limit = "26h"', 'limit = "26 hours"', "a duration"),
+        ('limit = "26h"', 'folder = "x"\nlimit = "26h"', "a check of kind age has no such key"),
+        ('address = "10.0.10.30:5432"', 'address = "10.0.10.30"', "a host and a port"),
+        ('name = "nas/db"', 'name = "gateway/litellm"', "taken already"),
         ('endpoint = "gateway/litellm"', 'endpoint = "gateway/litelm"', 'Did you mean "gateway/litellm"?'),
     ],
 )

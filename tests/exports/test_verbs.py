@@ -83,7 +83,7 @@ def snapshot(*workloads: Workload, trouble: Trouble | None = None) -> ClusterSna
 
 
 def told(**more: object) -> argparse.Namespace:
-    defaults = {"node": "here", "program": None, "dry_run": False, "yes": False, "json": False}
+    defaults = {"what": "boot-unit", "node": "here", "program": None, "dry_run": False, "yes": False, "json": False}
     return argparse.Namespace(**{**defaults, **more})
 
 

@@ -167,7 +167,7 @@ async def test_processes_know_their_container_and_are_asked_seldom() -> None:
 @pytest.mark.parametrize("trouble", [Completed(2, "", "no"), CommandError("gone"), TimeoutError(), good("rubbish")])
 async def test_figures_stand_without_the_processes(trouble: Completed | Exception) -> None:
     (gpu,) = await source.read_once(node(), Answers(nvidia_smi=good(GOOD), apps=trouble))
-    assert (gpu.memory_used_mib, gpu.processes) == (20118, ())
+    assert (gpu.memory_used_mib, gpu.processes) == (20118, None)
 
 
 async def test_program_that_is_missing_here_or_there() -> None:

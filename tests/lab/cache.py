@@ -25,12 +25,14 @@ def root_tar() -> Path:
 
 
 def missing(part: str) -> str:
-    """Why this part cannot be started here, or nothing; parts: docker, sshd, llamacpp, litellm."""
+    """Why this part cannot be started here, or nothing; a part is one of the names below."""
     files = {
         "docker": [Path(shutil.which("dockerd") or "/usr/sbin/dockerd"), root_tar()],
         "sshd": [Path("/usr/sbin/sshd")],
+        "syncthing": [Path("/usr/bin/syncthing")],
         "llamacpp": [Path(llama_python())],
         "litellm": [cache() / "litellm/bin/litellm"],
+        "prometheus": [Path(shutil.which(name) or f"/usr/bin/{name}") for name in ("prometheus", "promtool")],
     }[part]
     if part in ("docker", "sshd") and os.geteuid():
         return f"{part} must be started as root"

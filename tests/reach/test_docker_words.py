@@ -37,6 +37,23 @@ def test_uses_gpu(host: dict[str, Any], environment: object, gpu: bool) -> None:
     assert words.uses_gpu(host, environment) is gpu
 
 
+def test_a_command_line_is_kept_without_its_secrets() -> None:
+    given = ["-m", "/m.gguf", "--api-key", "sk-1", "--port", "80", "--hf-token=hf_1", "--PASSWORD", "x", "-ngl", "99"]
+    kept = ("-m", "/m.gguf", "--api-key", "***", "--port", "80", "--hf-token=***", "--PASSWORD", "***", "-ngl", "99")
+    assert words.without_secrets(given) == kept
+    found = words.workload(
+        {
+            "Image": "sha256:12", "Args": given[:2],
+            "Mounts": [
+                {"Type": "volume", "Name": "models-vol", "Source": "/var/lib/x", "Destination": "/models"},
+                {"Type": "bind", "Source": "/srv", "Destination": "/data"}, "odd",
+            ],
+        }
+    )  # fmt: skip
+    assert (found.digest, found.arguments) == ("sha256:12", ("-m", "/m.gguf"))
+    assert found.mounts == ("/srv:/data", "?:?", "models-vol:/models")
+
+
 def test_workload_of_a_container_that_died() -> None:
     found = words.workload(
         {

@@ -20,8 +20,8 @@ from tests.simulator.conftest import ready, until
 
 FAULTS = (
     "crash-mark-iii", "hang-mark-i", "wedge-mark-iv", "oom-mark-ii", "deadlock-mark", "docker-mark",
-    "docker-hangs-mark", "ssh-mark", "ssh-key-mark", "power-mark", "gpu-desk", "nvml-mark", "slow-nas", "power-nas",
-    "limit-gateway", "cooling-gateway",
+    "docker-hangs-mark", "ssh-mark", "ssh-key-mark", "power-mark", "cpu-desk", "gpu-desk", "nvml-mark", "slow-nas",
+    "power-nas", "limit-gateway", "cooling-gateway",
 )  # fmt: skip
 
 
@@ -95,6 +95,7 @@ async def health(sim: SimulatedCluster) -> dict[str, object]:
         docker = (node.docker.server.is_open, node.docker.server.fault) if node.docker else None
         gpus = tuple(gpu.lost for gpu in node.host.gpus)
         seen[name] = (node.powered, docker, gpus, node.host.nvml_error, await banner(node.ssh.port), node.ssh.host_key)
+    seen["on the CPU"] = sim.endpoints["local/ollama"].engine.device is None
     seen["cooling"] = getattr(sim.endpoints["gateway/litellm"].engine, "cooling", None)
     return seen
 

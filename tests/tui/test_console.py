@@ -12,7 +12,7 @@ from backends.cluster.reading import EndpointReading, ModelInfo, ProbeResult, Ti
 from backends.cluster.words import Cause
 from tests.tui.driving import console, shown, until
 from tests.tui.sample import NOW, StillFeed, loaded, readings
-from tui.actions import ACTIONS, keys_table
+from tui.actions import ACTIONS, allowed, keys_table
 from tui.actions import shown as shown_key
 from tui.screens.arrange import ArrangeScreen
 from tui.screens.confirm import ConfirmScreen
@@ -194,8 +194,9 @@ def test_the_readme_has_the_keys_of_the_registry() -> None:
 def test_every_action_has_a_method_and_no_key_is_taken_twice() -> None:
     from tui.commands import Commands
 
-    taken = [key for action in ACTIONS for key in action.keys]
-    assert len(taken) == len(set(taken))
+    for past in (False, True):
+        taken = [key for action in allowed(False, past=past) for key in action.keys]
+        assert len(taken) == len(set(taken))
     for action in ACTIONS:
         assert callable(getattr(Commands, action.id)), action.id
         assert shown_key(action.keys[0])

@@ -347,6 +347,24 @@ def test_the_terminal(here: Here) -> None:
         assert own.terminal(replace(here, encoding=encoding)).state == state
 
 
+def test_what_a_desktop_session_needs(here: Here, tmp_path: Path) -> None:
+    inventory = parse(SECRETS, Path("cluster.toml")).inventory
+    bare = replace(here, environment={"PATH": str(tmp_path), "DISPLAY": ""})
+    (missing,) = own.desktops(bare, inventory)
+    assert (missing.state, missing.text) == (
+        "warn",
+        "a cannot be woken by one: no FreeRDP client is installed here, and a desktop session cannot be opened",
+    )
+    assert "freerdp" in missing.advice
+    for name, state in (("xfreerdp", "warn"), ("Xvfb", "ok")):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+        (finding,) = own.desktops(bare, inventory)
+        assert finding.state == state
+    nobody = Inventory.model_validate({"version": 1, "name": "t"})
+    assert own.desktops(bare, nobody) == ()
+
+
 def test_open_files(here: Here) -> None:
     few = Inventory(version=1, name="x")
     many = parse(

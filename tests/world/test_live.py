@@ -171,7 +171,7 @@ async def test_a_nudge_asks_at_once(described: SimulatedCluster, tmp_path: Path)
         await watch.until(asked, "it was asked", seconds=2)
         assert asked() == {"remote/mark-i"}
         watch.forget()
-        assert watch.nudge("mark") == 5 + 2, "its endpoints, its containers, its GPUs"
+        assert watch.nudge("mark") == 5 + 3, "its endpoints, its containers, its GPUs, its facts"
         await watch.until(lambda: asked() == set(MARKS), "all of mark were asked", seconds=2)
         await watch.until(lambda: any(isinstance(r, WorkloadReading) for r in watch.readings), "and mark itself")
         watch.forget()

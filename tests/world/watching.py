@@ -42,6 +42,7 @@ class Watch:
         self.began = asyncio.get_running_loop().time()
         self.readings: list[Reading] = []
         self.crashes: list[str] = []
+        self._lost: set[str] = set()
         self.shown: list[tuple[float, ClusterSnapshot]] = []
         self.live = LiveCluster(
             world.inventory, world.here, SystemClock(), self._show, nudge=lambda topic: self.poller.nudge(topic)
@@ -49,6 +50,8 @@ class Watch:
         self.poller = Poller(world.sources(self.live.is_down), world.streams(), self._emit, crashed=self._crashed)
 
     def _emit(self, reading: Reading) -> None:
+        if isinstance(reading, EndpointReading) and reading.endpoint in self._lost:
+            return
         self.readings.append(reading)
         self.live.emit(reading)
 
@@ -99,6 +102,10 @@ class Watch:
 
         await self.until(found, what)
         return found()[0]
+
+    def lose(self, endpoint: str) -> None:
+        """Let no reading of it come in any more, as if its source had died."""
+        self._lost.add(endpoint)
 
     def forget(self) -> None:
         """Begin to count anew."""

@@ -37,8 +37,17 @@ class _Later(Lazy):
 class DashboardScreen(Screen[None]):
     """Composes the panes and hands each its slice."""
 
-    def __init__(self, inventory: Inventory, marks: tuple[str, ...], glyphs: Glyphs, banner: str = "") -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        snapshot: ClusterSnapshot,
+        marks: tuple[str, ...],
+        glyphs: Glyphs,
+        banner: str = "",
+    ) -> None:
         super().__init__()
+        self.inventory = inventory
+        self.snapshot = snapshot
         self.header = HeaderBar(inventory.name, marks, glyphs)
         self._banner = banner
         self.clock = ClockBar(id="clock")
@@ -66,7 +75,7 @@ class DashboardScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin at the tiers."""
-        self.header.show(None)
+        self.header.show(self.snapshot if self.snapshot.taken is not None else None)
         self.tiers.focus()
 
     @property
@@ -81,6 +90,7 @@ class DashboardScreen(Screen[None]):
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Hand each pane its slice."""
+        self.snapshot = snapshot
         self.header.show(snapshot)
         self.tiers.show(snapshot)
         self.gpus.show(snapshot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -15,9 +16,70 @@ if TYPE_CHECKING:
     from backends.exports.boot import Rendered
 
 SCHEMA: Final = "tierdeck.boot-unit/1"
+TEXT_SCHEMA: Final = "tierdeck.export/1"
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Print what is asked for; what to do with it goes to standard error."""
+    if arguments.what == "boot-unit":
+        return _boot_unit(arguments)
+    opened = open_cluster(arguments)
+    text, advice = _watch_unit(opened, arguments) if arguments.what == "watch-unit" else _monitor(opened, arguments)
+    if getattr(arguments, "json", False):
+        print(json.dumps({"schema": TEXT_SCHEMA, "what": arguments.what, "text": text}, ensure_ascii=False))
+    else:
+        print(text, end="")
+        print("\n".join(advice), file=sys.stderr)
+    return 0
+
+
+def _watch_unit(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    from getpass import getuser
+    from pathlib import Path
+
+    from backends.exports.watching import SECRETS, watch_unit
+
+    program = arguments.program or str(Path(sys.executable).parent / "tierdeck")
+    state = os.environ.get("TIERDECK_STATE", "")
+    cluster = str(opened.loaded.path.absolute())
+    text = watch_unit(program, cluster, getuser(), state=state, metrics=arguments.metrics or "")
+    variables = [r.partition(":")[2] for r in opened.loaded.inventory.alerts.to if r.startswith("env:")]
+    advice = [
+        "Install it on this machine:",
+        "  tierdeck export watch-unit | sudo tee /etc/systemd/system/tierdeck-watch.service >/dev/null",
+        "  sudo systemctl enable --now tierdeck-watch",
+    ]
+    if variables:
+        advice.append(f"Write {', '.join(f'{name}=...' for name in variables)} into {SECRETS} (mode 0600) first.")
+    return text, advice
+
+
+def _monitor(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    from backends.exports.grafana import grafana
+    from backends.exports.monitors import KEYS, gatus, homepage, prometheus
+    from backends.exports.outside import key_variable, reachable
+
+    inventory = opened.loaded.inventory
+    keyed = [e for e in reachable(inventory) if e.api_key is not None]
+    hidden = [e.name for e in inventory.endpoints if e.via is not None]
+    advice = [f"Left out, since only SSH leads there: {', '.join(hidden)}."] if hidden else []
+    match arguments.what:
+        case "prometheus":
+            advice.append(f"It reads `tierdeck watch --metrics {arguments.watch}`; a part of prometheus.yml.")
+            if keyed:
+                advice.append(f"Write the keys of {', '.join(e.name for e in keyed)} into files under {KEYS}.")
+            return prometheus(inventory, arguments.watch), advice
+        case "gatus":
+            if keyed:
+                advice.append(f"Give Gatus these variables: {', '.join(key_variable(e) or '' for e in keyed)}.")
+            return gatus(inventory), advice
+        case "homepage":
+            return homepage(inventory, arguments.server), [*advice, "A part of Homepage's services.yaml."]
+        case _:
+            return grafana(inventory.name), ["Import it: Dashboards, New, Import; choose your Prometheus."]
+
+
+def _boot_unit(arguments: argparse.Namespace) -> int:
     """Print a node's boot starter; how it is installed goes to standard error."""
     opened = open_cluster(arguments)
     names = opened.loaded.inventory.node_named

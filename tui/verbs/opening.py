@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.cluster.files import Loaded, load
+from backends.errors import ProcedureError
 from backends.paths import cluster_file, state_dir
 
 
@@ -29,6 +30,13 @@ def open_cluster(arguments: argparse.Namespace) -> Opened:
     """Read the inventory; InventoryError says what is wrong with it."""
     loaded = load(cluster_path(arguments))
     return Opened(loaded, where(loaded), state_dir(os.environ))
+
+
+def known_node(opened: Opened, node: str) -> None:
+    """ProcedureError where the inventory has no such node."""
+    names = opened.loaded.inventory.node_named
+    if node not in names:
+        raise ProcedureError(f'There is no node "{node}".', f"Known: {', '.join(names) or 'none'}.")
 
 
 def where(loaded: Loaded) -> str | None:

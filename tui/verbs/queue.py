@@ -7,9 +7,8 @@ import asyncio
 import json
 import sys
 
-from backends.errors import ProcedureError
 from tui.cli import USAGE
-from tui.verbs.opening import Opened, open_cluster
+from tui.verbs.opening import Opened, known_node, open_cluster
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -19,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("tierdeck: queue run --json needs --yes or --dry-run: it never asks.", file=sys.stderr)
         return USAGE
     opened = open_cluster(arguments)
-    _known(opened, arguments.node)
+    known_node(opened, arguments.node)
     if arguments.what == "boot":
         from tui.verbs.boot import boot
 
@@ -27,12 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.what == "show":
         return _show(opened, arguments.node, as_json=as_json)
     return asyncio.run(_run(opened, arguments))
-
-
-def _known(opened: Opened, node: str) -> None:
-    names = opened.loaded.inventory.node_named
-    if node not in names:
-        raise ProcedureError(f'There is no node "{node}".', f"Known: {', '.join(names) or 'none'}.")
 
 
 def _show(opened: Opened, node: str, *, as_json: bool) -> int:

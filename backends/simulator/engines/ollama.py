@@ -301,6 +301,15 @@ class Ollama(OpenAi):
             raise
         self._loaded[model.name] = _Loaded(model, holding, vram, time.time())
 
+    async def move(self, device: Device | None) -> None:
+        """Unload everything and load it anew on that device (None: the CPU), as after a suspend."""
+        names = self.loaded
+        for name in names:
+            self._unload(name)
+        self.device = device
+        for name in names:
+            await self._load(name, FOREVER)
+
     def _evict(self, wanted_mib: float) -> None:
         """Unload what expires first until there is room."""
         assert self.device is not None

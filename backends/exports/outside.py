@@ -1,0 +1,52 @@
+"""The inventory as other programs see it: addresses from anywhere in the network, and the way a health check takes."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from backends.cluster.inventory import Endpoint, Inventory
+
+HEALTH: Final = {
+    "ollama": "/api/version",
+    "llama.cpp": "/health",
+    "vllm": "/health",
+    "sglang": "/health",
+    "litellm": "/health/liveliness",
+    "lmstudio": "/v1/models",
+    "openai": "/v1/models",
+    "http": "",
+}
+"""What proves that an engine is well, and neither loads a model nor asks one."""
+
+METRICS: Final = frozenset({"llama.cpp", "vllm", "sglang", "litellm"})
+"""Engines that give Prometheus text themselves (llama.cpp with --metrics, LiteLLM with its prometheus callback)."""
+
+
+def address(inventory: Inventory, endpoint: Endpoint, url: str | None = None) -> str:
+    """An address of an endpoint in which `localhost` is its node."""
+    parts = urlsplit(url or endpoint.url)
+    node = inventory.node_named.get(endpoint.node or "")
+    if parts.hostname != "localhost" or node is None:
+        return url or endpoint.url
+    host = f"[{node.address}]" if ":" in node.address else node.address
+    return urlunsplit(parts._replace(netloc=f"{host}:{parts.port}" if parts.port else host))
+
+
+def health(inventory: Inventory, endpoint: Endpoint) -> str:
+    """The address of an endpoint's health call."""
+    return address(inventory, endpoint) + HEALTH[endpoint.engine]
+
+
+def reachable(inventory: Inventory) -> list[Endpoint]:
+    """Endpoints that another program can ask; what is reached through SSH only is not among them."""
+    return [e for e in inventory.endpoints if e.via is None]
+
+
+def key_variable(endpoint: Endpoint) -> str | None:
+    """The environment variable that holds its key: the one that env: names, else one after its name."""
+    if endpoint.api_key is None:
+        return None
+    kind, _, name = endpoint.api_key.partition(":")
+    return name if kind == "env" else re.sub(r"\W", "_", f"{endpoint.name}_key", flags=re.ASCII).upper()

@@ -1,0 +1,1 @@
+"""What happened: recorded in one SQLite file for each cluster, read again, and folded again for replay."""
