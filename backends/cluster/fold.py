@@ -120,7 +120,9 @@ def _judge(inventory: Inventory, draft: ClusterSnapshot, reading: EndpointReadin
     if _maintained_until(draft, endpoint) > reading.at.wall:
         return replace(state, taken=reading.at, interval=reading.interval, latency=reading.result.latency)
     workload = workload_of(draft, endpoint)
-    starting = is_starting(workload, reading.at.wall) or _under_procedure(draft, endpoint)
+    node = draft.nodes.get(endpoint.node or "")
+    told = node is None or (node.workloads_trouble is None and node.reach_trouble is None)
+    starting = (told and is_starting(workload, reading.at.wall)) or _under_procedure(draft, endpoint)
     off = is_off(endpoint.on_demand, workload)
     limits = Limits(inventory.stalled_after(endpoint), inventory.queue_limit(endpoint))
     after = next_state(state, reading, inventory.defaults, starting=starting, off=off, limits=limits)

@@ -1,4 +1,8 @@
-"""`python -m tests.lab up`: the lab's cluster by hand, held until Ctrl+C or SIGTERM."""
+"""The lab by hand, held until Ctrl+C or SIGTERM.
+
+`python -m tests.lab up` starts the cluster, `python -m tests.lab dead` the node that can die: each line of its standard
+input is a fault of DeadNode (kill_containers, kill_docker, log_off, sleep, quit_docker_desktop) or `heal`.
+"""
 
 import argparse
 import os
@@ -10,11 +14,13 @@ from pathlib import Path
 
 from tests.lab.cache import missing
 from tests.lab.cluster import LabCluster, start_cluster
+from tests.lab.deadnode import FAULTS, DeadNode, start_dead_node
+from tests.lab.process import LabError
 
-PARTS = ("docker", "sshd", "llamacpp", "litellm")
+PARTS = {"up": ("docker", "sshd", "llamacpp", "litellm"), "dead": ("docker", "sshd", "llamacpp", "rdp", "netns")}
 
 
-def write_env(cluster: LabCluster, path: Path) -> None:
+def write_env(cluster: LabCluster | DeadNode, path: Path) -> None:
     """Writes what a shell must know to use the cluster, for its owner's eyes only."""
     env = {"TIERDECK_CLUSTER": str(cluster.config), **cluster.env}
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in env.items()]
@@ -33,16 +39,38 @@ def up(directory: Path, lock: float) -> None:
         signal.pause()
 
 
+def dead(directory: Path, lock: float, recover: str) -> None:
+    """Starts the node that can die, says where it is, and does to it what is asked."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with start_dead_node(directory, lock=lock, recover=recover) as node:
+        env = directory / "env"
+        write_env(node, env)
+        print(f"cluster.toml  {node.config}\nenvironment   . {env}", flush=True)
+        for line in sys.stdin:
+            if (word := line.strip()) in (*FAULTS, "heal"):
+                try:
+                    getattr(node, word)()
+                    print(f"{word}: done", flush=True)
+                except LabError as error:
+                    print(f"{word}: {error}", flush=True)
+            elif word:
+                print(f"one of: {', '.join(FAULTS)}, heal", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
-    parser.add_argument("verb", choices=["up"])
+    parser.add_argument("verb", choices=list(PARTS))
     parser.add_argument("--lock", type=float, default=0.0, help="seconds of CUDA start-up that must not overlap")
+    parser.add_argument("--recover", default="manual", help="the highest rung climbed unattended (dead)")
     options = parser.parse_args()
-    if reasons := list(filter(None, map(missing, PARTS))):
+    if reasons := list(filter(None, map(missing, PARTS[options.verb]))):
         sys.exit("\n".join(reasons))
     with tempfile.TemporaryDirectory(prefix="tierdeck-lab-") as directory:
         try:
-            up(Path(directory), options.lock)
+            if options.verb == "up":
+                up(Path(directory), options.lock)
+            else:
+                dead(Path(directory), options.lock, options.recover)
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr)
 

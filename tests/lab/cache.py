@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+XORGXRDP = Path("/usr/lib/xorg/modules/libxorgxrdp.so")
+
 
 def cache() -> Path:
     """The folder outside the tree in which setup.sh builds the big pieces."""
@@ -33,8 +35,10 @@ def missing(part: str) -> str:
         "llamacpp": [Path(llama_python())],
         "litellm": [cache() / "litellm/bin/litellm"],
         "prometheus": [Path(shutil.which(name) or f"/usr/bin/{name}") for name in ("prometheus", "promtool")],
+        "rdp": [Path("/usr/sbin/xrdp"), XORGXRDP, *(Path("/usr/bin") / name for name in ("xfreerdp", "Xvfb"))],
+        "netns": [Path(shutil.which("ip") or "/usr/sbin/ip")],
     }[part]
-    if part in ("docker", "sshd") and os.geteuid():
+    if part in ("docker", "sshd", "rdp", "netns") and os.geteuid():
         return f"{part} must be started as root"
     return next((f"{path} is not there: run tests/lab/setup.sh" for path in files if not path.exists()), "")
 

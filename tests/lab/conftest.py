@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.fixtures import lab_cluster, lab_cluster_once, lab_docker, lab_model, lab_sshd
+from tests.lab.fixtures import (
+    dead_node,
+    dead_node_once,
+    lab_cluster,
+    lab_cluster_once,
+    lab_docker,
+    lab_model,
+    lab_sshd,
+)
 
-__all__ = ["lab_cluster", "lab_cluster_once", "lab_docker", "lab_model", "lab_sshd"]
+__all__ = ["dead_node", "dead_node_once", "lab_cluster", "lab_cluster_once", "lab_docker", "lab_model", "lab_sshd"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

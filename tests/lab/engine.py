@@ -24,16 +24,22 @@ IDLE = 'CMD ["/bin/sh", "-c", "trap exit TERM; while :; do sleep 1 & wait $!; do
 
 
 class DockerEngine(Kept):
-    """A dockerd that publishes ports on 127.0.0.1 and accepts `--gpus` through a hook that does nothing."""
+    """A dockerd that publishes ports on one address and accepts `--gpus` through a hook that does nothing."""
 
-    def __init__(self, directory: Path, *, gpus: bool = True) -> None:
-        """`directory` gets the log; without `gpus` who asks for one is refused in Docker's own words."""
+    def __init__(self, directory: Path, *, gpus: bool = True, address: str = "127.0.0.1", netns: str = "") -> None:
+        """`directory` gets the log; without `gpus` who asks for one is refused in Docker's own words.
+
+        With `netns`, a network namespace that has `address`, it and its containers live there.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         self.link = self.cgroup = ""
         self.folder = Path()
         self._gpus = gpus
+        self._address = address
+        self._netns = netns
         super().__init__([], directory / "dockerd.log")
-        self.wrap = ["unshare", "--mount", "sh", "-c", PRIVATE_MOUNTS, "sh"]
+        inside = ["nsenter", f"--net=/run/netns/{netns}"] if netns else []  # `ip netns exec` hides the control groups
+        self.wrap = [*inside, "unshare", "--mount", "sh", "-c", PRIVATE_MOUNTS, "sh"]
 
     @property
     def socket(self) -> Path:
@@ -54,7 +60,7 @@ class DockerEngine(Kept):
 
     def _settle(self) -> None:
         """Makes the bridge and a folder whose path is short enough for the sockets in it."""
-        self.link = make_bridge()
+        self.link = make_bridge(self._netns)
         self.folder = Path(tempfile.mkdtemp(prefix="tierdeck-docker-"))
         self.cgroup = self.folder.name
         self.leftovers = {"link": self.link, "cgroup": self.cgroup, "folder": str(self.folder)}
@@ -123,23 +129,24 @@ class DockerEngine(Kept):
             "bridge": self.link,
             "cgroup-parent": f"/{self.cgroup}",
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
-            "ip": "127.0.0.1",
+            "ip": self._address,
             "iptables": False,
             "ip-forward": False,
             "ip-masq": False,
         }
 
 
-def make_bridge() -> str:
+def make_bridge(netns: str = "") -> str:
     """Makes a bridge with a network of its own: each engine has one, so that several run side by side."""
+    ip = ["ip", *(["-n", netns] if netns else [])]
     for number in range(MAX_ENGINES):
         name = f"tdlab{number}"
         made = subprocess.run(
-            ["ip", "link", "add", name, "type", "bridge"], capture_output=True, timeout=10, check=False
+            [*ip, "link", "add", name, "type", "bridge"], capture_output=True, timeout=10, check=False
         )
         if made.returncode == 0:
-            subprocess.run(["ip", "address", "add", f"10.213.{number}.1/24", "dev", name], check=True, timeout=10)
-            subprocess.run(["ip", "link", "set", name, "up"], check=True, timeout=10)
+            subprocess.run([*ip, "address", "add", f"10.213.{number}.1/24", "dev", name], check=True, timeout=10)
+            subprocess.run([*ip, "link", "set", name, "up"], check=True, timeout=10)
             return name
     raise LabError(f"no bridge could be made: {made.stderr.decode(errors='replace').strip()}")
 

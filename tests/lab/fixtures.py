@@ -7,6 +7,7 @@ import pytest
 
 from tests.lab.cache import require
 from tests.lab.cluster import LabCluster, start_cluster
+from tests.lab.deadnode import DeadNode, start_dead_node
 from tests.lab.engine import DockerEngine
 from tests.lab.models import tiny_gguf
 from tests.lab.servers import OpenSsh
@@ -50,3 +51,20 @@ def lab_cluster(lab_cluster_once: LabCluster, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     lab_cluster_once.heal()
     return lab_cluster_once
+
+
+@pytest.fixture(scope="session")
+def dead_node_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeadNode]:
+    """The node that all tests share; ask for `dead_node` instead."""
+    require("docker", "sshd", "llamacpp", "rdp", "netns")
+    with start_dead_node(tmp_path_factory.mktemp("dead")) as node:
+        yield node
+
+
+@pytest.fixture
+def dead_node(dead_node_once: DeadNode, monkeypatch: pytest.MonkeyPatch) -> DeadNode:
+    """A node in a network namespace that can die in five ways; whole and well, its password in the environment."""
+    for name, value in dead_node_once.env.items():
+        monkeypatch.setenv(name, value)
+    dead_node_once.heal()
+    return dead_node_once

@@ -1,9 +1,9 @@
 """Keeps one process and all it starts: they end when whoever holds the keeper's standard input lets go, even by dying.
 
-Usage: keeper.py LOG [--link NAME] [--cgroup NAME] [--folder PATH] -- COMMAND...
+Usage: keeper.py LOG [--link NAME] [--netns NAME] [--cgroup NAME] [--folder PATH] -- COMMAND...
 It reads the lines `start`, `TERM` and `KILL`, answers `pid N` and `exit STATUS`, and at the end of its input kills
-every descendant (it is their subreaper, so none escapes), then removes the network link, the control groups and the
-folder.
+every descendant (it is their subreaper, so none escapes), then removes the network link, the network
+namespace, the control groups and the folder.
 """
 
 import argparse
@@ -126,6 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("log")
     parser.add_argument("--link", default="")
+    parser.add_argument("--netns", default="")
     parser.add_argument("--cgroup", default="")
     parser.add_argument("--folder", default="")
     parser.add_argument("command", nargs="+")
@@ -152,6 +153,8 @@ def main() -> None:
     keeper.sweep()
     if options.link:
         os.spawnlp(os.P_WAIT, "ip", "ip", "link", "delete", options.link)
+    if options.netns:
+        os.spawnlp(os.P_WAIT, "ip", "ip", "netns", "delete", options.netns)
     if options.cgroup:
         remove_cgroups(options.cgroup)
     if options.folder:

@@ -2,6 +2,7 @@
 
 from tests.lab.cache import missing, require
 from tests.lab.cluster import LabCluster, start_cluster
+from tests.lab.deadnode import DeadNode, start_dead_node
 from tests.lab.engine import LLAMACPP, TINY, VOLUME, DockerEngine, container
 from tests.lab.models import LARGE, SHAPES, Shape, sparse_gguf, tiny_gguf
 from tests.lab.process import LabError, free_port, http_status, serves, wait_until
@@ -13,6 +14,7 @@ __all__ = [
     "SHAPES",
     "TINY",
     "VOLUME",
+    "DeadNode",
     "DockerEngine",
     "LabCluster",
     "LabError",
@@ -28,6 +30,7 @@ __all__ = [
     "serves",
     "sparse_gguf",
     "start_cluster",
+    "start_dead_node",
     "tiny_gguf",
     "wait_until",
 ]

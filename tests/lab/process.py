@@ -80,7 +80,7 @@ class Kept:
         self.wrap: list[str] = []
         """A command that runs the keeper itself, say in other namespaces."""
         self.leftovers: dict[str, str] = {}
-        """What is removed at the very end: a network device ("link"), control groups ("cgroup"), a "folder"."""
+        """What is removed at the end: a network device ("link"), "netns", control groups ("cgroup"), a "folder"."""
         self._command = command
         self._env = env
         self._keeper: subprocess.Popen[bytes] | None = None

@@ -13,20 +13,22 @@ LLAMA_SERVER = Path(__file__).with_name("image") / "llama_server.py"
 
 
 class OpenSsh(Kept):
-    """An OpenSSH server on loopback, with a host key and one user's key made for it; it runs as who we are."""
+    """An OpenSSH server, on loopback by default, with a host key and a user's key made for it; it runs as us."""
 
     def __init__(
         self,
         directory: Path,
         *,
         port: int = 0,
+        address: str = "127.0.0.1",
+        netns: str = "",
         max_sessions: int = 10,
         permit_root: str = "prohibit-password",
         session_env: Mapping[str, str] | None = None,
     ) -> None:
-        """`session_env` is set in every session; `port` 0 takes a free one."""
+        """`session_env` is set in every session; `port` 0 takes a free one; `netns` has the address, if it is said."""
         directory.mkdir(parents=True, exist_ok=True)
-        self.address = "127.0.0.1"
+        self.address = address
         self.port = port or free_port()
         self.user = getpass.getuser()
         self.key = make_key(directory / "id_ed25519")
@@ -53,6 +55,7 @@ class OpenSsh(Kept):
         config.write_text("\n".join(settings) + "\n")
         Path("/run/sshd").mkdir(exist_ok=True)
         super().__init__(["/usr/sbin/sshd", "-D", "-e", "-f", config], directory / "sshd.log")
+        self.wrap = ["ip", "netns", "exec", netns] if netns else []
 
     def ready(self) -> None:
         """Waits until it listens."""

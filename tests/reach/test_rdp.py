@@ -210,7 +210,8 @@ async def test_a_client_that_cannot_be_run(port: int, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc")
 @pytest.mark.parametrize("victim", ["we", "keeper"])
-async def test_the_client_dies_with_us(victim: str, port: int, tmp_path: Path) -> None:
+async def test_the_client_dies_with_us(victim: str, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     made = client(tmp_path, *NLA)
     command = [sys.executable, "-c", LAUNCH, made.program, str(port), str(tmp_path / "pins")]
     we = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

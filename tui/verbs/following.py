@@ -15,9 +15,10 @@ from collections.abc import Awaitable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
+from backends.cluster.reading import ProcedureState
 from backends.errors import ProcedureError
 from backends.procedures.commands import Procedures
-from backends.procedures.events import StepEvent
+from backends.procedures.events import StepEvent, fold
 from backends.procedures.runner import CHOICES
 
 EXIT: Final = {"done": 0, "failed": 1, "halted": 1, "cancelled": 130}
@@ -88,21 +89,37 @@ async def _answer(procedures: Procedures, begun: asyncio.Future[str], words: str
 
 
 class Telling:
-    """Turns events into lines for people; how a step waits is told when it begins, and every few seconds."""
+    """Turns events into lines for people; how a step waits is told when it begins, and every few seconds.
+
+    A recovery ends with what worked, and the time each took.
+    """
 
     def __init__(self) -> None:
+        self._state: ProcedureState | None = None
         self._stage: tuple[int | None, str] = (None, "")
         self._told = 0.0
 
     def lines(self, event: StepEvent) -> list[str]:
         """None to several lines."""
+        self._state = fold(self._state, event)
         if event.log:
             return [_line(event, "log", text) for text in event.log]
         stage = (event.step, event.waits_at)
         if event.waits_at and stage == self._stage and event.at - self._told < TELL_EVERY:
             return []
         self._stage, self._told = stage, event.at
-        return [_line(event, event.event.replace("_", " "), event.text)]
+        return [_line(event, event.event.replace("_", " "), event.text), *self._summary(event)]
+
+    def _summary(self, event: StepEvent) -> list[str]:
+        state = self._state
+        if event.event != "finished" or state is None or state.kind != "recovery":
+            return []
+        times = [
+            f"  {step.ended - step.started:6.1f} s  {step.label}: {step.state}"
+            for step in state.steps
+            if step.started is not None and step.ended is not None and step.state in ("done", "failed")
+        ]
+        return [*times, f"  {event.at - state.started:6.1f} s  in all"]
 
 
 def _line(event: StepEvent, word: str, text: str) -> str:

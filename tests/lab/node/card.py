@@ -1,0 +1,31 @@
+"""The network card of a node that sleeps: at its magic packet it gives the node its address back.
+
+Usage: card.py DEVICE MAC ADDRESS/PREFIX, in the node's network namespace.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+EVERY_PROTOCOL = 3
+
+
+def main() -> None:
+    """Listens to every frame, asleep or not."""
+    device, mac, address = sys.argv[1:]
+    magic = b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) * 16
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL)) as card:
+        while not Path("/sys/class/net", device).exists():
+            time.sleep(0.02)
+        card.bind((device, 0))
+        print("listens", flush=True)
+        while True:
+            if magic in card.recv(65536):
+                subprocess.run(["ip", "address", "replace", address, "dev", device], check=True, timeout=10)
+                print("woken", flush=True)
+
+
+if __name__ == "__main__":
+    main()
