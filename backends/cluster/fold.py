@@ -21,6 +21,7 @@ from backends.cluster.reading import (
     GpuReading,
     Instant,
     MaintenanceReading,
+    PredictionReading,
     ProcedureReading,
     ReachReading,
     Reading,
@@ -101,6 +102,8 @@ def _fold_one(
         case MaintenanceReading():
             draft = replace(draft, maintenance=reading.until)
             _maintain(inventory, draft, endpoints, reading.at)
+        case PredictionReading():
+            draft = replace(draft, predicted=reading.predictions)
         case Tick():
             for name, state in endpoints.items():
                 endpoints[name] = with_age(state, reading.at)
