@@ -24,7 +24,9 @@ from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import ReachError, TierdeckError
 from backends.gpus.source import read_once, stream
+from backends.library import Found, Library
 from backends.maintenance import Maintenance
+from backends.planned import PlannedSource
 from backends.poller import Source, Stream
 from backends.procedures import events as procedure_events
 from backends.procedures import journal as journals
@@ -97,6 +99,10 @@ class World:
         found += [self._endpoint(check.lamp, self._check(check), is_down) for check in self.inventory.checks]
         return found
 
+    def planned(self, seen: Callable[[], ClusterSnapshot]) -> Source:
+        """What predicts, from the latest snapshot, what models will take; only a console needs it all the time."""
+        return PlannedSource(self.inventory, seen, self.find_model, self._clock)
+
     def streams(self) -> list[Stream]:
         """What tells by itself."""
         return [GpuStream(node.name, self._sampler(node), self._clock) for node in self._with_gpus()]
@@ -160,6 +166,10 @@ class World:
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here: its key resolved, its address as this machine reaches it."""
         return await target_of(endpoint, self.inventory, self._reaches, self._secrets)
+
+    async def find_model(self, name: str, node: str | None = None) -> Found:
+        """A model's header, of whatever has it; TierdeckError where nothing does."""
+        return await Library(self.inventory, self.here, self._reaches, self._http, node).find(name)
 
     async def detour(self, endpoint: Endpoint) -> Target | None:
         """An endpoint as its own node asks it, where the SSH connection to that stands and is not its way anyhow."""

@@ -93,6 +93,21 @@ ACTIONS: Final[tuple[Action, ...]] = (
         "tierdeck maintenance NAME --for 2h",
         footer=9,
     ),
+    Action(
+        "fit",
+        ("f",),
+        "fit",
+        "Try which models fit on a node, with which context, layers and cache.",
+        command="tierdeck fit MODEL --node NODE",
+        footer=4,
+    ),
+    Action(
+        "models",
+        ("M",),
+        "models",
+        "List every model: where it lies, how it is started, whether it is loaded.",
+        command="tierdeck models",
+    ),
     Action("output", ("o",), "output", "Follow the log of the selected container.", footer=4),
     Action("events", ("e",), "events", "Read the whole event log.", footer=11, past=True),
     Action(

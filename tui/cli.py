@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -92,7 +92,39 @@ def parser() -> argparse.ArgumentParser:
     route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
     route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
     route.add_argument("--send", action="store_true", help="send it and print the answer")
+    verb("models", "Every model of the cluster: where it lies, how it is started, whether it is loaded.", json_too)
+    _fit(verb("fit", "Tell what models will take of each device's memory, from their headers alone.", json_too))
     return top
+
+
+def _fit(fit: _Parser) -> None:
+    kinds = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+    fit.add_argument("models", nargs="+", metavar="FILE|URL|MODEL", help="a GGUF file, its address, or a model's name")
+    fit.add_argument("--node", metavar="N", help="on this node's GPUs")
+    fit.add_argument(
+        "--gpu", action="append", default=[], metavar="24GiB", help="on a GPU of this size; may be repeated"
+    )
+    fit.add_argument("--ctx", type=_count(0), default=0, metavar="N", help="tokens of context (0: as it was trained)")
+    fit.add_argument("--parallel", type=_count(1), default=1, metavar="N", help="slots")
+    fit.add_argument("--unified", action="store_true", help="one cache for all slots")
+    fit.add_argument("--batch", type=_count(1), default=2048, metavar="N", help="tokens of a batch")
+    fit.add_argument("--ubatch", type=_count(1), default=512, metavar="N", help="tokens computed at once")
+    fit.add_argument("--cache-type-k", choices=kinds, default="f16", metavar="T", help=f"of keys: {', '.join(kinds)}")
+    fit.add_argument("--cache-type-v", choices=kinds, default="f16", metavar="T", help="of values, the same")
+    fit.add_argument("--flash-attn", choices=("on", "off"), default="on", help="flash attention")
+    fit.add_argument("--gpu-layers", metavar="N|all", help="layers on the GPUs (all)")
+    fit.add_argument("--tensor-split", metavar="A,B", help="each GPU's share")
+    fit.add_argument("--cpu-moe", type=_count(0), default=0, metavar="N", help="layers whose experts stay on the CPU")
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        count = int(text)
+        if not least <= count < 1 << 31:
+            raise ValueError(text)
+        return count
+
+    return number
 
 
 def _queue(queue: _Parser, common: _Parser, json_too: _Parser) -> None:

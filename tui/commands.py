@@ -186,6 +186,41 @@ class Commands(Travel):
         """Close the console."""
         self._app.exit()
 
+    async def fit(self) -> None:
+        """Try what fits on the selected node: its own models first, those it holds marked."""
+        app = self._app
+        screen = await asyncio.to_thread(importlib.import_module, "tui.screens.fit")
+        from tui.fitting import candidates, places
+
+        inventory, snapshot = app.setup.loaded.inventory, app.feed.snapshot
+        found = places(inventory, snapshot, self._node_or_none())
+        if not found:
+            raise TierdeckError("No node has a GPU of a known size.", "Say it as vram in cluster.toml.")
+        models = candidates(inventory, snapshot, found[0].node)
+        if not models:
+            raise TierdeckError("No model is known.", "Name some in cluster.toml: [[models]].")
+        world = app.feed.world
+        app.push_screen(screen.FitScreen(found, models, world.find_model, app.setup.glyphs))
+
+    def models(self) -> None:
+        """Every model of the cluster."""
+        from backends.cluster.registry import registry, registry_text
+
+        app = self._app
+        inventory = app.setup.loaded.inventory
+
+        def rows(width: int) -> list[Line]:
+            head, *rest = registry_text(registry(inventory, app.feed.snapshot))
+            return [line((head, "title")), *(line(row, key=str(at)) for at, row in enumerate(rest))]
+
+        app.push_screen(TextScreen("Models", rows, app.setup.glyphs))
+
+    def _node_or_none(self) -> str | None:
+        try:
+            return self._node_selected()
+        except TierdeckError:
+            return None
+
     def output(self) -> None:
         """Follow the log of the selected container."""
         node, container = self._container_selected()

@@ -11,6 +11,7 @@ from backends.cluster.inventory import Endpoint, Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
 from backends.cluster.words import Verdict
+from backends.memory.ledger import Ledger, ledger
 from widgets.format import age, fit, gib, percent
 from widgets.glyphs import UNICODE, Glyphs
 from widgets.lines import Line, line
@@ -196,6 +197,20 @@ def _tier(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
     return rows
 
 
+def _books(books: Ledger | None) -> list[Row]:
+    """Who holds a GPU's memory: by endpoint as measured, declared and predicted; what starts will still take."""
+    rows: list[Row] = []
+    for each in books.entries if books else ():
+        figures = (("measured", each.measured), ("declared", each.declared), ("predicted", each.predicted))
+        words = [f"{word} {gib(mib)}" for word, mib in figures if mib is not None]
+        words += [f"still to come {gib(each.reserved)}"] * (each.reserved >= 1)
+        if words:
+            rows.append(("", f"{each.endpoint}: {', '.join(words)} GiB", "warn" if each.reserved >= 1 else ""))
+    if books and rows:
+        rows.append(("", f"by no model: {gib(books.unattributed)} GiB", "dim"))
+    return rows
+
+
 def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Row]:
     node, state = inventory.node_named[name], snapshot.nodes[name]
     way = "this machine" if state.here else "SSH" if node.ssh else "not reached (no ssh in cluster.toml)"
@@ -209,6 +224,7 @@ def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
         heat = f", {gpu.temperature_c:.0f} C" if gpu.temperature_c is not None else ""
         power = f", {gpu.power_w:.0f} W" if gpu.power_w is not None else ""
         rows += [(f"GPU {gpu.index}", gpu.name, ""), ("", memory + heat + power, "")]
+        rows += _books(ledger(inventory, snapshot, node, gpu))
     for endpoint in inventory.lamps:
         if endpoint.node == name:
             verdict = snapshot.endpoints[endpoint.name]

@@ -54,9 +54,8 @@ class Feed:
             self._world = world
             recorder = await asyncio.to_thread(self._recorder, asyncio.get_running_loop())
             self.live.record_with(recorder.take)
-            self._poller = Poller(
-                world.sources(self.live.is_down), world.streams(), self.live.emit, crashed=self._crashed
-            )
+            sources = [*world.sources(self.live.is_down), world.planned(lambda: self.live.snapshot)]
+            self._poller = Poller(sources, world.streams(), self.live.emit, crashed=self._crashed)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self.live.run(), name="live")

@@ -23,6 +23,7 @@ class Glyphs:
     failed: str
     full: str
     declared: str
+    reserved: str
     empty: str
     arrow: str
     ellipsis: str
@@ -40,11 +41,16 @@ class Glyphs:
             "UNKNOWN": self.unknown,
         }[word.value]
 
-    def bar(self, share: float, width: int, declared: float = 0.0) -> str:
-        """A bar of `width` cells: `share` (0 to 1) measured, of which `declared` is accounted for by models."""
+    def bar(self, share: float, width: int, declared: float = 0.0, reserved: float = 0.0) -> str:
+        """A bar of `width` cells: `share` (0 to 1) measured, of which `declared` is accounted for by models.
+
+        `reserved` is what starts in progress will still take.
+        """
         cells = max(0, min(width, round(share * width)))
         told = max(0, min(cells, round(declared * width)))
-        return self.full * told + self.declared * (cells - told) + self.empty * (width - cells)
+        coming = max(0, min(width - cells, round(reserved * width)))
+        rest = width - cells - coming
+        return self.full * told + self.declared * (cells - told) + self.reserved * coming + self.empty * rest
 
     def progress(self, share: float, width: int, *, estimate: bool) -> str:
         """How far something has come, as "[####....] 50%"; an estimate is marked by a "~"."""
@@ -71,6 +77,7 @@ UNICODE: Final = Glyphs(
     failed="✗",
     full="█",
     declared="▓",
+    reserved="▒",
     empty="░",
     arrow="→",
     ellipsis="…",
@@ -90,6 +97,7 @@ ASCII: Final = Glyphs(
     failed="x",
     full="#",
     declared="=",
+    reserved="~",
     empty=".",
     arrow="->",
     ellipsis="..",

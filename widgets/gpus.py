@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from rich.cells import cell_len
 
 from backends.cluster.inventory import Inventory, Node
-from backends.cluster.reading import Gpu, ModelInfo, Workload
+from backends.cluster.reading import Gpu, ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
+from backends.memory.ledger import held_by_container, ledger
 from widgets.format import age, fit, gib, model, percent
 from widgets.glyphs import Glyphs
 from widgets.lines import Line, LinePane, line
@@ -26,7 +28,7 @@ class GpusPane(LinePane):
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's GPUs, if anything about them changed."""
         models = tuple((name, state.models, state.serving) for name, state in snapshot.endpoints.items())
-        part = (snapshot.nodes, models)
+        part = (snapshot.nodes, models, snapshot.predicted)
         if part != self._slice:
             self._slice, self._snapshot = part, snapshot
             self.redraw()
@@ -69,12 +71,20 @@ class GpusPane(LinePane):
         room = width - len(label) - len(figures) - len(old) - 2
         if total and gpu.memory_used_mib is not None and room >= 4:
             share = gpu.memory_used_mib / total
-            declared = min(share, self._declared(node) / total) if len(state.gpus) == 1 else 0.0
-            bar = f"[{self.glyphs.bar(share, min(room, 32), declared)}]"
+            books = ledger(self._inventory, self._snapshot, node, gpu) if self._snapshot else None
+            told, coming = (books.attributed / total, books.reserved / total) if books else (0.0, 0.0)
             style = "dim" if old else "bad" if share > 0.97 else "warn" if share > 0.9 else "good"
+            bar = self._coloured(self.glyphs.bar(share, min(room, 32), told, coming), style)
         else:
-            bar, style = "", "dim"
-        return line((label, "title"), (bar, style), figures, (old, "warn"), key=key)
+            bar = []
+        return line((label, "title"), *bar, figures, (old, "warn"), key=key)
+
+    def _coloured(self, bar: str, style: str) -> list[tuple[str, str]]:
+        """What models hold, what else is in use, what starts will still take, and what is free, each in its colour."""
+        glyphs = self.glyphs
+        styles = {glyphs.full: style, glyphs.declared: "accent", glyphs.reserved: "warn"}
+        parts = [("".join(cells), styles.get(glyph, "dim")) for glyph, cells in groupby(bar)]
+        return [("[", style), *parts, ("]", style)]
 
     def _endpoint_models(self, node: Node) -> list[tuple[ModelInfo, str | None]]:
         """The models that the node's serving endpoints hold, each with its container's name."""
@@ -87,21 +97,28 @@ class GpusPane(LinePane):
             if found.loaded is not False and endpoint.engine != "litellm"
         ]
 
-    def _declared(self, node: Node) -> float:
-        return sum(found.vram_mib or 0.0 for found, _ in self._endpoint_models(node))
+    def _planned(self, name: str) -> str:
+        """What was predicted of a model, where that is known."""
+        assert self._snapshot is not None
+        file = name.rsplit("/", 1)[-1]
+        mib = next((each.mib for each in self._snapshot.predicted if each.model in (name, file)), None)
+        return "" if mib is None else f" (planned {gib(mib)})"
 
     def _models(self, node: Node, state: NodeState, gpu: Gpu, width: int) -> list[str]:
         """What is free and what is held by which model, in as many rows as that takes."""
         words = []
         if gpu.memory_total_mib is not None and gpu.memory_used_mib is not None:
             words.append(f"free {gib(gpu.memory_total_mib - gpu.memory_used_mib)}")
-        held = _held(gpu, state.workloads)
+        held = held_by_container(gpu, state.workloads)
         for found, container in self._endpoint_models(node):
             size = found.vram_mib if found.vram_mib is not None else held.get(container or "")
             if len(state.gpus) > 1 and container not in held:
                 continue
             figure = " on CPU" if found.vram_mib == 0 else f" {gib(size)}" if size is not None else ""
-            words.append(model(found.name) + figure)
+            words.append(model(found.name) + figure + self._planned(found.name))
+        books = ledger(self._inventory, self._snapshot, node, gpu) if self._snapshot else None
+        words += [f"{e.endpoint.partition('/')[2] or e.endpoint} starts, {gib(e.reserved)} to come"
+                  for e in (books.entries if books else ()) if e.reserved >= 1]  # fmt: skip
         return _rows(words, width, self.glyphs.ellipsis)
 
 
@@ -114,13 +131,3 @@ def _rows(words: Sequence[str], width: int, ellipsis: str) -> list[str]:
         else:
             rows.append(f"  {word}")
     return [fit(row, width, ellipsis) for row in rows]
-
-
-def _held(gpu: Gpu, workloads: Sequence[Workload]) -> dict[str, float]:
-    """MiB on this GPU by container name, from its processes' cgroups."""
-    held: dict[str, float] = {}
-    for process in gpu.processes or ():
-        name = next((w.name for w in workloads if process.container and w.id.startswith(process.container[:12])), None)
-        if name is not None and process.used_mib is not None:
-            held[name] = held.get(name, 0.0) + process.used_mib
-    return held

@@ -19,6 +19,7 @@ from backends.cluster.words import LEFT_OUT, Cause, Verdict
 from backends.history.compare import differences
 
 UP: Final = "UP"
+DEGRADED: Final = "DEGRADED"
 DOWN: Final = "DOWN"
 
 LONGEST: Final = 4
@@ -60,6 +61,7 @@ class News:
         self._held: dict[str, _Item] = {}
         self._well: dict[str, ClusterSnapshot] = {}
         self._alone: set[str] = set()
+        self._found: set[str] = set()
         self._first = self._last = 0.0
         self._snapshot: ClusterSnapshot | None = None
 
@@ -72,8 +74,18 @@ class News:
             if state.verdict is Verdict.UP and not state.fails and self._read_anew(name, state):
                 self._well[name] = snapshot
             self._compare(name, condition(state), partial(_words, state), now)
+        self._see_findings(snapshot, now)
         for name, node in snapshot.nodes.items():
             self._compare(f"node {name}", _reached(node), partial(_node_words, node), now)
+
+    def _see_findings(self, snapshot: ClusterSnapshot, now: float) -> None:
+        """Findings that are new, and those of this watch that are over."""
+        found = {f"finding {f.flaw.value} of {f.endpoint}": f for f in snapshot.findings}
+        for subject, finding in found.items():
+            self._compare(subject, DEGRADED, partial("{}. {}".format, finding.evidence, finding.cure), now)
+        for subject in self._found - found.keys():
+            self._compare(subject, UP, partial(str, "no longer so"), now)
+        self._found |= found.keys()
 
     def _read_anew(self, name: str, state: EndpointState) -> bool:
         """Whether its reading is another than the one that was kept: its container may have changed since that."""
@@ -148,7 +160,7 @@ class News:
         return Message(title, "\n".join([snapshot.prognosis.summary, "", *lines]), worst)
 
     def _lines(self, subject: str, item: _Item) -> list[str]:
-        name = subject.removeprefix("node ")
+        name = subject.removeprefix("node ").removeprefix("finding ")
         lines = [f"{item.word} {name}: {item.text}"]
         well = self._well.get(name)
         known = name in self._inventory.endpoint_named

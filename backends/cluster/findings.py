@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from backends.cluster.inventory import Endpoint, Inventory, Node
-from backends.cluster.reading import Gpu, Instant, Workload
+from backends.cluster.reading import EndpointReading, Gpu, GpuReading, Instant, Reading, Workload, WorkloadReading
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, Finding, Hold, NodeState
 from backends.cluster.words import Cause, Flaw
 
@@ -27,21 +27,32 @@ RESIDENT: Final = frozenset({"llama.cpp", "vllm", "sglang"})
 """Engines whose process holds its GPU memory for as long as it serves."""
 
 
-def findings(inventory: Inventory, snapshot: ClusterSnapshot) -> tuple[Finding, ...]:
-    """All findings, in the inventory's order."""
-    return tuple(_all(inventory, snapshot))
+def findings(inventory: Inventory, snapshot: ClusterSnapshot, readings: Sequence[Reading]) -> tuple[Finding, ...]:
+    """All findings after some readings, in the inventory's order; only what those are about is looked at anew."""
+    asked: dict[str, None] = {}
+    for reading in readings:
+        if isinstance(reading, EndpointReading):
+            asked[reading.endpoint] = None
+        elif isinstance(reading, GpuReading | WorkloadReading):
+            asked |= dict.fromkeys(inventory.gpu_users.get(reading.node, ()))
+    was = {finding.endpoint: finding for finding in snapshot.findings}
+    now = {name: _of(inventory, snapshot, name) for name in asked if name in snapshot.endpoints}
+    if all(was.get(name) == found for name, found in now.items()):
+        return snapshot.findings
+    merged = {**was, **now}
+    return tuple(found for endpoint in inventory.endpoints if (found := merged.get(endpoint.name)))
 
 
-def _all(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[Finding]:
-    for endpoint in inventory.endpoints:
-        node = inventory.node_named.get(endpoint.node or "")
-        state = snapshot.endpoints[endpoint.name]
-        if node is None or node.gpus == "none" or state.cause not in (Cause.OK, Cause.BUSY):
-            continue
-        if endpoint.engine == "ollama":
-            yield from _ollama(endpoint, node, state)
-        elif endpoint.engine in RESIDENT and endpoint.container:
-            yield from _container(endpoint, node, state, snapshot.nodes[node.name])
+def _of(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> Finding | None:
+    endpoint, state = inventory.endpoint_named[name], snapshot.endpoints[name]
+    node = inventory.node_named.get(endpoint.node or "")
+    if node is None or node.gpus == "none" or state.cause not in (Cause.OK, Cause.BUSY):
+        return None
+    if endpoint.engine == "ollama":
+        return next(_ollama(endpoint, node, state), None)
+    if endpoint.engine in RESIDENT and endpoint.container:
+        return next(_container(endpoint, node, state, snapshot.nodes[node.name]), None)
+    return None
 
 
 def _ollama(endpoint: Endpoint, node: Node, state: EndpointState) -> Iterator[Finding]:

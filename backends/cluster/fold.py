@@ -21,6 +21,7 @@ from backends.cluster.reading import (
     GpuReading,
     Instant,
     MaintenanceReading,
+    PredictionReading,
     ProcedureReading,
     ReachReading,
     Reading,
@@ -58,8 +59,9 @@ def fold_all(inventory: Inventory, snapshot: ClusterSnapshot, readings: Sequence
     draft = replace(snapshot, endpoints=endpoints, nodes=nodes)
     for reading in readings:
         draft = _fold_one(inventory, draft, endpoints, nodes, reading)
-    if any(isinstance(reading, EndpointReading | GpuReading | WorkloadReading) for reading in readings):
-        draft = replace(draft, findings=findings(inventory, draft))
+    found = findings(inventory, draft, readings)
+    if found is not draft.findings:
+        draft = replace(draft, findings=found)
     if _serving(snapshot.endpoints) == _serving(endpoints):
         return draft
     tiers = _tiers(inventory, endpoints)
@@ -100,6 +102,8 @@ def _fold_one(
         case MaintenanceReading():
             draft = replace(draft, maintenance=reading.until)
             _maintain(inventory, draft, endpoints, reading.at)
+        case PredictionReading():
+            draft = replace(draft, predicted=reading.predictions)
         case Tick():
             for name, state in endpoints.items():
                 endpoints[name] = with_age(state, reading.at)
@@ -117,16 +121,22 @@ def _judge(inventory: Inventory, draft: ClusterSnapshot, reading: EndpointReadin
     if _maintained_until(draft, endpoint) > reading.at.wall:
         return replace(state, taken=reading.at, interval=reading.interval, latency=reading.result.latency)
     workload = workload_of(draft, endpoint)
-    starting = is_starting(workload, reading.at.wall) or _under_procedure(draft, endpoint)
+    node = draft.nodes.get(endpoint.node or "")
+    told = node is None or (node.workloads_trouble is None and node.reach_trouble is None)
+    starting = (told and is_starting(workload, reading.at.wall)) or _under_procedure(draft, endpoint)
     off = is_off(endpoint.on_demand, workload)
     limits = Limits(inventory.stalled_after(endpoint), inventory.queue_limit(endpoint))
     after = next_state(state, reading, inventory.defaults, starting=starting, off=off, limits=limits)
     well = VERDICT_OF[reading.result.cause] is Verdict.UP is after.verdict
-    young = after.turned is not None and reading.at.mono - after.turned.mono < LASTING
-    found = any(finding.endpoint == endpoint.name for finding in draft.findings)
-    if not well or (state.last_up is not None and (young or found)):
+    if not well or (state.last_up is not None and _passing(draft, after, reading.at)):
         return after
     return replace(after, last_up=well_of(draft, after, endpoint, workload))
+
+
+def _passing(draft: ClusterSnapshot, state: EndpointState, now: Instant) -> bool:
+    """Whether it has worked for too short a time, or not as it was meant to, to count as how it works."""
+    young = state.turned is not None and now.mono - state.turned.mono < LASTING
+    return young or any(finding.endpoint == state.name for finding in draft.findings)
 
 
 def workload_of(snapshot: ClusterSnapshot, endpoint: Endpoint) -> Workload | None:

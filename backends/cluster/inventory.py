@@ -342,6 +342,15 @@ class Inventory(_Table):
         """The checks by name."""
         return {check.name: check for check in self.checks}
 
+    @cached_property
+    def gpu_users(self) -> dict[str, tuple[str, ...]]:
+        """For each node with GPUs the endpoints on it."""
+        return {
+            node.name: tuple(e.name for e in self.endpoints if e.node == node.name)
+            for node in self.nodes
+            if node.gpus != "none"
+        }
+
     def kind_of(self, lamp: Endpoint) -> str:
         """What it is: the engine of an endpoint, the kind of a check."""
         check = self.check_named.get(lamp.name)
@@ -379,7 +388,8 @@ class Inventory(_Table):
             n.model_copy(update={"queue": n.queue.model_copy(update={"order": tuple(order)})}) if n.name == node else n
             for n in self.nodes
         )
-        return self.model_copy(update={"nodes": nodes})
+        told = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_construct(**told | {"nodes": nodes})  # a copy would keep what was cached of the old one
 
     def interval(self, endpoint: Endpoint) -> float:
         """Seconds between two probes of `endpoint`."""

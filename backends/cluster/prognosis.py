@@ -5,6 +5,7 @@ Pure functions over frozen data; about work, not about lamps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from backends.cluster.inventory import Inventory
@@ -63,13 +64,13 @@ def _without(
 ) -> Loss | None:
     """What would be left if the busiest node died: the one on which most tasks hang now, or most endpoints serve."""
     served = {task: outlook for task, outlook in tasks.items() if outlook.now is not None}
-    serving = [e for e in inventory.endpoints if e.node and endpoints[e.name].serving]
-    now_on = [inventory.endpoint_named[o.now].node for o in served.values() if o.now]
+    serving = Counter(e.node for e in inventory.endpoints if e.node and endpoints[e.name].serving)
+    now_on = Counter(inventory.endpoint_named[o.now].node for o in served.values() if o.now)
     if not served or not serving:
         return None
 
     def weight(node: str) -> tuple[int, int]:
-        return now_on.count(node), sum(e.node == node for e in serving)
+        return now_on[node], serving[node]
 
     busiest = max((n.name for n in inventory.nodes), key=weight)
     left = {task: _left(inventory, o, busiest) for task, o in served.items()}

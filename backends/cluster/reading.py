@@ -35,6 +35,7 @@ class ModelInfo:
     size_mib: float | None = None
     vram_mib: float | None = None
     context: int | None = None
+    quantisation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,17 @@ class GpuReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Launch:
+    """How a container starts its model: where the file lies outside it, and the settings it is given."""
+
+    file: str | None = None
+    gpu_layers: int | None = None
+    context: int | None = None
+    batch: int | None = None
+    flash: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A container or native service of a node, in one vocabulary over all runtimes.
 
@@ -163,6 +175,7 @@ class Workload:
     gpu: bool = False
     restart_policy: str = "no"
     ports: tuple[int, ...] = ()
+    launch: Launch | None = None
     digest: str = ""
     arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
@@ -265,6 +278,24 @@ class MaintenanceReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model will take of its node's GPUs, driver included, by its header and settings."""
+
+    endpoint: str
+    model: str
+    mib: float
+    certainty: str
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionReading:
+    """All predictions there are by now."""
+
+    at: Instant
+    predictions: tuple[Prediction, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """The passing of time, from which staleness and shown ages come."""
 
@@ -279,5 +310,6 @@ Reading = (
     | ReachReading
     | ProcedureReading
     | MaintenanceReading
+    | PredictionReading
     | Tick
 )

@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backends.cluster.reading import Facts, Gpu, Instant, ModelInfo, ProcedureState, Progress, Trouble, Workload
+from backends.cluster.reading import (
+    Facts,
+    Gpu,
+    Instant,
+    ModelInfo,
+    Prediction,
+    ProcedureState,
+    Progress,
+    Trouble,
+    Workload,
+)
 from backends.cluster.words import SERVING, Cause, Flaw, State, Verdict
 
 
@@ -206,5 +216,6 @@ class ClusterSnapshot:
     prognosis: Prognosis
     procedures: tuple[ProcedureState, ...] = ()
     maintenance: Mapping[str, float] = field(default_factory=dict)
+    predicted: tuple[Prediction, ...] = ()
     findings: tuple[Finding, ...] = ()
     taken: Instant | None = field(default=None, compare=False)

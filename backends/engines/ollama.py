@@ -10,7 +10,7 @@ from backends.cluster.reading import ModelInfo, ProbeResult
 from backends.cluster.words import Cause
 from backends.engines.ask import Ask, parsed
 from backends.engines.engine import HealthFirst, well
-from backends.engines.models import Count, Maybe, Size, bounded, counted, mib, named, require
+from backends.engines.models import Count, Maybe, Size, Words, bounded, counted, mib, named, require
 from backends.engines.target import HttpAnswer
 from backends.text import plain
 
@@ -19,8 +19,13 @@ class _Version(BaseModel):
     version: str
 
 
+class _Details(BaseModel):
+    quantization_level: Words = None
+
+
 class _Model(BaseModel):
     name: str
+    details: Maybe[_Details] = None
     size: Size = None
     size_vram: Size = None
     context_length: Count = None
@@ -64,10 +69,12 @@ def tagged(model: str) -> str:
 
 def _info(model: _Model, loaded: dict[str, _Model] | None) -> ModelInfo:
     there = None if loaded is None else loaded.get(model.name)
+    quantisation = model.details.quantization_level if model.details else None
     return ModelInfo(
         named(model.name),
         loaded=None if loaded is None else there is not None,
         size_mib=mib(model.size),
         vram_mib=mib(there.size_vram) if there else None,
         context=there.context_length if there else None,
+        quantisation=plain(quantisation, 20) if quantisation else None,
     )

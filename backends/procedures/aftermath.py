@@ -107,8 +107,11 @@ def _words(ill: list[tuple[str, ProbeResult]]) -> str:
 
 def _named(name: str, report: Report) -> Report:
     def named(detail: Mapping[str, JsonValue]) -> None:
-        text = detail.get("text")
-        report({**detail, "text": f"{name}: {text}"} if text else detail)
+        text, log = detail.get("text"), detail.get("log")
+        if isinstance(log, list):
+            report({**detail, "log": [f"{name}: {line}" for line in log]})
+        else:
+            report({**detail, "text": f"{name}: {text}"} if text else detail)
 
     return named
 

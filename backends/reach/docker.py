@@ -154,6 +154,25 @@ class DockerRuntime:
         """Its labels."""
         return docker_words.labels(await self._details(name))
 
+    async def holders(self, volume: str) -> list[tuple[str, str]]:
+        """The containers that have a volume, by id, and where each has it."""
+        params: dict[str, str | int] = {"all": 1, "filters": json.dumps({"volume": [volume]})}
+        listed = await self._ask(lambda docker: docker._query_json("containers/json", params=params))
+        return docker_words.mounted(listed, volume)
+
+    @asynccontextmanager
+    async def archive(self, id: str, path: str) -> AsyncGenerator[AsyncIterator[bytes], None]:
+        """A file of a container, running or not, as a tar archive in pieces."""
+        async with self._stream(f"containers/{id}/archive", {"path": path}) as response:
+            yield self._pieces(response)
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+        try:
+            async for piece in response.content.iter_any():
+                yield piece
+        except _disconnections() as error:
+            raise self._failure(error) from error
+
     async def _details(self, name: str) -> object:
         id = await self._id(name)
         return await self._ask(lambda docker: docker._query_json(f"containers/{id}/json"))

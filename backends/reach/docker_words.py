@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from backends.cluster.reading import Workload
+from backends.cluster.launch import launch
+from backends.cluster.reading import Launch, Workload
 from backends.errors import RuntimeFailure
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean, first_words
@@ -79,10 +80,22 @@ def workload(payload: object) -> Workload:
         gpu=uses_gpu(host, _at(data, "Config", "Env")),
         restart_policy=str(_at(host, "RestartPolicy", "Name") or "no"),
         ports=_ports(host.get("PortBindings"), _at(data, "NetworkSettings", "Ports")),
+        launch=_launch(data),
         digest=plain(str(data.get("Image") or "")),
         arguments=without_secrets([str(word) for word in _list(data.get("Args"))[:MOST_WORDS]]),
         mounts=tuple(sorted(_mount(each) for each in _list(data.get("Mounts"))[:MOST_WORDS])),
     )
+
+
+def _launch(data: Mapping[str, Any]) -> Launch | None:
+    config = _dict(data.get("Config"))
+    command = [plain(str(word), 300) for word in (*_list(config.get("Entrypoint")), *_list(config.get("Cmd")))]
+    pairs = (plain(str(pair), 300).partition("=") for pair in _list(config.get("Env")))
+    mounts = {
+        str(mount.get("Destination", "")): str(mount.get("Name") or mount.get("Source") or "")
+        for mount in map(_dict, _list(data.get("Mounts")))
+    }
+    return launch(command, {name: value for name, _, value in pairs}, mounts)
 
 
 def without_secrets(words: Sequence[str]) -> tuple[str, ...]:
@@ -148,6 +161,16 @@ def restart_policy(payload: object) -> str:
 def labels(payload: object) -> dict[str, str]:
     """The labels of `GET /containers/ID/json`."""
     return {str(key): str(value) for key, value in _dict(_at(payload, "Config", "Labels")).items()}
+
+
+def mounted(payload: object, volume: str) -> list[tuple[str, str]]:
+    """Which of the listed containers, by id, have the volume, and where each has it."""
+    return [
+        (str(item.get("Id", "")), str(mount.get("Destination", "")))
+        for item in map(_dict, _list(payload))
+        for mount in map(_dict, _list(item.get("Mounts")))
+        if mount.get("Name") == volume
+    ]
 
 
 def has_terminal(payload: object) -> bool:

@@ -22,6 +22,7 @@ from backends.errors import CommandError, ReachError, RuntimeFailure, SshError
 from backends.reach import docker_words
 from backends.reach.bridge import Bridge, Duplex
 from backends.reach.docker import DockerRuntime
+from backends.reach.files import Read, opened
 from backends.reach.local import LocalShell
 from backends.reach.newest import Newest, newest_here, newest_there
 from backends.reach.runtime import Runtime, Shell
@@ -86,10 +87,31 @@ class NodeReach:
 
     async def runtime(self) -> Runtime:
         """The node's Docker, not yet asked; RuntimeFailure where it has none, SshError where there is no way to it."""
+        return await self._engine()
+
+    async def _engine(self) -> DockerRuntime:
         async with self._opening:
             if self._docker is None:
                 self._docker = await self._open_docker()
         return self._docker[0]
+
+    def file(self, path: str) -> AbstractAsyncContextManager[Read]:
+        """Reads of a file of the node: here directly, elsewhere by SFTP."""
+        if self.is_here:
+            return opened(path)
+        from backends.reach.node_files import over_ssh
+
+        return over_ssh(self._remote()[0], path)
+
+    async def has_volume(self, name: str) -> bool:
+        """Whether a container of the node has that volume, so that it can be read."""
+        return bool(await (await self._engine()).holders(name))
+
+    async def volume(self, name: str, path: str) -> AbstractAsyncContextManager[Read]:
+        """Reads of a file in one of the node's Docker volumes."""
+        from backends.reach.node_files import in_volume
+
+        return in_volume(await self._engine(), name, path)
 
     async def newest(self, path: str, *, timeout: float) -> Newest:
         """The newest entry at a path of the node; OSError as the node has it, TimeoutError, ReachError."""

@@ -71,9 +71,48 @@ def _desk(sim: SimulatedCluster, rate: float) -> None:
     gpu = sim.gpu(0, "NVIDIA GeForce RTX 5090", 32607, base_mib=640.0, max_watts=575.0)
     sim.add_node("desk", gpus=[gpu], docker=False, memory_mib=131072)
     library = [
-        OllamaModel("qwen2.5:32b", 18926.0, 20276.0, parameters="32.8B", width=5120, load_s=9.0),
-        OllamaModel("nomic-embed-text:latest", 261.6, 322.0, "nomic-bert", "137M", "F16", 2048, 768, ("embedding",)),
-        OllamaModel("llama3.1:8b", 4693.0, 6170.0, "llama", "8.0B", load_s=4.0),
+        OllamaModel(
+            "qwen2.5:32b",
+            18926.0,
+            20276.0,
+            parameters="32.8B",
+            width=5120,
+            layers=64,
+            heads=40,
+            kv_heads=8,
+            inner=27648,
+            load_s=9.0,
+        ),
+        OllamaModel(
+            "nomic-embed-text:latest",
+            261.6,
+            322.0,
+            "nomic-bert",
+            "137M",
+            "F16",
+            2048,
+            768,
+            layers=12,
+            heads=12,
+            kv_heads=12,
+            inner=3072,
+            words=30528,
+            capabilities=("embedding",),
+        ),
+        OllamaModel(
+            "llama3.1:8b",
+            4693.0,
+            6170.0,
+            "llama",
+            "8.0B",
+            width=4096,
+            layers=32,
+            heads=32,
+            kv_heads=8,
+            inner=14336,
+            words=128256,
+            load_s=4.0,
+        ),
     ]
     preload = ["qwen2.5:32b", "nomic-embed-text:latest"]
     engine = Ollama(sim.world, library=library, preload=preload, tokens_per_second=rate, latency_s=0.002)

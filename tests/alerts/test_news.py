@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from backends.alerts.news import News, is_quiet
-from backends.cluster.reading import Workload, WorkloadReading
-from backends.cluster.words import Cause
+from backends.cluster.reading import Instant, Workload, WorkloadReading
+from backends.cluster.snapshot import Finding
+from backends.cluster.words import Cause, Flaw
 from tests.alerts.flapping import NOON, Clock, Play, inventory
 
 
@@ -93,6 +94,18 @@ def test_what_is_ill_when_the_watch_begins_is_told_but_not_twice() -> None:
     assert again.run(60) == []
     again.ill.clear()
     assert [m.worst for m in again.run(60)] == ["UP"]
+
+
+def test_a_finding_is_told_and_so_is_its_end() -> None:
+    play = Play(inventory())
+    play.run(30)
+    lost = Finding(Flaw.GPU_LOST, "e0", "its container sees no GPU", "docker restart it.")
+    play.news.see(replace(play.live.snapshot, findings=(lost,)))
+    (told,) = [m for m in (play.news.due(Instant(NOON + s, 30.0 + s)) for s in (1, 20, 40)) if m]
+    assert "DEGRADED GPU_LOST of e0: its container sees no GPU. docker restart it." in told.body
+    play.news.see(play.live.snapshot)
+    (over,) = [m for m in (play.news.due(Instant(NOON + s, 30.0 + s)) for s in (60, 90)) if m]
+    assert "UP GPU_LOST of e0: no longer so" in over.body
 
 
 def test_maintenance_is_no_news() -> None:

@@ -7,33 +7,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.cluster import cluster
+from tests.bench.memory import memory
 from tests.bench.queue import TOGETHER, timings
+from tests.bench.rows import Row
 from tests.bench.terminal import PYTHON, Terminal, environment
 from tests.lab.cache import missing
 from tests.tui.sample import TOML
 
 ROUNDS = 9
 """Of so many starts the quickest counts, as `timeit` does it: the rest is what the machine did besides."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One budget: what was measured, the yardstick, the limit, in `unit`."""
-
-    what: str
-    measured: float
-    yardstick: float
-    limit: float
-    unit: str
-
-    @property
-    def kept(self) -> bool:
-        """Whether the budget was kept."""
-        return self.measured <= self.limit
 
 
 def first_frame(folder: Path) -> Iterator[Row]:
@@ -119,7 +104,7 @@ def main() -> int:
     """Print the table."""
     with tempfile.TemporaryDirectory(prefix="tierdeck-bench-") as name:
         folder = Path(name)
-        rows = [*first_frame(folder), *version(), *idle(folder / "idle"), *start_queue()]
+        rows = [*first_frame(folder), *version(), *idle(folder / "idle"), *start_queue(), *memory(folder / "memory")]
     print(f"{'what':<50} {'measured':>10} {'yardstick':>10} {'limit':>10}")
     for row in rows:
         verdict = "" if row.kept else "  MISSED"

@@ -51,7 +51,14 @@ def live(path: Path, told: list[str] | None = None, make: Callable[[Path], Write
     try:
         yield Live(recorder)
     finally:
-        recorder.close()
+        finish(recorder)
+
+
+def finish(recorder: Recorder) -> None:
+    """Close it, and wait for what a busy machine has not written by then."""
+    recorder.close()
+    recorder._thread.join(20.0)
+    assert not recorder._thread.is_alive()
 
 
 def incident(play: Live, begin: float = 0.0) -> None:

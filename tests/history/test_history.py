@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from backends.cluster.files import parse
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Instant, ProcedureReading, Reading, Tick
 from backends.cluster.words import Cause
@@ -23,7 +24,7 @@ from backends.history.recorder import Recorder
 from backends.history.recording import Recording
 from backends.history.store import Writer, connect, history_path, inventory_text, pack, unpack
 from tests.history.playing import WALL, Live, at, incident, live, probe
-from tests.tui.sample import loaded, readings, snapshot
+from tests.tui.sample import TOML, loaded, readings, snapshot
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -55,6 +56,9 @@ def test_snapshots_and_inventories_survive_json() -> None:
     vram = inventory.nodes[0].model_copy(update={"vram": (24576.0,)})
     inventory = inventory.model_copy(update={"nodes": (vram, *inventory.nodes[1:])})
     assert Inventory.model_validate_json(inventory_text(inventory)) == inventory
+    check = '[[checks]]\nname = "nas/backup"\ntier = "NAS"\nkind = "age"\npath = "/b"\nlimit = "26h"\nnode = "nas"\n'
+    with_check = parse(TOML + check, Path("c.toml")).inventory
+    assert Inventory.model_validate_json(inventory_text(with_check)) == with_check
 
 
 @pytest.mark.parametrize("data", [None, 1, [], {"kind": "Tick"}, {"kind": "Tick", "at": 3}, {"kind": "Tick", "at": {}}])

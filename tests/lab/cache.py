@@ -34,9 +34,9 @@ def missing(part: str) -> str:
         "syncthing": [Path("/usr/bin/syncthing")],
         "llamacpp": [Path(llama_python())],
         "litellm": [cache() / "litellm/bin/litellm"],
+        "prometheus": [Path(shutil.which(name) or f"/usr/bin/{name}") for name in ("prometheus", "promtool")],
         "rdp": [Path("/usr/sbin/xrdp"), XORGXRDP, *(Path("/usr/bin") / name for name in ("xfreerdp", "Xvfb"))],
         "netns": [Path(shutil.which("ip") or "/usr/sbin/ip")],
-        "prometheus": [Path(shutil.which(name) or f"/usr/bin/{name}") for name in ("prometheus", "promtool")],
     }[part]
     if part in ("docker", "sshd", "rdp", "netns") and os.geteuid():
         return f"{part} must be started as root"

@@ -20,7 +20,7 @@ from backends.history.recorder import Recorder
 from backends.history.recording import Recording
 from backends.history.store import history_path
 from backends.history.timeline import Timeline
-from tests.history.playing import Live, at, probe
+from tests.history.playing import Live, at, finish, probe
 from tests.tui.driving import console, picture, shown, until
 from tests.tui.sample import NOW, loaded, readings
 from tests.tui.test_snapshots import SIZES
@@ -43,7 +43,7 @@ def record(path: Path) -> None:
         then = -TWO_HOURS + 5.0 * i
         others = [replace(r, at=at(then)) for r in readings() if isinstance(r, EndpointReading | GpuReading)]
         play(then, *others, probe(cause, then + 0.5))
-    recorder.close()
+    finish(recorder)
 
 
 def _then(reading: Reading) -> Reading:
@@ -104,7 +104,7 @@ async def test_the_past_looks_as_it_looked_when_it_was_now(tmp_path: Path) -> No
     path = history_path(tmp_path, "lumina", loaded().path)
     recorder = Recorder(path, loaded().inventory, lambda text: None)
     Live(recorder)(0.0, *(reading for reading in readings() if not isinstance(reading, Tick)))
-    recorder.close()
+    finish(recorder)
     async with console(tmp_path) as (app, pilot):
         live = [pane_text(pane) for pane in app.dashboard.line_panes]
         await pilot.press("b")
@@ -152,7 +152,7 @@ async def test_another_inventory_brings_other_panes(tmp_path: Path) -> None:
     recorder = Recorder(path, inventory, lambda text: None)
     play = Live(recorder, inventory)
     play(-100.0, probe(Cause.REFUSED, -100.0, "new/one"))
-    recorder.close()
+    finish(recorder)
     async with console(tmp_path) as (app, pilot):
         await pilot.press("b")
         await until(lambda: app.in_past and "new/one" in shown(app), "the panes of the later inventory")

@@ -175,7 +175,7 @@ async def test_a_nudge_asks_at_once(described: SimulatedCluster, tmp_path: Path)
         await watch.until(lambda: asked() == set(MARKS), "all of mark were asked", seconds=2)
         await watch.until(lambda: any(isinstance(r, WorkloadReading) for r in watch.readings), "and mark itself")
         watch.forget()
-        assert watch.nudge() == len(ends) + 4 + 2 + 1, "endpoints, machines, GPU streams, procedures"
+        assert watch.nudge() == len(ends) + 4 + 2 + 1 + 4, "endpoints, machines, GPU streams, procedures, facts"
         await watch.until(lambda: asked() == set(ends), "all were asked", seconds=2)
         assert watch.nudge("nobody") == 0
 

@@ -22,6 +22,11 @@ class OllamaModel:
     quant: str = "Q4_K_M"
     context: int = 8192
     width: int = 3584
+    layers: int = 28
+    heads: int = 28
+    kv_heads: int = 4
+    inner: int = 18944
+    words: int = 152064
     capabilities: tuple[str, ...] = ("completion",)
     init_s: float = 1.0
     load_s: float = 6.0
@@ -40,14 +45,30 @@ class OllamaModel:
 
     def info(self) -> dict[str, Any]:
         """The metadata of its file."""
+        norm = "layer_norm_epsilon" if "bert" in self.family else "layer_norm_rms_epsilon"
         return {
             "general.architecture": self.family, "general.file_type": 15,
             "general.parameter_count": int(float(self.parameters.rstrip("BM")) * 1e9),
-            f"{self.family}.block_count": 64, f"{self.family}.context_length": 32768,
-            f"{self.family}.embedding_length": self.width, f"{self.family}.attention.head_count": 40,
-            f"{self.family}.attention.head_count_kv": 8, "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.tokens": None,
+            f"{self.family}.block_count": self.layers, f"{self.family}.context_length": 32768,
+            f"{self.family}.embedding_length": self.width, f"{self.family}.attention.head_count": self.heads,
+            f"{self.family}.attention.head_count_kv": self.kv_heads, f"{self.family}.attention.{norm}": 1e-5,
+            "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": None,
         }  # fmt: skip
+
+    def tensors(self) -> list[dict[str, Any]]:
+        """The table of its file."""
+        kind = "F16" if self.quant == "F16" else "Q4_K"
+        side = self.width // self.heads * self.kv_heads
+        shapes = {
+            "attn_q": [self.width, self.width], "attn_k": [self.width, side], "attn_v": [self.width, side],
+            "attn_output": [self.width, self.width], "ffn_gate": [self.width, self.inner],
+            "ffn_up": [self.width, self.inner], "ffn_down": [self.inner, self.width],
+        }  # fmt: skip
+        found = [("token_embd", kind, [self.width, self.words]), ("output", "Q6_K", [self.width, self.words])]
+        found += [(f"blk.{n}.{name}", kind, shape) for n in range(self.layers) for name, shape in shapes.items()]
+        norms = [(f"blk.{n}.{name}_norm", "F32", [self.width]) for n in range(self.layers) for name in ("attn", "ffn")]
+        found += [*norms, ("output_norm", "F32", [self.width])]
+        return [{"name": f"{name}.weight", "type": kind, "shape": shape} for name, kind, shape in found]
 
 
 def seconds_of(value: object, default: float) -> float:

@@ -1,0 +1,133 @@
+"""Every model of the cluster: who serves it, where its file lies, how it is started, and whether it is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from backends.cluster.inventory import Endpoint, Inventory, Model
+from backends.cluster.reading import Launch, ModelInfo
+from backends.cluster.snapshot import ClusterSnapshot
+
+SCHEMA: Final = "tierdeck.models/1"
+
+_QUANT = re.compile(r"(?<![a-z0-9])((?:i?q[1-8](?:_[0-9a-z]+)*)|bf16|f16|f32|mxfp4|awq|gptq|fp8)(?![a-z0-9])", re.I)
+_LAZY = {"ollama", "lmstudio"}
+"""Engines that load a model when it is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A model at an endpoint, or of the inventory alone; sizes in MiB, None is "not known"."""
+
+    name: str
+    endpoint: str | None
+    node: str | None
+    quantisation: str | None
+    size_mib: float | None
+    vram_mib: float | None
+    tasks: tuple[str, ...]
+    file: str | None
+    loaded: bool | None
+    gpu_layers: int | None
+    context: int | None
+    batch: int | None
+    flash_attn: bool | None
+    on_demand: bool
+
+
+def registry(inventory: Inventory, snapshot: ClusterSnapshot) -> list[Row]:
+    """All of them, in the order of the endpoints; gateways only pass on, and have none."""
+    rows, served = [], set()
+    for endpoint in inventory.endpoints:
+        if endpoint.engine in ("litellm", "http"):
+            continue
+        for info in snapshot.endpoints[endpoint.name].models:
+            model = next((model for model in inventory.models if _same(model, info.name)), None)
+            served.add(model.name if model else "")
+            rows.append(_row(endpoint, info, model, _launch(snapshot, endpoint)))
+    rows += [_unserved(model) for model in inventory.models if model.name not in served]
+    return rows
+
+
+def registry_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, Any]:
+    """The same as data: `tierdeck.models/1`."""
+    return {"schema": SCHEMA, "models": [asdict(row) for row in registry(inventory, snapshot)]}
+
+
+def registry_text(rows: list[Row]) -> Iterator[str]:
+    """The same as a table."""
+    head = ("model", "at", "quant", "GiB", "loaded", "layers", "context", "batch", "flash", "when", "tasks", "file")
+    cells = [head, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    for line in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    size = row.size_mib or row.vram_mib
+    return (
+        row.name.rsplit("/", 1)[-1] if row.name.startswith("/") else row.name,
+        row.endpoint or "nowhere",
+        row.quantisation or "-",
+        f"{size / 1024:.1f}" if size else "-",
+        {True: "loaded", False: "no", None: "-"}[row.loaded],
+        _figure(row.gpu_layers),
+        _figure(row.context),
+        _figure(row.batch),
+        {True: "on", False: "off", None: "-"}[row.flash_attn],
+        "on demand" if row.on_demand else "always",
+        ",".join(row.tasks) or "-",
+        row.file or "-",
+    )
+
+
+def _figure(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def _row(endpoint: Endpoint, info: ModelInfo, model: Model | None, launch: Launch | None) -> Row:
+    file = (launch.file if launch else None) or (model.file if model else None)
+    if file is None and endpoint.engine == "ollama":
+        file = f"Ollama's store on {endpoint.node}" if endpoint.node else "Ollama's store"
+    return Row(
+        info.name,
+        endpoint.name,
+        endpoint.node,
+        info.quantisation or _quantisation(info.name) or _quantisation(file or ""),
+        info.size_mib,
+        info.vram_mib,
+        endpoint.serves,
+        file,
+        info.loaded,
+        launch.gpu_layers if launch and launch.gpu_layers is not None else model.gpu_layers if model else None,
+        info.context or (launch.context if launch else None) or (model.context if model else None),
+        launch.batch if launch else None,
+        launch.flash if launch else None,
+        model.on_demand if model else endpoint.on_demand or endpoint.engine in _LAZY,
+    )
+
+
+def _unserved(model: Model) -> Row:
+    quantisation = _quantisation(model.file)
+    return Row(
+        model.name, None, None, quantisation, None, None, (), model.file, None, model.gpu_layers, model.context,
+        None, None, model.on_demand,
+    )  # fmt: skip
+
+
+def _launch(snapshot: ClusterSnapshot, endpoint: Endpoint) -> Launch | None:
+    node = snapshot.nodes.get(endpoint.node or "")
+    return next((w.launch for w in node.workloads if w.name == endpoint.container), None) if node else None
+
+
+def _same(model: Model, name: str) -> bool:
+    """Whether an engine's name for a model means this one: llama.cpp names a model by its file."""
+    return name == model.name or name.rsplit("/", 1)[-1] in (model.name, model.file.rsplit("/", 1)[-1])
+
+
+def _quantisation(name: str) -> str | None:
+    found = _QUANT.search(name.rsplit("/", 1)[-1])
+    return found[1].upper() if found else None

@@ -1,0 +1,1 @@
+"""Arithmetic about models and memory: headers, what an engine will take, where it fits."""

@@ -1,0 +1,68 @@
+"""One model as a person asks about it: what it takes of each device, what must be free, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from backends.memory.advice import Gpu, advice
+from backends.memory.estimate import CPU, Certainty, Device, estimate
+from backends.memory.headers import Header
+from backends.memory.settings import Settings
+from backends.memory.vllm import UTILIZATION, share
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a model takes; `needs` is what must be free on each GPU, bytes by its name."""
+
+    name: str
+    arch: str
+    parameters: int
+    devices: tuple[Device, ...]
+    certainty: Certainty
+    upper: int
+    needs: Mapping[str, int] = field(default_factory=dict)
+    fits: bool | None = None
+    advice: tuple[str, ...] = ()
+    remark: str = ""
+
+
+def llama_load(
+    name: str, header: Header, settings: Settings, gpus: Sequence[Gpu], count: int = 1, *, advise: bool = True
+) -> Load:
+    """A model by llama.cpp (or Ollama, which runs it) on these GPUs; `count` is how many where none is known.
+
+    Advice takes some dozens of estimates; `advise` says whether it is wanted.
+    """
+    found = estimate(header, settings, 0 if settings.gpu_layers == 0 else len(gpus) or count)
+    numbered = [Gpu(f"GPU{number}", gpu.capacity) for number, gpu in enumerate(gpus)]
+    names = {own.name: gpu.name for own, gpu in zip(numbered, gpus, strict=True)}
+    needs = {names.get(each.name, each.name): found.on(each.name) for each in found.devices if each.name != CPU}
+    devices = tuple(replace(device, name=names.get(device.name, device.name)) for device in found.devices)
+    fits = all(needs.get(gpu.name, 0) <= gpu.capacity for gpu in gpus) if gpus else None
+    advices = tuple(advice(header, settings, numbered)) if fits is False and advise else ()
+    return Load(name, found.arch, found.parameters, devices, found.certainty, found.upper, needs, fits, advices)
+
+
+def vllm_load(name: str, header: Header, settings: Settings, gpus: Sequence[Gpu]) -> Load:
+    """A model by vLLM, shared by these GPUs; it takes its share of each, so that is what must be free."""
+    each = share(header, max(1, len(gpus)), settings.context)
+    kv = each.per_token * each.context
+    names = [gpu.name for gpu in gpus] or ["GPU0"]
+    devices = tuple(Device(gpu, each.weights, kv, each.peak) for gpu in names)
+    upper = sum(device.total for device in devices)
+    load = Load(name, each.arch, each.parameters, devices, "bound", upper)
+    if not gpus:
+        return load
+    smallest = min(gpu.capacity for gpu in gpus)
+    tokens, fits = each.tokens(smallest), each.fits(smallest)
+    budget = f"at --gpu-memory-utilization {UTILIZATION:g}"
+    remark = f"vLLM {budget} keeps room for {max(0, tokens)} tokens of cache."
+    advices: tuple[str, ...] = ()
+    if not fits and tokens > 0:
+        advices = (f"It fits with a context of {tokens} instead of {each.context}: --max-model-len {tokens}.",)
+    elif not fits:
+        advices = (f"Not even its weights fit {budget}: share them among more GPUs, or take a quantised model.",)
+    needs = {gpu.name: int(gpu.capacity * UTILIZATION) for gpu in gpus}
+    return Load(name, each.arch, each.parameters, devices, "bound", upper, needs, fits, advices, remark)

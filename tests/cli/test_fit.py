@@ -1,0 +1,156 @@
+"""`tierdeck fit`, as people and scripts run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.cli.driving import tierdeck
+from tests.memory.gguf_files import write
+from tests.memory.models import Size, metadata, tensors
+
+LARGE = Size(layers=28, embd=3584, heads=28, kv_heads=4, head=128, ff=18944, vocab=152064, context=32768)
+NUMBER = {"type": "number", "minimum": 0}
+DEVICE = {
+    "type": "object",
+    "required": ["name", "weights_mib", "kv_mib", "compute_mib"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"pattern": r"^(GPU\d+|CPU)$"},
+        "weights_mib": NUMBER,
+        "kv_mib": NUMBER,
+        "compute_mib": NUMBER,
+    },
+}
+MODEL = {
+    "type": "object",
+    "required": ["file", "arch", "parameters", "devices", "certainty", "upper_mib"],
+    "additionalProperties": False,
+    "properties": {
+        "file": {"type": "string"},
+        "arch": {"type": "string"},
+        "parameters": {"type": "integer"},
+        "devices": {"type": "array", "items": DEVICE, "minItems": 1},
+        "certainty": {"enum": ["header", "bound"]},
+        "upper_mib": NUMBER,
+    },
+}
+SCHEMA = {
+    "type": "object",
+    "required": ["schema", "models", "fits", "advice"],
+    "additionalProperties": False,
+    "properties": {
+        "schema": {"const": "tierdeck.fit/1"},
+        "models": {"type": "array", "items": MODEL},
+        "fits": {"type": ["boolean", "null"]},
+        "advice": {"type": "array", "items": {"type": "string"}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model of seven billion parameters that takes no room on the disk."""
+    path = tmp_path_factory.mktemp("models") / "qwen.gguf"
+    return str(write(path, metadata("qwen2", LARGE), tensors("qwen2", LARGE)))
+
+
+async def fit(*words: str, home: Path) -> dict[str, Any]:
+    done = await tierdeck("fit", *words, "--json", env={"XDG_CONFIG_HOME": str(home)})
+    assert (done.code, done.err) == (0, "")
+    found: dict[str, Any] = json.loads(done.out)
+    jsonschema.validate(found, SCHEMA)
+    return found
+
+
+async def test_without_gpus_nothing_is_said_to_fit(model: str, tmp_path: Path) -> None:
+    found = await fit(model, home=tmp_path)
+    assert (found["fits"], found["advice"]) == (None, [])
+    (only,) = found["models"]
+    assert (only["file"], only["arch"], only["parameters"]) == (model, "qwen2", 7_615_616_512)
+    assert [device["name"] for device in only["devices"]] == ["GPU0", "CPU"]
+    taken = sum(value for device in only["devices"] for key, value in device.items() if key != "name")
+    assert only["upper_mib"] > taken
+
+
+async def test_on_the_cpu_everything_stands_under_cpu(model: str, tmp_path: Path) -> None:
+    found = await fit(model, "--gpu-layers", "0", "--ctx", "4096", "--gpu", "24GiB", home=tmp_path)
+    (device,) = found["models"][0]["devices"]
+    assert (device["name"], device["kv_mib"], found["fits"]) == ("CPU", 224.0, True)
+
+
+async def test_all_its_flags(model: str, tmp_path: Path) -> None:
+    words = "--ctx 8192 --parallel 2 --unified --batch 1024 --ubatch 256 --cache-type-k q8_0 --cache-type-v q8_0"
+    more = "--flash-attn on --gpu-layers all --tensor-split 3,1 --cpu-moe 0 --gpu 24GiB --gpu 8192MiB"
+    found = await fit(model, *words.split(), *more.split(), home=tmp_path)
+    first, second, cpu = found["models"][0]["devices"]
+    assert (first["name"], second["name"], cpu["kv_mib"]) == ("GPU0", "GPU1", 0)
+    assert first["kv_mib"] + second["kv_mib"] == pytest.approx(238.0)
+    assert first["weights_mib"] > 2 * second["weights_mib"]
+    assert found["fits"] is True
+
+
+async def test_what_does_not_fit_gets_advice_that_fits(model: str, tmp_path: Path) -> None:
+    found = await fit(model, "--gpu", "9GiB", home=tmp_path)
+    assert found["fits"] is False
+    context = next(line for line in found["advice"] if "--ctx-size" in line).split()[-1].rstrip(".")
+    layers = next(line for line in found["advice"] if "--n-gpu-layers" in line).split()[-1].rstrip(".")
+    assert (await fit(model, "--gpu", "9GiB", "--ctx", context, home=tmp_path))["fits"] is True
+    assert (await fit(model, "--gpu", "9GiB", "--gpu-layers", layers, home=tmp_path))["fits"] is True
+    assert (await fit(model, "--gpu", "9GiB", "--gpu-layers", str(int(layers) + 1), home=tmp_path))["fits"] is False
+
+
+async def test_several_models_find_their_gpus(model: str, tmp_path: Path) -> None:
+    found = await fit(model, model, "--ctx", "4096", "--gpu", "10GiB", "--gpu", "10GiB", home=tmp_path)
+    assert found["fits"] is True
+    assert [each["devices"][0]["name"] for each in found["models"]] == ["GPU0", "GPU1"]
+    found = await fit(model, model, "--ctx", "4096", "--gpu", "10GiB", home=tmp_path)
+    assert found["fits"] is False
+    assert "without" in found["advice"][0]
+
+
+async def test_a_person_reads_a_few_lines(model: str, tmp_path: Path) -> None:
+    done = await tierdeck("fit", model, "--gpu", "24GiB", "--ctx", "8192", env={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert done.code == 0
+    assert "GPU0: fits: " in done.out
+    assert "7.62 B parameters" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["/nowhere/x.gguf"], 1, "No such file"),
+        (["{broken}"], 1, "not a GGUF file"),
+        (["nonesuch:7b"], 1, "no file, no model of the inventory"),
+        (["{broken}", "--gpu", "much"], 2, "no size of memory"),
+        (["{broken}", "--gpu-layers", "some"], 2, "a number or all"),
+        (["{broken}", "--cache-type-k", "q9"], 2, "invalid choice"),
+        (["{broken}", "--flash-attn", "off", "--cache-type-v", "q8_0"], 2, "flash attention"),
+        ([], 2, "required"),
+    ],
+)
+async def test_what_is_wrong_is_told(words: list[str], code: int, said: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"<html>not a model</html>")
+    env = {"XDG_CONFIG_HOME": str(tmp_path)}
+    done = await tierdeck("fit", *(word.format(broken=broken) for word in words), env=env)
+    assert done.code == code
+    assert said in done.err
+    assert "Traceback" not in done.err
+
+
+async def test_a_nodes_memory_comes_from_the_inventory(model: str, tmp_path: Path) -> None:
+    cluster = tmp_path / "cluster.toml"
+    cluster.write_text(
+        'version = 1\nname = "c"\n[[nodes]]\nname = "desk"\naddress = "192.0.2.1"\nvram = ["7GiB"]\n'
+        f'[[models]]\nname = "qwen"\nfile = "{model}"\ncontext = 2048\n'
+    )
+    found = await fit("qwen", "--node", "desk", "--cluster", str(cluster), home=tmp_path)
+    assert found["fits"] is False
+    assert found["models"][0]["devices"][0]["kv_mib"] == 112.0
+    done = await tierdeck("fit", model, "--node", "rack", "--cluster", str(cluster))
+    assert (done.code, "no node 'rack'" in done.err) == (2, True)

@@ -1,0 +1,110 @@
+"""The recovery of the dead node, each of its five faults by one command and by the watch on its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from tests.lab.cache import require
+from tests.lab.deadnode import FAULTS, DeadNode, start_dead_node
+from tests.lab.process import wait_until
+from tests.procedures.test_process import ROOT
+
+NAMED = {
+    "kill_containers": "containers_down",
+    "kill_docker": "docker_down",
+    "log_off": "desktop_only",
+    "sleep": "asleep",
+    "quit_docker_desktop": "docker_down",
+}
+RUNGS = {
+    "kill_containers": ["start_container"] * 3,
+    "kill_docker": ["restart_docker", "start_queue"],
+    "log_off": ["desktop_session", "start_queue"],
+    "sleep": ["wake", "start_queue"],
+    "quit_docker_desktop": ["desktop_session", "start_queue"],
+}
+LIMIT = 240.0
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeadNode]:
+    require("docker", "sshd", "llamacpp", "rdp", "netns")
+    with start_dead_node(tmp_path_factory.mktemp("dead"), recover="rdp") as made:
+        yield made
+
+
+@pytest.fixture
+def env(node: DeadNode, tmp_path: Path) -> Iterator[dict[str, str]]:
+    node.heal()
+    with TemporaryDirectory(prefix="td") as short:
+        yield {
+            **os.environ,
+            **node.env,
+            "PYTHONPATH": str(ROOT),
+            "TIERDECK_CLUSTER": str(node.config),
+            "TIERDECK_STATE": str(tmp_path / "state"),
+            "XDG_RUNTIME_DIR": short,
+        }
+    node.heal()
+
+
+def tierdeck(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "tui.cli", *words]
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
+def done(events: list[dict[str, Any]], plan: dict[str, Any]) -> list[str]:
+    """The kinds of the steps that changed something."""
+    kinds = [plan["steps"][e["step"]]["kind"] for e in events if e["event"] == "step_done"]
+    return [kind for kind in kinds if kind not in ("healthy", "wait_docker")]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_command_brings_it_back(node: DeadNode, env: dict[str, str], fault: str) -> None:
+    getattr(node, fault)()
+    found = json.loads(tierdeck(env, "diagnose", "mark", "--json").stdout)
+    assert found["fault"] == NAMED[fault], found
+    began = time.monotonic()
+    ran = tierdeck(env, "recover", "mark", "--yes", "--json")
+    took = time.monotonic() - began
+    assert ran.returncode == 0, (ran.stdout[-3000:], ran.stderr[-3000:])
+    assert node.whole(), fault
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert events[-1]["outcome"] == "done"
+    assert done(events, found["plan"]) == RUNGS[fault], took
+    assert tierdeck(env, "diagnose", "mark").stdout.startswith("mark: nothing is wrong")
+    assert node.desk.password not in ran.stdout + ran.stderr + _written(Path(env["TIERDECK_STATE"]))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_watch_brings_it_back_on_its_own(node: DeadNode, env: dict[str, str], fault: str, tmp_path: Path) -> None:
+    log = tmp_path / "watch.log"
+    argv = [sys.executable, "-m", "tui.cli", "watch", "--recover"]
+    with log.open("w") as out, subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.STDOUT) as watch:
+        try:
+            wait_until(lambda: "remote/mark-iii -> UP" in log.read_text(), 30, "the watch to see it whole")
+            getattr(node, fault)()
+            wait_until(
+                lambda: "mark is recovered" in log.read_text(), LIMIT, f"the recovery: {log.read_text()[-2000:]}"
+            )
+            wait_until(node.whole, 10, "it to be whole")
+        finally:
+            watch.send_signal(signal.SIGTERM)
+            assert watch.wait(30) == 0, log.read_text()
+    assert node.desk.password not in log.read_text() + _written(Path(env["TIERDECK_STATE"]))
+
+
+def _written(folder: Path) -> str:
+    """Everything that was written below a folder."""
+    return "".join(p.read_bytes().decode("latin-1") for p in folder.rglob("*") if p.is_file())

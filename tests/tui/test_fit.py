@@ -1,0 +1,101 @@
+"""The fit screen: models, context, layers and cache by keys, and the bar that follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from backends.cluster.files import parse
+from backends.errors import ReachError
+from backends.library import Found
+from backends.memory.headers import Header, Tensor
+from backends.memory.quants import KINDS
+from tests.memory.gguf_files import TYPES
+from tests.memory.models import Size, metadata, tensors
+from tests.tui.driving import console, picture, shown, until
+from tests.tui.sample import TOML, StillFeed
+from tests.tui.test_snapshots import SIZES
+from widgets.fit import Candidate, changed
+
+LARGE = Size(layers=64, embd=5120, heads=40, kv_heads=8, head=128, ff=27648, vocab=152064, context=32768, kind="Q4_K")
+
+
+def header() -> Header:
+    rows = tuple(Tensor(name, dims, KINDS[TYPES[kind][0]]) for name, dims, kind in tensors("qwen2", LARGE))
+    return Header(metadata("qwen2", LARGE), rows)  # type: ignore[arg-type]
+
+
+class FittingFeed(StillFeed):
+    """Knows one large model, and none of any other name."""
+
+    @property
+    def world(self) -> Any:
+        return self
+
+    async def find_model(self, name: str) -> Found:
+        if "32b" not in name:
+            raise ReachError(f"{name} is nowhere.")
+        return Found(header(), 4096)
+
+
+async def opened(app: Any, pilot: Any) -> None:
+    await pilot.press("f")
+    await until(lambda: " fits" in shown(app), "the first estimate")
+
+
+@pytest.mark.parametrize("size", ["160x45", "80x24", "46x30"])
+async def test_what_it_looks_like(size: str, svg: SnapshotAssertion, tmp_path: Path) -> None:
+    async with console(tmp_path, size=SIZES[size], feed=FittingFeed) as (app, pilot):
+        await until(lambda: app.feed.snapshot.taken is not None, "a reading")
+        await opened(app, pilot)
+        assert await picture(app) == svg(name=f"fit-{size}")
+
+
+async def test_the_bar_follows_the_arrow_keys(tmp_path: Path) -> None:
+    async with console(tmp_path, size=(120, 40), feed=FittingFeed) as (app, pilot):
+        await until(lambda: app.feed.snapshot.taken is not None, "a reading")
+        await opened(app, pilot)
+        await pilot.press("j", "right", "right", "right", "right", "right")
+        await until(lambda: "131072 tokens" in shown(app) and "does not fit" in shown(app), "too long a context")
+        await until(lambda: "--n-gpu-layers" in shown(app), "the advice")
+        await pilot.press("j", "j", "right", "right")
+        await until(lambda: "< q4_0 >" in shown(app) and "% fits" in shown(app), "a smaller cache")
+        await pilot.press("w")
+        await until(lambda: "LLAMA_ARG_CTX_SIZE=131072" in shown(app), "the arguments")
+        await pilot.press("escape")
+        await until(lambda: "< q4_0 >" in shown(app), "back again")
+        await pilot.press("g", "space")
+        await until(lambda: "0.0 of" in shown(app), "nothing marked")
+        await pilot.press("escape")
+        await until(lambda: "Tiers" in shown(app), "the dashboard")
+
+
+async def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    known = parse(TOML + '[[models]]\nname = "ghost"\nfile = "/nowhere"\n', Path("cluster.toml"))
+    async with console(tmp_path, size=(120, 40), feed=FittingFeed, loaded=known) as (app, pilot):
+        await until(lambda: app.feed.snapshot.taken is not None, "a reading")
+        await opened(app, pilot)
+        await pilot.press("g", "space")
+        await until(lambda: "is nowhere" in shown(app), "why")
+
+
+@pytest.mark.parametrize(
+    ("what", "step", "found"),
+    [
+        ("context", 1, 8192),
+        ("context", -1, 2048),
+        ("layers", 1, None),
+        ("layers", -1, 64),
+        ("cache", 1, "q8_0"),
+        ("cache", -1, "f16"),
+    ],
+)
+def test_a_step(what: str, step: int, found: object) -> None:
+    each = Candidate("m", header=header())
+    settings = changed(each, "context", -100)
+    assert settings.context == 16384
+    now = changed(Candidate("m", header=header(), settings=settings.__class__(context=4096)), what, step)
+    assert {"context": now.context, "layers": now.gpu_layers, "cache": now.cache_k}[what] == found

@@ -1,0 +1,244 @@
+"""`tierdeck fit`: what models will take of each device's memory, from their headers alone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from backends.errors import InventoryError, TierdeckError
+
+if TYPE_CHECKING:
+    from backends.library import Found
+    from backends.memory.advice import Gpu
+    from backends.memory.load import Load
+    from backends.memory.settings import Settings
+    from tui.verbs.opening import Opened
+
+SCHEMA = "tierdeck.fit/1"
+MIB = 1 << 20
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit 0 whether they fit or not, 1 when a model cannot be read."""
+    from backends.memory.advice import Gpu
+
+    opened = _opened(arguments)
+    sizes = [_bytes(text) for text in arguments.gpu]
+    settings = _settings(arguments)
+    if arguments.node and not sizes:
+        sizes = _node(opened, arguments.node)
+    gpus = [Gpu(f"GPU{number}", size) for number, size in enumerate(sizes)]
+    try:
+        found = asyncio.run(_find(arguments, opened))
+        loads = _loads(arguments, found, settings, gpus)
+    except TierdeckError as error:
+        print(f"tierdeck: {error}", file=sys.stderr)
+        return 1
+    fits, advices = _together(loads, gpus)
+    if getattr(arguments, "json", False):
+        told = {"models": [_told(load) for load in loads], "fits": fits, "advice": advices}
+        print(json.dumps({"schema": SCHEMA, **told}, ensure_ascii=False))
+    else:
+        print("\n".join(_text(loads, gpus, advices)))
+    return 0
+
+
+def _opened(arguments: argparse.Namespace) -> Opened | None:
+    """The inventory, where something needs one; a file or an address on named GPUs does not."""
+    from backends.library import is_file
+    from tui.verbs.opening import cluster_path, open_cluster
+
+    plain_files = all(is_file(name) and not name.startswith(("ssh:", "volume:")) for name in arguments.models)
+    if plain_files and (arguments.gpu or not arguments.node):
+        return None
+    if not arguments.node and not getattr(arguments, "cluster", None) and not cluster_path(arguments).exists():
+        return None
+    return open_cluster(arguments)
+
+
+async def _find(arguments: argparse.Namespace, opened: Opened | None) -> list[Found]:
+    from backends.library import library
+
+    inventory, here = (opened.loaded.inventory, opened.here) if opened else (None, None)
+    async with library(inventory, here, arguments.node) as shelf:
+        return [await shelf.find(name) for name in arguments.models]
+
+
+def _loads(
+    arguments: argparse.Namespace, found: Sequence[Found], settings: Settings, gpus: Sequence[Gpu]
+) -> list[Load]:
+    """Each model on the GPUs: one alone on all of them, several each where they are best placed."""
+    names = list(arguments.models)
+    own = [_own(settings, each, arguments) for each in found]
+    if len(found) == 1 or len(gpus) < 2 or settings.split:
+        return [_load(*each, gpus) for each in zip(names, found, own, strict=True)]
+    spots = _spots(names, found, own, gpus)
+    return [_load(*each) for each in zip(names, found, own, spots, strict=True)]
+
+
+def _load(name: str, found: Found, settings: Settings, gpus: Sequence[Gpu]) -> Load:
+    from backends.memory.headers import HeaderError
+    from backends.memory.load import llama_load, vllm_load
+
+    try:
+        if found.safetensors:
+            return vllm_load(name, found.header, settings, gpus)
+        shares = tuple(float(gpu.capacity) for gpu in gpus) if len(gpus) > 1 else ()
+        count = max(1, len(settings.split))
+        return llama_load(name, found.header, replace(settings, split=settings.split or shares), gpus, count)
+    except HeaderError as error:
+        raise HeaderError(f"{name}: {error.message}", error.advice) from None
+
+
+def _spots(
+    names: Sequence[str], found: Sequence[Found], own: Sequence[Settings], gpus: Sequence[Gpu]
+) -> list[list[Gpu]]:
+    """Of several models on several GPUs: where each is best placed; what has no place is shared by all of them."""
+    from backends.memory.placement import Room, Wish, place
+
+    wishes = []
+    for number, each in enumerate(zip(names, found, own, strict=True)):
+        need = max(_load(*each, gpus[:1]).needs.values(), default=0)
+        wishes.append(Wish(str(number), need))
+    spots = place(wishes, [Room(gpu.name, "", gpu.capacity) for gpu in gpus]).spots
+    return [[gpu for gpu in gpus if spots[wish.name] in (gpu.name, None)] for wish in wishes]
+
+
+def _own(settings: Settings, found: Found, arguments: argparse.Namespace) -> Settings:
+    """The settings, with what the inventory or the engine says of this model where the command line does not."""
+    layers = settings.gpu_layers if arguments.gpu_layers else found.gpu_layers
+    return replace(settings, context=settings.context or found.context, gpu_layers=layers)
+
+
+def _together(loads: Sequence[Load], gpus: Sequence[Gpu]) -> tuple[bool | None, list[str]]:
+    remarks = [load.remark for load in loads if load.remark]
+    if not gpus:
+        return None, remarks
+    fits = all(sum(load.needs.get(gpu.name, 0) for load in loads) <= gpu.capacity for gpu in gpus)
+    fits = fits and all(load.fits is not False for load in loads)
+    if fits or len(loads) == 1:
+        return fits, [*remarks, *(line for load in loads for line in load.advice)]
+    lines = [f"{load.name}: {line}" for load in loads for line in load.advice]
+    return False, [*remarks, *lines, *_leaving(loads, gpus)]
+
+
+def _leaving(loads: Sequence[Load], gpus: Sequence[Gpu]) -> list[str]:
+    """Which of several models could stay, and which would have to leave."""
+    from backends.memory.placement import Room, Wish, place
+
+    wishes = [Wish(str(number), max(load.needs.values(), default=0)) for number, load in enumerate(loads)]
+    found = place(wishes, [Room(gpu.name, "", gpu.capacity) for gpu in gpus])
+    out = [loads[number].name for number in range(len(loads)) if found.spots[str(number)] is None]
+    stay = [loads[number].name for number in range(len(loads)) if found.spots[str(number)] is not None]
+    if not stay or not out:
+        return ["Together they do not fit, though they might one by one."]
+    return [f"Together they do not fit. {', '.join(stay)} would, without {', '.join(out)}."]
+
+
+def _node(opened: Opened | None, name: str) -> list[int]:
+    """Bytes of each GPU of a node: as the inventory says, else as its driver does."""
+    from backends.errors import ReachError
+    from backends.world import survey
+
+    node = opened.loaded.inventory.node_named.get(name) if opened else None
+    if opened is None or node is None:
+        raise InventoryError(f"The inventory has no node {name!r}.")
+    if node.vram:
+        return [int(mib * MIB) for mib in node.vram]
+    if node.gpus == "none":
+        return []
+    seen = asyncio.run(survey(opened.loaded, opened.here, opened.state_dir)).nodes[name]
+    sizes = [int(gpu.memory_total_mib * MIB) for gpu in seen.gpus if gpu.memory_total_mib]
+    if not sizes:
+        why = seen.gpus_trouble.message if seen.gpus_trouble else f"{name}: its driver names no GPU with a size."
+        raise ReachError(why, "Say the sizes with --gpu, or as vram in cluster.toml.")
+    return sizes
+
+
+def _bytes(text: str) -> int:
+    """`24GiB`, `24576MiB`, `24GB`, or plain bytes."""
+    units = {"GIB": 1 << 30, "MIB": 1 << 20, "GB": 10**9, "MB": 10**6, "G": 1 << 30, "M": 1 << 20, "": 1}
+    number = text.rstrip("GgIiMmBb ")
+    try:
+        size = float(number) * units[text[len(number) :].strip().upper()]
+    except (KeyError, ValueError):
+        size = 0.0
+    if not 1 <= size < 1 << 50:
+        raise InventoryError(f"--gpu {text} is no size of memory.", "Write it as 24GiB or 24576MiB.")
+    return int(size)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    from backends.memory.settings import Settings
+
+    try:
+        layers = None if arguments.gpu_layers in (None, "all") else int(arguments.gpu_layers)
+        split = tuple(float(part) for part in arguments.tensor_split.split(",")) if arguments.tensor_split else ()
+    except ValueError:
+        raise InventoryError("--gpu-layers takes a number or all, --tensor-split numbers with commas.") from None
+    if (layers or 0) < 0 or not all(0 <= part < float("inf") for part in split):
+        raise InventoryError("--gpu-layers and --tensor-split take no negative numbers.")
+    flash = arguments.flash_attn == "on"
+    if not flash and arguments.cache_type_v not in ("f16", "f32", "bf16"):
+        raise InventoryError("llama.cpp keeps quantised values only with flash attention.", "Add --flash-attn on.")
+    return Settings(
+        context=arguments.ctx,
+        parallel=arguments.parallel,
+        unified=arguments.unified,
+        batch=arguments.batch,
+        ubatch=arguments.ubatch,
+        cache_k=arguments.cache_type_k,
+        cache_v=arguments.cache_type_v,
+        flash=flash,
+        gpu_layers=layers,
+        split=split,
+        cpu_moe=arguments.cpu_moe,
+    )
+
+
+def _mib(size: int) -> float:
+    return round(size / MIB, 2)
+
+
+def _told(load: Load) -> dict[str, Any]:
+    devices = [
+        {
+            "name": device.name,
+            "weights_mib": _mib(device.weights),
+            "kv_mib": _mib(device.kv),
+            "compute_mib": _mib(device.compute),
+        }
+        for device in load.devices
+    ]
+    return {
+        "file": load.name,
+        "arch": load.arch,
+        "parameters": load.parameters,
+        "devices": devices,
+        "certainty": load.certainty,
+        "upper_mib": -(-load.upper * 100 // MIB) / 100,
+    }
+
+
+def _text(loads: Sequence[Load], gpus: Sequence[Gpu], advices: Sequence[str]) -> list[str]:
+    from backends.text import plain
+
+    lines = []
+    for load in loads:
+        billions = load.parameters / 1e9
+        lines.append(plain(f"{load.name}  {load.arch}  {billions:.2f} B parameters  ({load.certainty})"))
+        for device in load.devices:
+            parts = zip(("weights", "kv", "compute"), (device.weights, device.kv, device.compute), strict=True)
+            lines.append(f"  {device.name:<5} {'  '.join(f'{part} {_mib(size):>10.2f}' for part, size in parts)}  MiB")
+        lines.append(f"  have {-(-load.upper * 100 // MIB) / 100:.2f} MiB free in total")
+    for gpu in gpus:
+        taken = sum(load.needs.get(gpu.name, 0) for load in loads)
+        word = "fits" if taken <= gpu.capacity else "does not fit"
+        share = f"{taken / MIB / 1024:.2f} of {gpu.capacity / MIB / 1024:.2f} GiB, {100 * taken / gpu.capacity:.0f}%"
+        lines.append(f"{gpu.name}: {word}: {share}, what the driver keeps included")
+    return [*lines, *(plain(line) for line in advices)]
