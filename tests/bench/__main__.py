@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench.cluster import cluster
 from tests.bench.memory import memory
-from tests.bench.queue import TOGETHER, timings
+from tests.bench.starts import TOGETHER, timings
 from tests.bench.rows import Row
 from tests.bench.terminal import PYTHON, Terminal, environment
 from tests.lab.cache import missing
