@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.bench.cluster import cluster
 from tests.bench.memory import memory
-from tests.bench.starts import TOGETHER, timings
 from tests.bench.rows import Row
+from tests.bench.starts import TOGETHER, timings
 from tests.bench.terminal import PYTHON, Terminal, environment
 from tests.lab.cache import missing
 from tests.tui.sample import TOML
