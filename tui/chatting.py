@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from textual.worker import Worker
 
 from backends.errors import TierdeckError
-from backends.routing.choose import Decision, choose
-from backends.routing.classify import Classified, classify
 from widgets.format import model
 
 if TYPE_CHECKING:
+    from backends.routing.choose import Decision
+    from backends.routing.classify import Classified
     from tui.app import TierdeckApp
 
 DRAW_EVERY = 0.125
@@ -35,15 +35,18 @@ class Chatting:
         if not pane.is_mounted:
             return
         text = pane.prompt.text
-        classified, decision = self._decide(text)
         if not text.strip() and pane.forced is None:
             pane.hint()
             return
+        classified, decision = self._decide(text)
         style = "bad" if decision.chosen is None else "accent"
         passed = [(f"  {c.endpoint}: {c.reason}", "dim") for c in decision.candidates if c.outcome == "passed over"]
         pane.decide(self._words(classified, decision), style, passed)
 
     def _decide(self, text: str) -> tuple[Classified, Decision]:
+        from backends.routing.choose import choose
+        from backends.routing.classify import Classified, classify
+
         view = self._app.view
         forced = view.router.forced
         classified = Classified(forced, 1.0, None, ("you chose it",)) if forced else classify(text)

@@ -13,10 +13,6 @@ from textual.app import SystemCommand
 
 from backends.errors import ProcedureError, StaleLease, TierdeckError
 from tui.actions import NAMED, allowed, shown
-from tui.details import details
-from tui.screens.ask import AskScreen
-from tui.screens.confirm import ConfirmScreen
-from tui.screens.output import OutputScreen
 from tui.screens.text import TextScreen
 from tui.setup import Breakable, Demo
 from tui.travel import Travel
@@ -60,6 +56,8 @@ class Commands(Travel):
 
     def details(self, key: str | None = None) -> None:
         """Open the details of a line."""
+        from tui.details import details
+
         app = self._app
         view, key = app.view, key or app.view.selection()
         if key is None:
@@ -92,6 +90,8 @@ class Commands(Travel):
 
     def maintenance(self) -> None:
         """Ask how long the selected endpoint or node is to be left alone."""
+        from tui.screens.ask import AskScreen
+
         app = self._app
         name = (app.dashboard.selection() or "").partition(":")[2].partition("/")[0]
         inventory, selected = app.setup.loaded.inventory, (app.dashboard.selection() or "").partition(":")[2]
@@ -129,6 +129,8 @@ class Commands(Travel):
 
     def filter(self) -> None:
         """Ask for the words to show."""
+        from tui.screens.ask import AskScreen
+
         dashboard = self._app.view
         before = dashboard.tiers.filter
 
@@ -139,6 +141,8 @@ class Commands(Travel):
 
     def command(self) -> None:
         """Ask for the name of an action, and run it."""
+        from tui.screens.ask import AskScreen
+
         known = allowed(self._app.setup.read_only, past=self._app.in_past)
         names = [a.id.replace("_", "-") for a in known if a.id != "command"]
 
@@ -223,6 +227,8 @@ class Commands(Travel):
 
     def output(self) -> None:
         """Follow the log of the selected container."""
+        from tui.screens.output import OutputScreen
+
         node, container = self._container_selected()
         world = self._app.feed.world
         title = f"{node}/{container}"
@@ -315,6 +321,7 @@ class Commands(Travel):
     def _ask(self, plan: Plan, verb: str) -> None:
         """Show a plan, and start it where a person says so; its node's name is typed where it interrupts work."""
         from backends.procedures.plan import Danger, describe
+        from tui.screens.confirm import ConfirmScreen
 
         app = self._app
 
@@ -338,6 +345,8 @@ class Commands(Travel):
         self.attach(procedure, plan.title)
 
     def _offer_take_over(self, plan: Plan, error: StaleLease) -> None:
+        from tui.screens.confirm import ConfirmScreen
+
         app = self._app
 
         def answered(yes: bool | None) -> None:
