@@ -32,6 +32,7 @@ from backends.cluster.reading import (
     WorkloadReading,
 )
 from backends.cluster.words import VERDICT_OF, Cause, Verdict
+from backends.engines.canary import loaded_model, muted, one_token
 from backends.engines.engine import Engine, carried, stays_deep
 from backends.engines.http import Http
 from backends.engines.target import Target
@@ -115,6 +116,8 @@ class EndpointSource:
         self._chance = chance
         self._is_down = is_down
         self._always_deep = endpoint.name in inventory.check_named
+        self._sang: float | None = None
+        self._mute = ""
         self._count = 0
         self._failures = 0
         self._last: ProbeResult | None = None
@@ -126,7 +129,7 @@ class EndpointSource:
         deep = self._always_deep or self._count % DEEP_EVERY == 0 or (self._last is not None and stays_deep(self._last))
         light = not deep and self._counts
         self._count += 1
-        result = await self._probe(deep, light)
+        result = await self._sung(await self._probe(deep, light))
         if deep or light:
             self._progress = result.progress
         result = result if deep else carried(result, self._last_deep)
@@ -141,6 +144,21 @@ class EndpointSource:
             pause = max(pause, min(result.retry_after, 3600.0))
         limit = self._inventory.timeout(self._endpoint) * (2 if self._shut else 1)
         return [EndpointReading(self.key, self._clock.now(), result, pause, limit)], pause
+
+    async def _sung(self, result: ProbeResult) -> ProbeResult:
+        """The result, but STALLED where one token was asked for and none came; then each probe asks until one does."""
+        every, now = self._endpoint.canary, self._clock.now().mono
+        if every is None:
+            return result
+        if self._mute or self._sang is None or now - self._sang >= every:
+            model = loaded_model(self._endpoint.engine, carried(result, self._last_deep))
+            if model is not None:
+                self._sang = now
+                try:
+                    self._mute = await one_token(self._http, await self._target(self._endpoint), model)
+                except TierdeckError:  # then nothing is known of its tokens, and the probe said why
+                    self._mute = ""
+        return muted(result, self._mute)
 
     @property
     def _counts(self) -> bool:

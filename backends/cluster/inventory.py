@@ -187,6 +187,8 @@ class Endpoint(_Table):
     """How many requests may wait, if not as [defaults] says."""
     stalled_after: Duration | None = None
     """How long it may have work without moving, if not as [defaults] says; long prompts on a slow CPU need more."""
+    canary: Duration | None = None
+    """How often one token is asked for while it is idle, of a model already loaded; never if nothing is said."""
     api_key: Reference | None = None
     """A reference to its API key."""
     metrics_url: Url | None = None
