@@ -7,17 +7,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from tests.lab.cache import require
 from tests.lab.deadnode import FAULTS, DeadNode, start_dead_node
-from tests.lab.process import wait_until
+from tests.lab.process import free_port, wait_until
 from tests.procedures.test_process import ROOT
 
 NAMED = {
@@ -87,13 +91,59 @@ def test_one_command_brings_it_back(node: DeadNode, env: dict[str, str], fault: 
     assert node.desk.password not in ran.stdout + ran.stderr + _written(Path(env["TIERDECK_STATE"]))
 
 
+OURS = (b"tui.cli", b"backends.procedures.process")
+"""Programs that were handed the secret in their environment, since cluster.toml refers to it there."""
+
+
+class Spy(threading.Thread):
+    """Looks through the command lines and environments of all processes for a secret, as fast as it can."""
+
+    def __init__(self, secret: str) -> None:
+        super().__init__(daemon=True)
+        self._secret = secret.encode()
+        self._over = threading.Event()
+        self.seen: set[str] = set()
+        self.leaks: set[str] = set()
+
+    def run(self) -> None:
+        while not self._over.is_set():
+            for process in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):
+                    argv = (process / "cmdline").read_bytes()
+                    name = argv.replace(b"\0", b" ").decode(errors="replace")[:200]
+                    self.seen.add(name)
+                    spared = any(ours in argv for ours in OURS)
+                    if self._secret in argv or (not spared and self._secret in (process / "environ").read_bytes()):
+                        self.leaks.add(name)
+
+    def __enter__(self) -> Spy:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+def test_no_process_and_no_file_ever_holds_the_secret(node: DeadNode, env: dict[str, str]) -> None:
+    node.log_off()
+    with Spy(node.desk.password) as spy:
+        ran = tierdeck(env, "recover", "mark", "--yes", "--json")
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert any("xfreerdp" in name for name in spy.seen), "it was there to be looked at"
+    assert spy.leaks == set()
+    folders = (Path(env["TIERDECK_STATE"]), Path(env["XDG_RUNTIME_DIR"]))
+    assert node.desk.password not in ran.stdout + ran.stderr + "".join(map(_written, folders))
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_watch_brings_it_back_on_its_own(node: DeadNode, env: dict[str, str], fault: str, tmp_path: Path) -> None:
     log = tmp_path / "watch.log"
-    argv = [sys.executable, "-m", "tui.cli", "watch", "--recover"]
+    port = free_port()
+    argv = [sys.executable, "-m", "tui.cli", "watch", "--recover", "--metrics", f"127.0.0.1:{port}"]
     with log.open("w") as out, subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.STDOUT) as watch:
         try:
-            wait_until(lambda: "remote/mark-iii -> UP" in log.read_text(), 30, "the watch to see it whole")
+            wait_until(partial(_sees_all_up, port), 30, "the watch to see it whole")
             getattr(node, fault)()
             wait_until(
                 lambda: "mark is recovered" in log.read_text(), LIMIT, f"the recovery: {log.read_text()[-2000:]}"
@@ -103,6 +153,16 @@ def test_the_watch_brings_it_back_on_its_own(node: DeadNode, env: dict[str, str]
             watch.send_signal(signal.SIGTERM)
             assert watch.wait(30) == 0, log.read_text()
     assert node.desk.password not in log.read_text() + _written(Path(env["TIERDECK_STATE"]))
+
+
+def _sees_all_up(port: int) -> bool:
+    """Whether the watch says in its metrics that every endpoint is up."""
+    try:
+        text = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2).read().decode()
+    except OSError:
+        return False
+    up = [line for line in text.splitlines() if line.startswith("tierdeck_endpoint_up{")]
+    return bool(up) and all(line.endswith(" 1") for line in up)
 
 
 def _written(folder: Path) -> str:
