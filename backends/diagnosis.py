@@ -93,6 +93,7 @@ async def _ssh(node: Node, inventory: Inventory, reaches: Reaches) -> tuple[Chec
 
     async def work() -> tuple[Check, ...]:
         await reach.connected()
+        await reach.shell.run(["hostname"], timeout=LIMIT)  # a connection to a machine that fell asleep still stands
         return (Check("ssh", "ok", "logged in"),)
 
     (found,) = await _within("ssh", work())
