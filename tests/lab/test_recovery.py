@@ -91,7 +91,7 @@ def test_one_command_brings_it_back(node: DeadNode, env: dict[str, str], fault: 
     assert node.desk.password not in ran.stdout + ran.stderr + _written(Path(env["TIERDECK_STATE"]))
 
 
-OURS = (b"tui.cli", b"backends.procedures.process", b"-loqs")
+OURS = (b"tui.cli", b"backends.procedures.process", b"oqs")
 """Programs that have the secret in their environment, since cluster.toml refers to it there.
 
 Among them the linker, by which asyncssh looks for liboqs when it is imported where a compiler is installed.
