@@ -189,11 +189,11 @@ async def test_a_silent_port_costs_its_limit_and_no_more(http: Http) -> None:
     [
         ("ollama/ollama:latest", "ollama"),
         ("vllm/vllm-openai@sha256:00", "vllm"),
-        ("ghcr.io/ggml-org/llama.cpp:server-cuda", "llama.cpp"),
+        ("registry.example/ggml-org/llama.cpp:server-cuda", "llama.cpp"),
         ("registry:5000/my-llama-server", "llama.cpp"),
-        ("ghcr.io/berriai/litellm-database:main", "litellm"),
+        ("registry.example/berriai/litellm-database:main", "litellm"),
         ("lmsysorg/sglang", "sglang"),
-        ("ghcr.io/open-webui/open-webui:ollama", None),
+        ("registry.example/open-webui/open-webui:ollama", None),
         ("ntkme/ollama-webui", None),
         ("postgres:16", None),
     ],
@@ -222,7 +222,7 @@ async def sim(tmp_path: Path) -> AsyncIterator[SimulatedCluster]:
     sim.add_endpoint("sglang", SgLang(sim.world, models=["b"]), node="desk")
     sim.add_endpoint("other", OpenAi(sim.world, models=["c"]), node="desk")
     sim.add_endpoint("web", PlainHttp(sim.world), node="desk")
-    cuda = "ghcr.io/ggml-org/llama.cpp:server-cuda"
+    cuda = "registry.example/ggml-org/llama.cpp:server-cuda"
     secret = Vllm(sim.world, models=["e"], api_key="sk-secret")
     sim.add_endpoint("mark-i", LlamaCpp(sim.world, models=["d"]), node="desk", container=Spec("mark-i", cuda, gpu=True))
     sim.add_endpoint("mark-ii", secret, node="desk", container=Spec("mark-ii", "vllm/vllm-openai", gpu=True))
