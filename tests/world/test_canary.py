@@ -57,7 +57,7 @@ async def test_what_says_it_is_well_and_gives_no_token_is_stalled(
     endpoint = sim.add_endpoint("a", Vllm(sim.world, models=["m"], tokens_per_second=500.0))
     async with sim, watching(parse(told(sim, 'canary = "100ms"'), sim.inventory_path), tmp_path / "state") as watch:
         await watch.until(lambda: endpoint.engine.requests["POST /v1/chat/completions"] >= 3, "it sings")
-        assert watch.endpoint("a").cause is Cause.OK
+        await watch.until(lambda: watch.endpoint("a").cause is Cause.OK, "it is well")
         endpoint.engine.wedged = True
         await watch.until(lambda: watch.endpoint("a").verdict is Verdict.DOWN, "it is mute")
         assert watch.endpoint("a").cause is Cause.STALLED
