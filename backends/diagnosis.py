@@ -15,6 +15,7 @@ from backends.cluster.snapshot import ClusterSnapshot, EndpointState
 from backends.cluster.words import LEFT_OUT, Cause, Flaw, Verdict
 from backends.errors import CommandError, ReachError, SshError
 from backends.gpus.source import read_once
+from backends.procedures.context import residence, title
 from backends.reach.knock import KNOCK_LIMIT, knock, resolves, route
 from backends.reach.nodes import NodeReach, Reaches
 from backends.reach.services_words import powershell
@@ -214,16 +215,16 @@ def _parts(node: Node, inventory: Inventory, seen: ClusterSnapshot) -> tuple[Par
     state = seen.nodes[node.name]
     if state.reach_trouble or state.workloads_trouble or state.workloads_taken is None:
         return None
-    known = {w.name if w.runtime == "docker" else f"{w.runtime}:{w.name}": w for w in state.workloads}
+    known = {title(w): w for w in state.workloads}
     flaws = {finding.endpoint: finding.flaw for finding in seen.findings}
     named: dict[str, list[Endpoint]] = {}
     for endpoint in inventory.endpoints:
-        home = endpoint.container or endpoint.service
+        home = residence(endpoint)
         if endpoint.node == node.name and home and not endpoint.on_demand:
             named.setdefault(home, []).append(endpoint)
     for name in node.queue.order:
         named.setdefault(name, [])
-    on_demand = {e.container or e.service for e in inventory.endpoints if e.node == node.name and e.on_demand}
+    on_demand = {residence(e) for e in inventory.endpoints if e.node == node.name and e.on_demand}
     return tuple(
         _part(name, known.get(name), [seen.endpoints[e.name] for e in endpoints], flaws)
         for name, endpoints in named.items()

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from pydantic import JsonValue
-
 from backends.cluster.reading import ProbeResult, Workload
 from backends.cluster.words import SERVING, Cause
 from backends.errors import ProcedureError
@@ -17,6 +15,7 @@ from backends.procedures.context import Context, title
 from backends.procedures.plan import Step
 from backends.procedures.runner import Report, StepKind
 from backends.procedures.startup import all_of, start_step
+from backends.procedures.turn import naming
 
 HEALTHY_WITHIN: Final = 60.0
 """Seconds until every endpoint has to be well; what starts was waited for already."""
@@ -45,7 +44,7 @@ class StartQueue:
     async def _start(self, workload: Workload, context: Context, report: Report, *, last: bool) -> None:
         step = start_step(self._node, workload, last=last)
         kind = StartContainer(step, context)
-        told = _named(workload.name, report)
+        told = naming(workload.name, report)
         if said := await kind.check():
             told({"text": said})
             return
@@ -103,17 +102,6 @@ def _words(ill: list[tuple[str, ProbeResult]]) -> str:
     cause = result.cause.value if isinstance(result.cause, Cause) else str(result.cause)
     more = f" (and {len(ill) - 1} more)" if len(ill) > 1 else ""
     return f"{name} does not serve yet: {cause} {result.evidence}{more}."
-
-
-def _named(name: str, report: Report) -> Report:
-    def named(detail: Mapping[str, JsonValue]) -> None:
-        text, log = detail.get("text"), detail.get("log")
-        if isinstance(log, list):
-            report({**detail, "log": [f"{name}: {line}" for line in log]})
-        else:
-            report({**detail, "text": f"{name}: {text}"} if text else detail)
-
-    return named
 
 
 AFTER_KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {

@@ -100,7 +100,7 @@ async def put_right(context: Context, node: str, name: str, report: Report, agai
         owes, *left = left
         try:
             if owes in known and not (known[owes].running and known[owes] not in rogue):
-                await again(known[owes], _naming(known[owes].name, report))
+                await again(known[owes], naming(known[owes].name, report))
         except BaseException:
             outages.owed += left
             raise
@@ -144,9 +144,14 @@ def _place(order: Sequence[str], name: str) -> int:
     return order.index(name) if name in order else len(order)
 
 
-def _naming(name: str, report: Report) -> Report:
+def naming(name: str, report: Report) -> Report:
+    """The report of a step that starts several: each line, of its words or of a log, says whose it is."""
+
     def named(detail: Mapping[str, JsonValue]) -> None:
-        text = detail.get("text")
-        report({**detail, "text": f"{name}: {text}"} if text else detail)
+        text, log = detail.get("text"), detail.get("log")
+        if isinstance(log, list):
+            report({**detail, "log": [f"{name}: {line}" for line in log]})
+        else:
+            report({**detail, "text": f"{name}: {text}"} if text else detail)
 
     return named

@@ -252,5 +252,5 @@ class HostRuntime:
 
     @asynccontextmanager
     async def events(self, *, since: float | None = None) -> AsyncGenerator[AsyncIterator[RuntimeEvent], None]:
-        raise NotImplementedError
+        raise AssertionError("no step follows events: each asks for the state itself")
         yield
