@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from backends.clock import Clock
-from backends.cluster.inventory import Check
 from backends.cluster.reading import ProbeResult
+from backends.cluster.tables import Check
 from backends.cluster.words import Cause
 from backends.engines.ask import parsed
 from backends.engines.engine import Engine, failed

@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Final
 
 from backends.cluster.faults import Check, Diagnosis, Part, Seen, diagnose
-from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
+from backends.cluster.tables import Endpoint, Node
 from backends.cluster.words import LEFT_OUT, Cause, Flaw, Verdict
 from backends.errors import CommandError, ReachError, SshError
 from backends.gpus.source import read_once

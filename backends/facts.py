@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from backends.cluster.inventory import Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Facts
+from backends.cluster.tables import Node
 from backends.errors import CommandError, RuntimeFailure
 from backends.reach.nodes import NodeReach
 from backends.reach.services_words import powershell

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from backends.cluster.inventory import Endpoint, Inventory, Model
+from backends.cluster.inventory import Inventory
+from backends.cluster.tables import Endpoint, Model
 from backends.engines.http import Http
 from backends.engines.ollama_models import CONTEXT, blob_address, is_registry_name, show
 from backends.engines.target import Target

@@ -9,9 +9,10 @@ from typing import Final
 
 from backends.clock import Clock
 from backends.cluster.fold import workload_of
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Prediction, PredictionReading, Reading
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.tables import Endpoint
 from backends.errors import TierdeckError
 from backends.library import Found
 from backends.memory.estimate import estimate

@@ -14,9 +14,10 @@ from typing import Final
 
 from backends.alerts.news import DOWN, UP, Message
 from backends.clock import Clock
-from backends.cluster.inventory import Inventory, Node, Recover
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Instant, ProcedureState
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.tables import Node, Recover
 from backends.cluster.words import LEFT_OUT, Verdict
 from backends.errors import TierdeckError
 from backends.procedures.events import StepEvent

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from backends.clock import Clock
-from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import (
     EndpointReading,
     Facts,
@@ -31,6 +31,7 @@ from backends.cluster.reading import (
     Workload,
     WorkloadReading,
 )
+from backends.cluster.tables import Endpoint, Node
 from backends.cluster.words import VERDICT_OF, Cause, Verdict
 from backends.engines.canary import loaded_model, muted, one_token
 from backends.engines.engine import Engine, carried, stays_deep

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, Self
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
 from backends.cluster.fold import empty, fold_all
-from backends.cluster.inventory import Check, Endpoint, Node
 from backends.cluster.reading import Facts, Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.tables import Check, Endpoint, Node
 from backends.engines.chat import ChatEvent, Message, chat
 from backends.engines.engine import Engine
 from backends.engines.http import Http

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from backends.cluster.compare import differences, machine, well_of
 from backends.cluster.fold import workload_of
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
+from backends.cluster.tables import Endpoint
 from backends.cluster.words import Verdict
 from backends.memory.ledger import Ledger, ledger
 from widgets.format import age, fit, gib, percent

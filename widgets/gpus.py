@@ -7,9 +7,10 @@ from itertools import groupby
 
 from rich.cells import cell_len
 
-from backends.cluster.inventory import Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
+from backends.cluster.tables import Node
 from backends.memory.ledger import held_by_container, ledger
 from widgets.format import age, fit, gib, model, percent
 from widgets.glyphs import Glyphs

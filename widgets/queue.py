@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import ProcedureState, StepState, Workload
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
+from backends.cluster.tables import Endpoint, Node
 from widgets.format import age, fit
 from widgets.glyphs import Glyphs
 from widgets.lines import Line, LinePane, line

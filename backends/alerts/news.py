@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from backends.cluster.inventory import Alerts, Inventory
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Instant
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState
+from backends.cluster.tables import Alerts
 from backends.cluster.words import LEFT_OUT, Cause, Verdict
 from backends.history.compare import differences
 

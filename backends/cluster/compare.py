@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from backends.cluster.inventory import Endpoint
 from backends.cluster.reading import Facts, Gpu, Workload
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, Well
+from backends.cluster.tables import Endpoint
 
 
 @dataclass(frozen=True, slots=True)

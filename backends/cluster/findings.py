@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, GpuReading, Instant, Reading, Workload, WorkloadReading
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, Finding, Hold, NodeState
+from backends.cluster.tables import Endpoint, Node
 from backends.cluster.words import Cause, Flaw
 
 SETTLED: Final = 20.0

@@ -12,7 +12,7 @@ from typing import Final
 from backends.cluster.compare import well_of
 from backends.cluster.findings import findings, held
 from backends.cluster.health import is_off, is_starting, next_state, rounded_age, tier_state, with_age
-from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.prognosis import prognosis
 from backends.cluster.reading import (
     EndpointReading,
@@ -30,6 +30,7 @@ from backends.cluster.reading import (
     WorkloadReading,
 )
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState, TierState
+from backends.cluster.tables import Endpoint, Node
 from backends.cluster.words import VERDICT_OF, Cause, State, Verdict
 from backends.cluster.work import Limits
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from backends.cluster.inventory import Defaults
 from backends.cluster.reading import EndpointReading, Instant, Workload
 from backends.cluster.snapshot import EndpointState, TierState
+from backends.cluster.tables import Defaults
 from backends.cluster.words import LEFT_OUT, VERDICT_OF, Cause, State, Verdict
 from backends.cluster.work import Limits, judged, with_work
 

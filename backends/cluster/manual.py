@@ -9,7 +9,7 @@ import ast
 import inspect
 from typing import Any
 
-from backends.cluster import inventory
+from backends.cluster import inventory, tables
 
 
 def schema() -> dict[str, Any]:
@@ -28,7 +28,8 @@ def schema() -> dict[str, Any]:
 def _docstrings() -> dict[tuple[str, str], str]:
     """The string behind each attribute, by (class, attribute)."""
     found = {}
-    for table in ast.parse(inspect.getsource(inventory)).body:
+    written = [*ast.parse(inspect.getsource(tables)).body, *ast.parse(inspect.getsource(inventory)).body]
+    for table in written:
         if not isinstance(table, ast.ClassDef):
             continue
         for pair in zip(table.body, table.body[1:], strict=False):

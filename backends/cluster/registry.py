@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from backends.cluster.inventory import Endpoint, Inventory, Model
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Launch, ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.tables import Endpoint, Model
 
 SCHEMA: Final = "tierdeck.models/1"
 

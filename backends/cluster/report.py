@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Instant
 from backends.cluster.snapshot import ClusterSnapshot, Loss, NodeState, Work
+from backends.cluster.tables import Endpoint
 
 SCHEMA: Final = "tierdeck.status/1"
 

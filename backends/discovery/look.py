@@ -12,8 +12,9 @@ from typing import Any, Final, Literal
 
 import psutil
 
-from backends.cluster.inventory import Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Workload
+from backends.cluster.tables import Node
 from backends.discovery.engines import USUAL, Identity, by_image, identify, likeliest
 from backends.engines.http import Http
 from backends.errors import CommandError, ReachError

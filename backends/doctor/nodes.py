@@ -8,8 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from backends.cluster.inventory import Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Workload
+from backends.cluster.tables import Node
 from backends.doctor.finding import Finding, bad, ok, warn
 from backends.errors import ReachError
 from backends.gpus.source import read_once

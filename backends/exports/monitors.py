@@ -10,7 +10,8 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
+from backends.cluster.tables import Endpoint
 from backends.exports.outside import METRICS, address, health, key_variable, reachable
 from backends.exports.yaml import yaml
 

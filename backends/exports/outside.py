@@ -6,7 +6,8 @@ import re
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
+from backends.cluster.tables import Endpoint
 
 HEALTH: Final = {
     "ollama": "/api/version",

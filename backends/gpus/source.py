@@ -9,8 +9,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
-from backends.cluster.inventory import Node
 from backends.cluster.reading import Gpu
+from backends.cluster.tables import Node
 from backends.errors import CommandError, ReachError
 from backends.gpus import amd, apple, nvidia
 from backends.reach.runtime import Completed, Shell

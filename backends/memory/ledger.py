@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.cluster.fold import workload_of
-from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Workload
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
+from backends.cluster.tables import Endpoint, Node
 from backends.cluster.words import Cause
 
 

@@ -12,9 +12,10 @@ from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from backends.cluster.inventory import Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.tables import Node
 from backends.errors import ProcedureError, RuntimeFailure
 from backends.exports.boot import Starter
 from backends.procedures import boot_machine as machines

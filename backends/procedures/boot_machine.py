@@ -13,7 +13,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from backends.cluster.inventory import Node
+from backends.cluster.tables import Node
 from backends.errors import CommandError, ProcedureError
 from backends.exports.boot import Starter, System, render, same_task
 from backends.reach.runtime import Completed, Shell

@@ -10,8 +10,9 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from backends.clock import Clock
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
+from backends.cluster.tables import Endpoint
 from backends.errors import SshError
 from backends.procedures.learned import Learned
 from backends.procedures.outage import Outages

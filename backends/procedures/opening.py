@@ -10,8 +10,9 @@ from random import Random
 from typing import Final
 
 from backends.clock import Clock, SystemClock
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
+from backends.cluster.tables import Endpoint
 from backends.engines import loading
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES

@@ -8,9 +8,10 @@ from typing import Final
 
 from backends.cluster.faults import HOLDS, Diagnosis, Fault
 from backends.cluster.fields import Rung
-from backends.cluster.inventory import Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.tables import Node
 from backends.errors import ProcedureError
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.rung_words import docker_command

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from backends.cluster.inventory import Docker, Node
+from backends.cluster.tables import Docker, Node
 from backends.reach.runtime import Completed
 from backends.reach.services_words import powershell
 from backends.text import plain

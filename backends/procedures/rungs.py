@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from backends.cluster.inventory import Node
+from backends.cluster.tables import Node
 from backends.errors import ProcedureError, ReachError
 from backends.procedures.context import Context, Touch
 from backends.procedures.plan import Step

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from backends.cluster.inventory import Endpoint, Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
+from backends.cluster.tables import Endpoint, Node
 from backends.errors import ProcedureError
 from backends.procedures import gate
 from backends.procedures.container import Start

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from backends.cluster.inventory import Node
+from backends.cluster.tables import Node
 from backends.errors import ReachError
 from backends.reach.lease import Holder, NoPlace, Seen, holder_of
 from backends.text import plain

@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
-from backends.cluster.inventory import Docker, Endpoint, Inventory, Node
+from backends.cluster.inventory import Inventory
+from backends.cluster.tables import Docker, Endpoint, Node
 from backends.errors import CommandError, ReachError, RuntimeFailure, SshError
 from backends.reach import docker_words
 from backends.reach.bridge import Bridge, Duplex

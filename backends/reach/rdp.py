@@ -21,7 +21,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from backends.cluster.inventory import Rdp
+from backends.cluster.tables import Rdp
 from backends.errors import RdpError
 from backends.reach.bridge import Duplex
 from backends.reach.local import LocalShell

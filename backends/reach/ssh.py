@@ -18,7 +18,7 @@ import asyncssh
 from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs
 from pydantic import SecretStr
 
-from backends.cluster.inventory import Node
+from backends.cluster.tables import Node
 from backends.errors import CommandError, SecretError, SshError
 from backends.reach import ssh_errors
 from backends.reach.bridge import Bridge, Duplex

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from backends.cluster.inventory import Node
+from backends.cluster.tables import Node
 from backends.simulator.cluster import SimulatedCluster
 from tests.lab.parts import DockerEngine, OpenSsh
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from backends.cluster.inventory import Inventory, Node
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, GpuProcess
+from backends.cluster.tables import Node
 from backends.errors import CommandError, SshError
 from backends.gpus import source
 from backends.reach.local import LocalShell

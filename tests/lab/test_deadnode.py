@@ -16,7 +16,7 @@ import pytest
 from pydantic import SecretStr
 
 from backends.cluster.files import load
-from backends.cluster.inventory import Rdp
+from backends.cluster.tables import Rdp
 from backends.errors import RdpError, WakeError
 from backends.reach import wake
 from backends.reach.local import LocalShell
@@ -241,7 +241,7 @@ HOLD = f"""
 import asyncio, os, sys
 from pathlib import Path
 from pydantic import SecretStr
-from backends.cluster.inventory import Rdp
+from backends.cluster.tables import Rdp
 from backends.reach.rdp import Desktop, desktop
 
 async def main():

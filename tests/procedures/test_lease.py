@@ -170,7 +170,7 @@ async def test_a_home_that_cannot_be_written_is_no_place(tmp_path: Path) -> None
 
 
 def test_the_home_is_that_of_who_comes_by_ssh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from backends.cluster.inventory import Node
+    from backends.cluster.tables import Node
 
     monkeypatch.setenv("HOME", str(tmp_path))
     assert home_of(Node(name="mark", address="h")) == tmp_path

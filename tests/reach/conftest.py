@@ -13,7 +13,7 @@ from typing import Any
 import asyncssh
 import pytest
 
-from backends.cluster.inventory import Node
+from backends.cluster.tables import Node
 from backends.reach.ssh import SshLink, SshShell, target_of
 
 

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
+from backends.cluster.tables import Endpoint
 from backends.errors import RuntimeFailure, SshError
 from backends.reach.docker import DockerRuntime
 from backends.reach.nodes import NodeReach, Reaches

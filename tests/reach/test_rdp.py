@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from backends.cluster.inventory import Rdp
+from backends.cluster.tables import Rdp
 from backends.errors import RdpError
 from backends.reach.rdp import Client, desktop, find_client, missing_words
 from backends.reach.rdp_words import Progress, failure
@@ -34,7 +34,7 @@ LAUNCH = """
 import asyncio, sys
 from pathlib import Path
 from pydantic import SecretStr
-from backends.cluster.inventory import Rdp
+from backends.cluster.tables import Rdp
 from backends.reach.rdp import Client, desktop
 
 async def main():

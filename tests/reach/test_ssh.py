@@ -9,7 +9,7 @@ import asyncssh
 import pytest
 from pydantic import SecretStr
 
-from backends.cluster.inventory import Node
+from backends.cluster.tables import Node
 from backends.errors import CommandError, SecretError, SshError
 from backends.reach.ssh import SshLink, SshShell, target_of
 from tests.reach.conftest import Server, linked, tcp_server, until

@@ -13,8 +13,9 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 from textual.pilot import Pilot
 
-from backends.cluster.inventory import Endpoint, Inventory
+from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, GpuReading, Instant, Reading, Tick, WorkloadReading
+from backends.cluster.tables import Endpoint
 from backends.cluster.words import Cause
 from backends.history.recorder import Recorder
 from backends.history.recording import Recording
