@@ -31,7 +31,8 @@ from backends.reach.services import MANAGERS
 from backends.secrets import Secrets, secret_variables
 
 if TYPE_CHECKING:
-    from backends.reach.ssh import SshLink, SshShell
+    from backends.reach.ssh import SshLink
+    from backends.reach.ssh_shell import SshShell
 
 SOCKET: Final = "/var/run/docker.sock"
 """Where Docker listens if nothing is said."""
@@ -59,7 +60,7 @@ class NodeReach:
 
     async def __aenter__(self) -> Self:
         if not self.is_here and self.node.ssh:
-            await asyncio.to_thread(importlib.import_module, "backends.reach.ssh")
+            await asyncio.to_thread(importlib.import_module, "backends.reach.ssh_shell")
         return self
 
     async def __aexit__(
@@ -176,10 +177,11 @@ class NodeReach:
     def _remote(self) -> tuple[SshLink, SshShell]:
         if self._opened is None:
             ssh = importlib.import_module("backends.reach.ssh")
+            shell = importlib.import_module("backends.reach.ssh_shell")
             reference = self.node.ssh.password if self.node.ssh else None
             password = partial(self._secrets.resolve, reference, polling=self._polling) if reference else None
             link = ssh.SshLink(ssh.target_of(self.node), password)
-            self._opened = link, ssh.SshShell(link)
+            self._opened = link, shell.SshShell(link)
         return self._opened
 
     async def _forward(self, host: str, port: int, timeout: float) -> int:

@@ -18,7 +18,8 @@ from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import SshError
 from backends.reach.nodes import NodeReach
-from backends.reach.ssh import SshLink, SshShell, target_of
+from backends.reach.ssh import SshLink, target_of
+from backends.reach.ssh_shell import SshShell
 from backends.secrets import Secrets
 from tests.contract.ssh_parts import SshPart, Sshs
 from tests.contract.waiting import eventually

@@ -14,7 +14,8 @@ import asyncssh
 import pytest
 
 from backends.cluster.tables import Node
-from backends.reach.ssh import SshLink, SshShell, target_of
+from backends.reach.ssh import SshLink, target_of
+from backends.reach.ssh_shell import SshShell
 
 
 async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:

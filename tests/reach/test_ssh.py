@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from backends.cluster.tables import Node
 from backends.errors import CommandError, SecretError, SshError
-from backends.reach.ssh import SshLink, SshShell, target_of
+from backends.reach.ssh import SshLink, target_of
+from backends.reach.ssh_shell import SshShell
 from tests.reach.conftest import Server, linked, tcp_server, until
 
 
