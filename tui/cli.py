@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--recover", action="store_true", help="recover the nodes that say recover = { auto = RUNG }")
     replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
     replay.add_argument("file", help="a file of `tierdeck history export`")
+    _serve(verb("serve", "Serve the console to browsers; to this machine's own unless told otherwise.", look))
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
     route.add_argument("prompt", help="the prompt")
     route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
@@ -95,6 +96,14 @@ def parser() -> argparse.ArgumentParser:
     verb("models", "Every model of the cluster: where it lies, how it is started, whether it is loaded.", json_too)
     _fit(verb("fit", "Tell what models will take of each device's memory, from their headers alone.", json_too))
     return top
+
+
+def _serve(serve: _Parser) -> None:
+    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen here (127.0.0.1)")
+    serve.add_argument("--port", type=_count(0), default=8000, metavar="N", help="and at this port (8000; 0: any)")
+    serve.add_argument("--token", metavar="REFERENCE", help="what visitors must know, by reference: env:NAME, ...")
+    serve.add_argument("--public-url", metavar="URL", help="how browsers reach it, where a proxy stands in front")
+    serve.add_argument("--demo", action="store_true", help="serve the demo")
 
 
 def _fit(fit: _Parser) -> None:
