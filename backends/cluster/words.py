@@ -83,8 +83,5 @@ LEFT_OUT: Final = frozenset({Cause.OFF, Cause.MAINTENANCE})
 TASKS: Final = ("code", "reason", "chat", "vision", "fast", "embed")
 """The kinds of work a prompt can be, in the order in which they are shown."""
 
-ENGINES: Final = ("ollama", "llama.cpp", "vllm", "litellm", "lmstudio", "sglang", "openai", "http")
-"""The engines an endpoint can name."""
-
 EXIT_CODES: Final[dict[State, int]] = {State.HEALTHY: 0, State.DEGRADED: 1, State.DOWN: 2, State.UNKNOWN: 3}
 """What `tierdeck status` exits with, as monitoring plugins do."""
