@@ -50,6 +50,7 @@ from backends.sources import (
 
 if TYPE_CHECKING:
     from backends.cluster.faults import Diagnosis
+    from backends.drill import Proof
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -205,6 +206,13 @@ class World:
         from backends.diagnosis import examine
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
+
+    async def drill(self, node: str) -> tuple[Proof, ...]:
+        """Whether each rung of a node's ladder could be climbed; nothing is climbed."""
+        from backends.drill import drill
+
+        named, pins = self.inventory.node_named[node], self.procedures.state_dir / "rdp"
+        return await drill(named, self.inventory, self._reaches, self._secrets, pins)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""

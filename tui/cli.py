@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     recover.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
     recover.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
     recover.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
+    drill = verb("drill", "Prove, without climbing, that each rung of a node's recovery could be climbed.", json_too)
+    drill.add_argument("node", help="the node")
     maintenance = verb("maintenance", "Leave a node or endpoint out of verdicts and alerts for a while.", json_too)
     maintenance.add_argument("name", nargs="?", help="the node or endpoint; without one all are listed")
     how = maintenance.add_mutually_exclusive_group()
