@@ -13,11 +13,12 @@ from itertools import accumulate
 from typing import Literal
 
 from backends.memory.headers import Header, Tensor
-from backends.memory.layers import ENCODERS, KNOWN, Builder
+from backends.memory.layers import Builder
 from backends.memory.layout import reserve
 from backends.memory.model import Model
 from backends.memory.quants import CACHE_TYPES, Kind, row_bytes
 from backends.memory.settings import Plan, Settings, plan
+from backends.memory.styles import ENCODERS, KNOWN
 
 Certainty = Literal["header", "bound"]
 """`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not."""
