@@ -27,7 +27,7 @@ CPU = "CPU"
 PROJECTOR = "clip"
 """What files call themselves that turn pictures into tokens (mmproj)."""
 CONTEXT_BYTES = 555 << 20
-"""What a driver keeps per process and GPU beside the buffers: the most that llama.cpp#23604 reports."""
+"""What a driver keeps per process and GPU beside the buffers, until it is learned: the most of llama.cpp#23604."""
 _PAGES = 32 << 10
 """What a device's buffers lose at their edges."""
 _CPU_ALIGNMENT, _GPU_ALIGNMENT, _GPU_ROW = 32, 128, 512
@@ -67,8 +67,8 @@ class Estimate:
         return total + self.beside if total else 0
 
 
-def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
-    """Estimate a model on so many GPUs; raises HeaderError where the header is of no model."""
+def estimate(header: Header, settings: Settings, gpus: int = 1, driver: int = CONTEXT_BYTES) -> Estimate:
+    """Estimate a model on so many GPUs, whose driver keeps so much; HeaderError where the header is of no model."""
     if header.arch == PROJECTOR:
         return _projector(header, settings, gpus)
     model = Model(header)
@@ -85,9 +85,7 @@ def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
     certainty: Certainty = "header" if model.arch in KNOWN else "bound"
     if certainty == "bound":
         devices = [replace(device, compute=max(device.compute, _widest(model, rounded)) * 3 // 2) for device in devices]
-    beside = (
-        CONTEXT_BYTES + placement.staged() + _unpacked(model, rounded) + _in_flight(model, rounded, len(devices) - 1)
-    )
+    beside = driver + placement.staged() + _unpacked(model, rounded) + _in_flight(model, rounded, len(devices) - 1)
     upper = (
         sum(device.total for device in devices)
         + _outputs(model, rounded)
