@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -23,10 +24,12 @@ from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import ReachError, TierdeckError
+from backends.figures import Figures
 from backends.gpus.source import read_once, stream
 from backends.library import Found, Library
 from backends.maintenance import Maintenance
-from backends.planned import PlannedSource
+from backends.observed import ObservedSource
+from backends.planned import PlannedSource, observed
 from backends.poller import Source, Stream
 from backends.procedures import events as procedure_events
 from backends.procedures import journal as journals
@@ -67,6 +70,7 @@ class World:
         self.here = here
         self.procedures = Procedures(state_dir, loaded.path)
         self.maintenance = Maintenance(state_dir)
+        self.figures = Figures(state_dir)
         self._clock = clock or SystemClock()
         self._chance = Random()
         self._stack = AsyncExitStack()
@@ -100,9 +104,14 @@ class World:
         found += [self._endpoint(check.lamp, self._check(check), is_down) for check in self.inventory.checks]
         return found
 
-    def planned(self, seen: Callable[[], ClusterSnapshot]) -> Source:
-        """What predicts, from the latest snapshot, what models will take; only a console needs it all the time."""
-        return PlannedSource(self.inventory, seen, self.find_model, self._clock)
+    def memory(self, seen: Callable[[], ClusterSnapshot]) -> list[Source]:
+        """What predicts, from the latest snapshot, what models will take, and learns from what they took."""
+        predicting = PlannedSource(self.inventory, seen, self.find_model, self._clock, self.figures)
+        return [predicting, self.learning(seen)]
+
+    def learning(self, seen: Callable[[], ClusterSnapshot]) -> Source:
+        """What learns from the latest snapshot what models take, and keeps it for later starts."""
+        return ObservedSource(self.inventory, seen, self._last_words, self._clock, self.figures)
 
     def streams(self) -> list[Stream]:
         """What tells by itself."""
@@ -187,11 +196,19 @@ class World:
             async for event in events:
                 yield event
 
-    @asynccontextmanager
-    async def logs(self, node: str, workload: str) -> AsyncGenerator[AsyncIterator[str], None]:
+    def logs(self, node: str, workload: str) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """The log of a container or service (systemd:NAME), followed."""
+        return self._lines(node, workload, 500, follow=True)
+
+    def _last_words(self, node: str, workload: str, most: int) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        return self._lines(node, workload, most, follow=False)
+
+    @asynccontextmanager
+    async def _lines(
+        self, node: str, workload: str, most: int, *, follow: bool
+    ) -> AsyncGenerator[AsyncIterator[str], None]:
         runtime, name = await self._runtime_of(self._reaches[node], workload)
-        async with runtime.logs(name, tail=500, follow=True) as lines:
+        async with runtime.logs(name, tail=most, follow=follow) as lines:
             yield lines
 
     async def _runtime_of(self, reach: NodeReach, workload: str) -> tuple[Runtime, str]:
@@ -241,7 +258,9 @@ class World:
         )
         readings = [reading for found, _ in gathered for reading in found]
         readings.append(MaintenanceReading(self._clock.now(), self.maintenance.read()))
-        return fold_all(self.inventory, empty(self.inventory, self.here), readings)
+        seen = fold_all(self.inventory, empty(self.inventory, self.here), readings)
+        await asyncio.to_thread(self.figures.refresh)
+        return replace(seen, predicted=tuple(observed(self.inventory, seen, self.figures)))
 
     async def _gpus_once(self, node: Node) -> tuple[list[Reading], float]:
         try:

@@ -151,6 +151,12 @@ class Launch:
     context: int | None = None
     batch: int | None = None
     flash: bool | None = None
+    parallel: int | None = None
+    unified: bool | None = None
+    ubatch: int | None = None
+    cache_k: str | None = None
+    cache_v: str | None = None
+    cpu_moe: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +285,7 @@ class MaintenanceReading:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model will take of its node's GPUs, driver included, by its header and settings."""
+    """What a model will take of its node's GPUs, driver included: by its header and settings, or as its engine said."""
 
     endpoint: str
     model: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from backends.memory.advice import Gpu, advice
+from backends.memory.advice import Gpu, advice, kept
 from backends.memory.estimate import CPU, Certainty, Device, estimate
 from backends.memory.headers import Header
 from backends.memory.settings import Settings
@@ -35,8 +35,8 @@ def llama_load(
 
     Advice takes some dozens of estimates; `advise` says whether it is wanted.
     """
-    found = estimate(header, settings, 0 if settings.gpu_layers == 0 else len(gpus) or count)
-    numbered = [Gpu(f"GPU{number}", gpu.capacity) for number, gpu in enumerate(gpus)]
+    found = estimate(header, settings, 0 if settings.gpu_layers == 0 else len(gpus) or count, kept(gpus))
+    numbered = [replace(gpu, name=f"GPU{number}") for number, gpu in enumerate(gpus)]
     names = {own.name: gpu.name for own, gpu in zip(numbered, gpus, strict=True)}
     needs = {names.get(each.name, each.name): found.on(each.name) for each in found.devices if each.name != CPU}
     devices = tuple(replace(device, name=names.get(device.name, device.name)) for device in found.devices)

@@ -26,6 +26,7 @@ from backends.cluster.reading import (
     WorkloadReading,
 )
 from backends.cluster.words import Cause
+from backends.figures import Figures
 from backends.memory.ledger import Ledger, ledger
 from backends.planned import PlannedSource
 from backends.simulator.cluster import SimulatedCluster
@@ -117,7 +118,7 @@ async def test_watched_while_it_starts(tmp_path: Path) -> None:
         docker.containers["a"].files["/models/a.gguf"] = raw
         async with World(load(sim.inventory_path), None, tmp_path / "state") as world:
             snapshot = await world.look()
-            source = PlannedSource(world.inventory, lambda: snapshot, world.find_model, world._clock)
+            source = PlannedSource(world.inventory, lambda: snapshot, world.find_model, world._clock, Figures())
             predicted, _ = await source.read()
             assert isinstance(predicted[0], PredictionReading)
             (prediction,) = predicted[0].predictions
