@@ -103,6 +103,12 @@ class Inventory(Table):
         return tuple(e.name for e in self.endpoints if task in e.serves)
 
     @property
+    def gateway_endpoint(self) -> Endpoint | None:
+        """The endpoint of the proxy in front: the one that [gateway] names, else the first that LiteLLM answers at."""
+        named = self.endpoint_named.get(self.gateway.endpoint) if self.gateway else None
+        return named or next((e for e in self.endpoints if e.engine == "litellm"), None)
+
+    @property
     def assigned_tasks(self) -> tuple[str, ...]:
         """The tasks that at least one endpoint is to serve."""
         return tuple(task for task in TASKS if self.chain(task))

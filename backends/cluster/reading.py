@@ -109,6 +109,22 @@ class EndpointReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatReading:
+    """What became of one prompt sent from here: OK and its pace, or the cause and words of its failure.
+
+    `retry_after` (seconds) accompanies RATE_LIMITED; `first_s` are the seconds until the first token.
+    """
+
+    endpoint: str
+    at: Instant
+    cause: Cause = Cause.OK
+    evidence: str = ""
+    retry_after: float | None = None
+    tokens_per_s: float | None = None
+    first_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GpuProcess:
     """A process that holds GPU memory; `container` is the id found in its cgroup, "" in none, None where not told."""
 
@@ -310,6 +326,7 @@ class Tick:
 
 Reading = (
     EndpointReading
+    | ChatReading
     | GpuReading
     | WorkloadReading
     | FactsReading

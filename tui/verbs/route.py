@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from backends.errors import ReachError, TierdeckError
-from backends.routing.choose import Decision, choose
+from backends.routing.choose import Decision, Wish, choose
 from backends.routing.classify import Classified, classify
 from tui.verbs.opening import Opened, open_cluster
 
@@ -37,7 +37,7 @@ async def _route(opened: Opened, arguments: argparse.Namespace) -> int:
         snapshot = await world.look()
         task = arguments.task
         classified = Classified(task, 1.0, None, ("you chose it",)) if task else classify(arguments.prompt)
-        decision = choose(opened.loaded.inventory, snapshot, classified.task, target=arguments.target)
+        decision = choose(opened.loaded.inventory, snapshot, Wish(classified.task, target=arguments.target))
         data = _json(opened, snapshot, classified, decision)
         if not as_json:
             words = (
