@@ -11,9 +11,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from backends.cluster.inventory import Inventory
+from backends.cluster.outside import METRICS, address, health, key_variable, reachable
 from backends.cluster.tables import Endpoint
-from backends.exports.outside import METRICS, address, health, key_variable, reachable
-from backends.exports.yaml import yaml
+from backends.yaml import yaml
 
 KEYS: Final = "/etc/prometheus/keys"
 """Where Prometheus finds the keys of endpoints, one file each."""
