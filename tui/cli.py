@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     verb("schema", "Print the JSON Schema of cluster.toml.")
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
     _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
+    _gateway(verb("gateway", "Write, check, compare or push LiteLLM's configuration."), common, json_too)
     _procedures(verb("procedures", "List, follow or stop procedures.", json_too), common, json_too)
     diagnose = verb("diagnose", "Look at a node from all sides and name its fault.", json_too)
     diagnose.add_argument("node", help="the node")
@@ -184,6 +185,12 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
     what.add_parser("gatus", help="endpoints for Gatus", parents=[common, json_too])
     homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
     homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
+
+
+def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
+    what = gateway.add_subparsers(dest="what", metavar="render|lint|diff|push", required=True, parser_class=_Parser)
+    render = what.add_parser("render", help="write it from the inventory", parents=[common, json_too])
+    render.add_argument("--output", metavar="FILE", help="write it there, not to standard output")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:

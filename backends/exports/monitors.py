@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from backends.cluster.engines import ENGINES
 from backends.cluster.inventory import Inventory
+from backends.cluster.outside import address, health, key_variable, reachable
 from backends.cluster.tables import Endpoint
-from backends.exports.outside import address, health, key_variable, reachable
-from backends.exports.yaml import yaml
+from backends.yaml import yaml
 
 KEYS: Final = "/etc/prometheus/keys"
 """Where Prometheus finds the keys of endpoints, one file each."""

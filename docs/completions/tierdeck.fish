@@ -50,7 +50,7 @@ function _shtab_tierdeck_using
   test "$_shtab_tierdeck_cmdpath" = "$argv"
 end
 
-set -g _shtab_tierdeck_commands status demo init doctor schema queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures abandon' diagnose recover maintenance history 'history export' 'history card' watch replay serve route models fit
+set -g _shtab_tierdeck_commands status demo init doctor schema queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' gateway 'gateway render' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures abandon' diagnose recover drill maintenance history 'history export' 'history card' watch replay serve route models fit
 set -g _shtab_tierdeck_opts_with_value --batch --cache-type-k --cache-type-v --changes --cluster --cpu-moe --ctx --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --metrics --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
@@ -142,6 +142,14 @@ complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -s h -l help -d 
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l server -x -d 'where Prometheus answers'
+complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a gateway -d 'Write, check, compare or push LiteLLM'"'"'s configuration.'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway; and test $_shtab_tierdeck_npos -eq 0' -a render -d 'write it from the inventory'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway render' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway render' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway render' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway render' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write it there, not to standard output'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a procedures -d 'List, follow or stop procedures.'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -188,6 +196,10 @@ complete -c tierdeck -n '_shtab_tierdeck_using recover' -l dry-run -d 'print the
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l yes -d 'confirm what interrupts nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l interrupt -d 'confirm that running work is interrupted'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l take-over -d 'end a lease that its owner no longer renews'
+complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a drill -d 'Prove, without climbing, that each rung of a node'"'"'s recovery could be climbed.'
+complete -c tierdeck -n '_shtab_tierdeck_using drill' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using drill' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using drill' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a maintenance -d 'Leave a node or endpoint out of verdicts and alerts for a while.'
 complete -c tierdeck -n '_shtab_tierdeck_using maintenance' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using maintenance' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'

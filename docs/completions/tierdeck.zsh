@@ -13,8 +13,10 @@ _shtab_tierdeck_commands() {
     demo:'Open the console on an embedded cluster; nothing outside is touched.'
     diagnose:'Look at a node from all sides and name its fault.'
     doctor:'Check keys, SSH, Docker, drivers and clocks, and say what to do.'
+    drill:'Prove, without climbing, that each rung of a node'"'"'s recovery could be climbed.'
     export:'Print what tierdeck writes for other programs.'
     fit:'Tell what models will take of each device'"'"'s memory, from their headers alone.'
+    gateway:'Write, check, compare or push LiteLLM'"'"'s configuration.'
     history:'Tell what happened: changes, and steps of procedures.'
     init:'Write a first cluster.toml by looking at this machine; loads nothing.'
     maintenance:'Leave a node or endpoint out of verdicts and alerts for a while.'
@@ -42,6 +44,13 @@ _shtab_tierdeck_export_commands() {
     watch-unit:'what keeps `tierdeck watch` running: systemd'
   )
   _describe 'tierdeck export commands' _commands
+}
+
+_shtab_tierdeck_gateway_commands() {
+  local _commands=(
+    render:'write it from the inventory'
+  )
+  _describe 'tierdeck gateway commands' _commands
 }
 
 _shtab_tierdeck_history_commands() {
@@ -113,6 +122,16 @@ _shtab_tierdeck_doctor_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_doctor_defaults_added=0
+
+_shtab_tierdeck_drill_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":the node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_drill_defaults_added=0
 
 _shtab_tierdeck_export_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -204,6 +223,24 @@ _shtab_tierdeck_fit_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_fit_defaults_added=0
+
+_shtab_tierdeck_gateway_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_gateway_defaults_added=0
+
+_shtab_tierdeck_gateway_render_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--output[write it there, not to standard output]:FILE:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_gateway_render_defaults_added=0
 
 _shtab_tierdeck_history_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -499,8 +536,10 @@ _shtab_tierdeck() {
         demo) _arguments -C -s $_shtab_tierdeck_demo_options ;;
         diagnose) _arguments -C -s $_shtab_tierdeck_diagnose_options ;;
         doctor) _arguments -C -s $_shtab_tierdeck_doctor_options ;;
+        drill) _arguments -C -s $_shtab_tierdeck_drill_options ;;
         export) _shtab_tierdeck_export ;;
         fit) _arguments -C -s $_shtab_tierdeck_fit_options ;;
+        gateway) _shtab_tierdeck_gateway ;;
         history) _shtab_tierdeck_history ;;
         init) _arguments -C -s $_shtab_tierdeck_init_options ;;
         maintenance) _arguments -C -s $_shtab_tierdeck_maintenance_options ;;
@@ -542,6 +581,29 @@ _shtab_tierdeck_export() {
         homepage) _arguments -C -s $_shtab_tierdeck_export_homepage_options ;;
         prometheus) _arguments -C -s $_shtab_tierdeck_export_prometheus_options ;;
         watch-unit) _arguments -C -s $_shtab_tierdeck_export_watch_unit_options ;;
+      esac
+  esac
+}
+
+_shtab_tierdeck_gateway() {
+  local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->gateway'
+
+  # Add default positional/remainder specs only if none exist, and only once per session
+  if (( ! _shtab_tierdeck_gateway_defaults_added )); then
+    if (( ${_shtab_tierdeck_gateway_options[(I)${(q)one_or_more}*]} +          ${_shtab_tierdeck_gateway_options[(I)${(q)remainder}*]} +          ${_shtab_tierdeck_gateway_options[(I)${(q)default}]} == 0 )); then
+      _shtab_tierdeck_gateway_options+=(': :_shtab_tierdeck_gateway_commands' '*::: :->gateway')
+    fi
+    _shtab_tierdeck_gateway_defaults_added=1
+  fi
+  _arguments -C -s $_shtab_tierdeck_gateway_options
+
+  case $state in
+    gateway)
+      words=($line[1] "${words[@]}")
+      (( CURRENT += 1 ))
+      curcontext="${curcontext%:*:*}:_shtab_tierdeck_gateway-$line[1]:"
+      case $line[1] in
+        render) _arguments -C -s $_shtab_tierdeck_gateway_render_options ;;
       esac
   esac
 }

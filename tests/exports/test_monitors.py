@@ -15,6 +15,7 @@ import yaml as pyyaml
 from backends.cluster.engines import ENGINES as FACTS
 from backends.cluster.files import parse
 from backends.cluster.inventory import Inventory
+from backends.cluster.outside import HEALTH
 from backends.cluster.snapshot import Work
 from backends.engines.registry import ENGINES
 from backends.errors import ProcedureError
@@ -22,7 +23,7 @@ from backends.exports.grafana import grafana
 from backends.exports.metrics import prometheus_text
 from backends.exports.monitors import gatus, homepage, prometheus
 from backends.exports.watching import watch_unit
-from backends.exports.yaml import yaml
+from backends.yaml import yaml
 from tests.cli.driving import tierdeck
 from tests.tui.sample import snapshot
 
