@@ -190,6 +190,22 @@ class Inventory(Table):
             yield ("gateway", "endpoint"), "unknown endpoint", self.gateway.endpoint, endpoints
 
 
+class Joins(Table):
+    """What a file of cluster.d appends to lists of the person's own file."""
+
+    queue: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """For each node the containers that start after those of its order."""
+    router: dict[Task, tuple[str, ...]] = Field(default_factory=dict)
+    """For each task the endpoints that are asked after those of its list."""
+
+
+class Joining(Table):
+    """A file of cluster.d, as far as it joins."""
+
+    joins: Joins = Joins()
+    """What it appends."""
+
+
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {
     "http": ("url",),
     "tcp": ("address",),
