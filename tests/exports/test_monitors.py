@@ -15,7 +15,6 @@ import yaml as pyyaml
 from backends.cluster.engines import ENGINES as FACTS
 from backends.cluster.files import parse
 from backends.cluster.inventory import Inventory
-from backends.cluster.outside import HEALTH
 from backends.cluster.snapshot import Work
 from backends.engines.registry import ENGINES
 from backends.errors import ProcedureError
