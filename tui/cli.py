@@ -14,10 +14,6 @@ STATUS_USAGE = 3
 """`tierdeck status` keeps 2 for DOWN, as monitoring plugins do, so a typing error must be 3."""
 
 
-RUNGS = ("service", "containers", "docker", "wake", "rdp")
-"""The rungs of the recovery ladder."""
-
-
 class _Parser(argparse.ArgumentParser):
     """Takes whole words only, and says what is wrong in a line."""
 
@@ -31,6 +27,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    from backends.cluster.words import RUNGS, TASKS
+
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--cluster", metavar="FILE", help="the cluster.toml to use (or TIERDECK_CLUSTER)")
     look = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -93,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     _serve(verb("serve", "Serve the console to browsers; to this machine's own unless told otherwise.", look))
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
     route.add_argument("prompt", help="the prompt")
-    route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
+    route.add_argument("--task", choices=TASKS, help="say the task")
     route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
     route.add_argument("--send", action="store_true", help="send it and print the answer")
     verb("models", "Every model of the cluster: where it lies, how it is started, whether it is loaded.", json_too)

@@ -11,10 +11,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from backends.cluster.fields import (
-    Name,
-    Task,
-)
+from backends.cluster.fields import Name
 from backends.cluster.tables import (
     Alerts,
     Check,
@@ -26,7 +23,7 @@ from backends.cluster.tables import (
     Table,
     Tier,
 )
-from backends.cluster.words import TASKS
+from backends.cluster.words import TASKS, Task
 
 
 class Inventory(Table):

@@ -22,11 +22,10 @@ from backends.cluster.fields import (
     Pause,
     Quiet,
     Reference,
-    Rung,
     Service,
-    Task,
     Url,
 )
+from backends.cluster.words import Rung, Task
 
 
 class Table(BaseModel):
