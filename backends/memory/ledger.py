@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.cluster.fold import workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Workload
-from backends.cluster.snapshot import ClusterSnapshot, EndpointState
+from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState
 from backends.cluster.tables import Endpoint, Node
 from backends.cluster.words import Cause
 
@@ -84,10 +85,17 @@ def ledger(inventory: Inventory, snapshot: ClusterSnapshot, node: Node, gpu: Gpu
     entries = list(ready)
     for endpoint, predicted, certainty in starting:
         own = held.get(endpoint.container or "")
-        got = min(left, predicted) if own is None else own
+        got = min(left, predicted, _grown(state, endpoint)) if own is None else own
         left = max(0.0, left - got)
         entries.append(Entry(endpoint.name, own, None, predicted, max(0.0, predicted - got), certainty))
     return Ledger(gpu.memory_used_mib, tuple(entries))
+
+
+def _grown(state: NodeState, endpoint: Endpoint) -> float:
+    """MiB by which the node's GPUs hold more than when this one started; without end where that was not seen."""
+    hold = state.holds.get(endpoint.container or "")
+    used = sum(gpu.memory_used_mib or 0.0 for gpu in state.gpus)
+    return math.inf if hold is None or hold.low_mib is None else max(0.0, used - hold.low_mib)
 
 
 def held_by_container(gpu: Gpu, workloads: Sequence[Workload]) -> dict[str, float]:
