@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
+from backends.memory.estimate import CONTEXT_BYTES
 from backends.memory.settings import Settings
 from backends.memory.spoken import Spoken
 from backends.paths import private_copy
@@ -105,6 +106,11 @@ class Figures:
         ):
             found = list(filter(agrees, found)) or found
         return max(found, key=lambda each: each.mib, default=None)
+
+    def driver(self, node: str, gpu: str = "", backend: str = "", build: str = "") -> int:
+        """The same in bytes; while nothing was learned, the most that is known of any driver."""
+        learned = self.overhead(node, gpu, backend, build)
+        return int(learned.mib * (1 << 20)) if learned else CONTEXT_BYTES
 
     def observe(self, observation: Observation) -> None:
         """Keep what a container said instead of what it said before."""

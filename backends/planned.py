@@ -16,7 +16,7 @@ from backends.cluster.tables import Endpoint
 from backends.errors import TierdeckError
 from backends.figures import Figures
 from backends.library import Found
-from backends.memory.estimate import CONTEXT_BYTES, estimate
+from backends.memory.estimate import estimate
 from backends.memory.quants import CACHE_TYPES
 from backends.memory.settings import Settings
 from backends.memory.spoken import Spoken
@@ -110,8 +110,7 @@ def driver_mib(figures: Figures, snapshot: ClusterSnapshot, endpoint: Endpoint, 
     """What the driver will keep beside an endpoint's model: as learned on its node, else the most that is known."""
     state, node = snapshot.endpoints[endpoint.name], snapshot.nodes.get(endpoint.node or "")
     gpu = node.gpus[0].name if node and node.gpus else ""
-    learned = figures.overhead(endpoint.node or "", gpu, backend, state.version or "")
-    return learned.mib if learned else CONTEXT_BYTES / _MIB
+    return figures.driver(endpoint.node or "", gpu, backend, state.version or "") / _MIB
 
 
 class PlannedSource:

@@ -109,7 +109,10 @@ def _serve(serve: _Parser) -> None:
 
 def _fit(fit: _Parser) -> None:
     kinds = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-    fit.add_argument("models", nargs="+", metavar="FILE|URL|MODEL", help="a GGUF file, its address, or a model's name")
+    fit.add_argument("models", nargs="*", metavar="FILE|URL|MODEL", help="a GGUF file, its address, or a model's name")
+    learned = fit.add_mutually_exclusive_group()
+    learned.add_argument("--learned", action="store_true", help="list what was learned of memory by looking on")
+    learned.add_argument("--forget", action="store_true", help="forget it (with --node: of that node)")
     fit.add_argument("--node", metavar="N", help="on this node's GPUs")
     fit.add_argument(
         "--gpu", action="append", default=[], metavar="24GiB", help="on a GPU of this size; may be repeated"

@@ -20,8 +20,9 @@ from backends.memory.quants import CACHE_TYPES, Kind, row_bytes
 from backends.memory.settings import Plan, Settings, plan
 from backends.memory.styles import ENCODERS, KNOWN
 
-Certainty = Literal["header", "bound"]
-"""`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not."""
+Certainty = Literal["header", "bound", "dry run", "observed"]
+"""`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not;
+`dry run`: llama.cpp's own, which loads nothing; `observed`: as the engine said when it ran with these settings."""
 
 CPU = "CPU"
 PROJECTOR = "clip"

@@ -96,6 +96,19 @@ def test_columns(
     assert (found.attributed, found.reserved, found.unattributed) == (attributed, reserved, rest)
 
 
+def test_what_others_had_before_is_not_taken_for_what_it_took() -> None:
+    """On Windows no process tells what it holds: then what came since the start does."""
+    readings: list[Reading] = [planned(b=5000)]
+    for state, used in (("exited", 7000.0), ("running", 7000.0), ("running", 9000.0)):
+        box = Workload("b", "docker", state, id="b" * 64, gpu=True, started_at=NOW.wall if state == "running" else None)
+        gpu = Gpu(0, "GPU", memory_total_mib=24_000.0, memory_used_mib=used)
+        readings += [WorkloadReading("mark", NOW, (box,)), GpuReading("mark", NOW, (gpu,))]
+    snapshot = fold_all(INVENTORY, empty(INVENTORY), [*readings, LOADING])
+    found = ledger(INVENTORY, snapshot, INVENTORY.nodes[0], snapshot.nodes["mark"].gpus[0])
+    assert found
+    assert (found.attributed, found.reserved, found.unattributed) == (2000, 3000, 7000)
+
+
 def test_without_a_measure_there_are_no_books() -> None:
     assert books(READY, used=None) is None
 
