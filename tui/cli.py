@@ -90,7 +90,11 @@ def parser() -> argparse.ArgumentParser:
     replay.add_argument("file", help="a file of `tierdeck history export`")
     _serve(verb("serve", "Serve the console to browsers; to this machine's own unless told otherwise.", look))
     route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
-    route.add_argument("prompt", help="the prompt")
+    asked = route.add_mutually_exclusive_group(required=True)
+    asked.add_argument("prompt", nargs="?", help="the prompt")
+    asked.add_argument(
+        "--classify", metavar="FILE", help='tell the task of each JSON line {"text": ..}; - reads them here'
+    )
     route.add_argument("--task", choices=TASKS, help="say the task")
     route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
     route.add_argument("--send", action="store_true", help="send it and print the answer")
@@ -278,6 +282,8 @@ def _call(verb: str, arguments: argparse.Namespace) -> int:
     _allow_many_files()
     if verb == "console":
         gc.disable()  # modules that load leave no garbage; the feed enables it once all are there
+    if verb == "route" and arguments.classify is not None:
+        verb = "classify"
     run: int = import_module(f"tui.verbs.{verb}").run(arguments)
     return run
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from backends.cluster.inventory import Inventory
 from backends.cluster.reading import ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
-from backends.cluster.tables import Endpoint
 from backends.cluster.words import Cause
 from backends.routing.fitting import context_of, fits
 from backends.routing.models import is_cold, model_for
+
+if TYPE_CHECKING:
+    from backends.cluster.inventory import Inventory
+    from backends.cluster.tables import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
