@@ -87,14 +87,21 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--recover", action="store_true", help="recover the nodes that say recover = { auto = RUNG }")
     replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
     replay.add_argument("file", help="a file of `tierdeck history export`")
-    route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
-    route.add_argument("prompt", help="the prompt")
-    route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
-    route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
-    route.add_argument("--send", action="store_true", help="send it and print the answer")
+    _route(verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too))
     verb("models", "Every model of the cluster: where it lies, how it is started, whether it is loaded.", json_too)
     _fit(verb("fit", "Tell what models will take of each device's memory, from their headers alone.", json_too))
     return top
+
+
+def _route(route: _Parser) -> None:
+    route.add_argument("prompt", nargs="*", help="the prompt ('-': standard input); or bench ENDPOINT: how fast it is")
+    route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
+    route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
+    route.add_argument("--model", metavar="MODEL", help="ask only who has this model, and for that one")
+    route.add_argument("--image", metavar="FILE", help="an image that goes with the prompt: PNG, JPEG, GIF, WebP")
+    route.add_argument("--send", action="store_true", help="send it and print the answer")
+    route.add_argument("--gateway", action="store_true", help="send it through the gateway")
+    route.add_argument("--concurrency", metavar="1,2,4,8", help="bench: prompts at once, level by level (1,2,4,8)")
 
 
 def _fit(fit: _Parser) -> None:
