@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from backends.cluster.words import RUNGS, TASKS
+    from backends.cluster.words import RUNGS
 
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--cluster", metavar="FILE", help="the cluster.toml to use (or TIERDECK_CLUSTER)")
@@ -89,15 +89,7 @@ def parser() -> argparse.ArgumentParser:
     replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
     replay.add_argument("file", help="a file of `tierdeck history export`")
     _serve(verb("serve", "Serve the console to browsers; to this machine's own unless told otherwise.", look))
-    route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
-    asked = route.add_mutually_exclusive_group(required=True)
-    asked.add_argument("prompt", nargs="?", help="the prompt")
-    asked.add_argument(
-        "--classify", metavar="FILE", help='tell the task of each JSON line {"text": ..}; - reads them here'
-    )
-    route.add_argument("--task", choices=TASKS, help="say the task")
-    route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
-    route.add_argument("--send", action="store_true", help="send it and print the answer")
+    _route(verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too))
     verb("models", "Every model of the cluster: where it lies, how it is started, whether it is loaded.", json_too)
     _fit(verb("fit", "Tell what models will take of each device's memory, from their headers alone.", json_too))
     return top
@@ -109,6 +101,22 @@ def _serve(serve: _Parser) -> None:
     serve.add_argument("--token", metavar="REFERENCE", help="what visitors must know, by reference: env:NAME, ...")
     serve.add_argument("--public-url", metavar="URL", help="how browsers reach it, where a proxy stands in front")
     serve.add_argument("--demo", action="store_true", help="serve the demo")
+
+
+def _route(route: _Parser) -> None:
+    from backends.cluster.words import TASKS
+
+    route.add_argument(
+        "--classify", metavar="FILE", help='tell the task of each JSON line {"text": ..}; - reads them here'
+    )
+    route.add_argument("prompt", nargs="*", help="the prompt ('-': standard input); or bench ENDPOINT: how fast it is")
+    route.add_argument("--task", choices=TASKS, help="say the task")
+    route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
+    route.add_argument("--model", metavar="MODEL", help="ask only who has this model, and for that one")
+    route.add_argument("--image", metavar="FILE", help="an image that goes with the prompt: PNG, JPEG, GIF, WebP")
+    route.add_argument("--send", action="store_true", help="send it and print the answer")
+    route.add_argument("--gateway", action="store_true", help="send it through the gateway")
+    route.add_argument("--concurrency", metavar="1,2,4,8", help="bench: prompts at once, level by level (1,2,4,8)")
 
 
 def _fit(fit: _Parser) -> None:

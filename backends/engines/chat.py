@@ -81,6 +81,14 @@ class Finished:
     tokens_per_s: float | None
     reason: str
 
+    @property
+    def words(self) -> str:
+        """The figures for a person, as far as they are known."""
+        first = "" if self.first_token_s is None else f"{self.first_token_s * 1000:.0f} ms to first token, "
+        pace = "" if self.tokens_per_s is None else f"{self.tokens_per_s:.0f} tok/s, "
+        read = "?" if self.tokens_in is None else self.tokens_in
+        return f"{first}{pace}{read} tokens in, {self.tokens_out} out"
+
 
 ChatEvent = Started | Delta | Finished
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from backends.cluster.reading import ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
@@ -16,6 +16,9 @@ from backends.routing.models import is_cold, model_for
 if TYPE_CHECKING:
     from backends.cluster.inventory import Inventory
     from backends.cluster.tables import Endpoint
+
+LONG: Final = 4096
+"""Tokens from which on it is worth a word that a context is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ def choose(inventory: Inventory, snapshot: ClusterSnapshot, wish: Wish) -> Decis
             passed.append(case.candidate("passed over", why))
             continue
         rank = (case.cold, name != wish.last, _load(case.state), place)
-        able.append((rank, case.candidate("next", _able(case, wish))))
+        able.append((rank, case.candidate("next", _able(inventory, case, wish))))
     ranked = [candidate for _, candidate in sorted(able, key=lambda each: each[0])]
     if ranked:
         ranked[0] = replace(ranked[0], outcome="chosen")
@@ -200,11 +203,13 @@ def _load(state: EndpointState) -> int:
     return int(state.work is not None and bool(state.work.running or state.work.waiting))
 
 
-def _able(case: _Case, wish: Wish) -> str:
-    if case.cold:
-        return _cold(case)
-    words = _at_work(case.state)
-    return f"{words}, answered this conversation before" if case.endpoint.name == wish.last else words
+def _able(inventory: Inventory, case: _Case, wish: Wish) -> str:
+    """What speaks for an endpoint that can answer, and what is not known of it."""
+    words = _cold(case) if case.cold else _at_work(case.state)
+    if case.endpoint.name == wish.last:
+        words += ", answered this conversation before"
+    unknown = wish.tokens > LONG and context_of(inventory, case.model) is None
+    return f"{words}, how much it can read is not known" if unknown else words
 
 
 def _at_work(state: EndpointState) -> str:

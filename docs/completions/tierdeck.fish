@@ -51,7 +51,7 @@ function _shtab_tierdeck_using
 end
 
 set -g _shtab_tierdeck_commands status demo init doctor schema queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' gateway 'gateway render' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures abandon' diagnose recover drill maintenance history 'history export' 'history card' watch replay serve route models fit
-set -g _shtab_tierdeck_opts_with_value --batch --cache-type-k --cache-type-v --changes --cluster --cpu-moe --ctx --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --metrics --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
+set -g _shtab_tierdeck_opts_with_value --batch --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --metrics --model --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
 complete -c tierdeck -f
@@ -252,9 +252,14 @@ complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -
 complete -c tierdeck -n '_shtab_tierdeck_using route' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using route' -l classify -xka "(__fish_complete_path (commandline -ct))" -d 'tell the task of each JSON line {"text": ..}; - reads them here'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l task -xka "code reason chat vision fast embed" -d 'say the task'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l target -x -d 'ask this endpoint, whatever its health'
+complete -c tierdeck -n '_shtab_tierdeck_using route' -l model -x -d 'ask only who has this model, and for that one'
+complete -c tierdeck -n '_shtab_tierdeck_using route' -l image -xka "(__fish_complete_path (commandline -ct))" -d 'an image that goes with the prompt: PNG, JPEG, GIF, WebP'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l send -d 'send it and print the answer'
+complete -c tierdeck -n '_shtab_tierdeck_using route' -l gateway -d 'send it through the gateway'
+complete -c tierdeck -n '_shtab_tierdeck_using route' -l concurrency -x -d 'bench: prompts at once, level by level (1,2,4,8)'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a models -d 'Every model of the cluster: where it lies, how it is started, whether it is loaded.'
 complete -c tierdeck -n '_shtab_tierdeck_using models' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using models' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -263,6 +268,8 @@ complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using fit' -l learned -d 'list what was learned of memory by looking on'
+complete -c tierdeck -n '_shtab_tierdeck_using fit' -l forget -d 'forget it (with --node: of that node)'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l node -x -d 'on this node'"'"'s GPUs'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l gpu -x -d 'on a GPU of this size; may be repeated'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l ctx -x -d 'tokens of context (0: as it was trained)'

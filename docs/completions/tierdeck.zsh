@@ -205,6 +205,8 @@ _shtab_tierdeck_fit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
+  "--learned[list what was learned of memory by looking on]"
+  "--forget[forget it (with --node\: of that node)]"
   "--node[on this node\'s GPUs]:N:"
   "*--gpu[on a GPU of this size\; may be repeated]:24GiB:"
   "--ctx[tokens of context (0\: as it was trained)]:N:"
@@ -218,7 +220,7 @@ _shtab_tierdeck_fit_options=(
   "--gpu-layers[layers on the GPUs (all)]:N|all:"
   "--tensor-split[each GPU\'s share]:A,B:"
   "--cpu-moe[layers whose experts stay on the CPU]:N:"
-  "(*):a GGUF file, its address, or a model\'s name:_files"
+  "(*)::a GGUF file, its address, or a model\'s name:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -462,10 +464,15 @@ _shtab_tierdeck_route_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
+  "--classify[tell the task of each JSON line \{\"text\"\: ..\}\; - reads them here]:FILE:_files"
   "--task[say the task]:task:(code reason chat vision fast embed)"
   "--target[ask this endpoint, whatever its health]:ENDPOINT:"
+  "--model[ask only who has this model, and for that one]:MODEL:"
+  "--image[an image that goes with the prompt\: PNG, JPEG, GIF, WebP]:FILE:_files"
   "--send[send it and print the answer]"
-  ":the prompt:"
+  "--gateway[send it through the gateway]"
+  "--concurrency[bench\: prompts at once, level by level (1,2,4,8)]:1,2,4,8:"
+  "(*)::the prompt (\'-\'\: standard input)\; or bench ENDPOINT\: how fast it is:"
 )
 
 # guard to ensure default positional specs are added only once per session
