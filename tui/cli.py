@@ -204,6 +204,10 @@ def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
     what = gateway.add_subparsers(dest="what", metavar="render|lint|diff|push", required=True, parser_class=_Parser)
     render = what.add_parser("render", help="write it from the inventory", parents=[common, json_too])
     render.add_argument("--output", metavar="FILE", help="write it there, not to standard output")
+    lint = what.add_parser("lint", help="find what is wrong in a file of your own", parents=[common, json_too])
+    lint.add_argument("file", metavar="FILE", help="LiteLLM's config.yaml")
+    lint.add_argument("--fix", action="store_true", help="show what can be mended safely")
+    lint.add_argument("--yes", action="store_true", help="and write it")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
