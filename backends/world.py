@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
@@ -10,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
@@ -53,9 +54,11 @@ from backends.sources import (
 )
 
 if TYPE_CHECKING:
+    from backends.cluster.deploying import Spec
     from backends.cluster.faults import Diagnosis
     from backends.drill import Proof
     from backends.engines.embed import Embedded
+    from backends.reach.model_files import ModelFiles
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -69,6 +72,7 @@ class World:
 
     def __init__(self, loaded: Loaded, here: str | None, state_dir: Path, *, clock: Clock | None = None) -> None:
         self.inventory = loaded.inventory
+        self._loaded = loaded
         self.here = here
         self.procedures = Procedures(state_dir, loaded.path)
         self.maintenance = Maintenance(state_dir)
@@ -286,6 +290,22 @@ class World:
 
         named, pins = self.inventory.node_named[node], self.procedures.state_dir / "rdp"
         return await drill(named, self.inventory, self._reaches, self._secrets, pins)
+
+    async def plan_deploy(self, spec: Spec, *, force: bool = False, roll_back: bool = False) -> Plan:
+        """What would deploy a model, after a look at everything; ProcedureError where it cannot be."""
+        from backends.deploying import Asked, prepare
+        from backends.reach.model_files import model_files
+
+        @asynccontextmanager
+        async def files(source: str, token: str | None) -> AsyncGenerator[ModelFiles, None]:
+            secret = await self._secrets.resolve(token, polling=False) if token else None
+            yield model_files(source, self._reaches, secret, os.environ)
+
+        asked = Asked(
+            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model
+        )
+        after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
+        return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""

@@ -56,6 +56,16 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--yes", action="store_true", help="ask nothing")
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")
+    deploy = verb("deploy", "From a model to a served, routed endpoint: plan it, show every call, do it.", json_too)
+    deploy.add_argument("spec", metavar="SPEC.toml", help="what to deploy")
+    deploy.add_argument("--new", action="store_true", help="write SPEC.toml first, by a few questions")
+    deploy.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    deploy.add_argument(
+        "--yes", action="store_true", help="confirm it; a failure halts it, to be resumed or taken back"
+    )
+    deploy.add_argument("--rollback", action="store_true", help="with --yes: take all back where a step fails")
+    deploy.add_argument("--force", action="store_true", help="go on where it would not fit, and say what will happen")
+    deploy.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
     _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
     _gateway(verb("gateway", "Write, check, compare or push LiteLLM's configuration."), common, json_too)
@@ -217,18 +227,20 @@ def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None
     what.add_parser("list", help="all that are known here", parents=[common, json_too])
     for name, text in (
         ("attach", "follow one"),
-        ("answer", "answer the question of one: retry, skip, hold or abort"),
+        ("answer", "answer the question of one: retry, skip, hold, abort or rollback"),
         ("cancel", "stop one at its step's edge; again: now"),
         ("resume", "go on with one that was halted, cancelled or lost"),
+        ("rollback", "take back all that a deployment did"),
         ("abandon", "close the journal of one that no longer runs"),
     ):
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("id", help="its id")
         if name == "answer":
-            each.add_argument("choice", choices=("retry", "skip", "hold", "abort"), help="what to do")
+            each.add_argument("choice", choices=("retry", "skip", "hold", "abort", "rollback"), help="what to do")
         if name == "resume":
-            each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
             each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+        if name in ("resume", "rollback"):
+            each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
             each.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
 
 

@@ -11,6 +11,7 @@
 _shtab_tierdeck_commands() {
   local _commands=(
     demo:'Open the console on an embedded cluster; nothing outside is touched.'
+    deploy:'From a model to a served, routed endpoint: plan it, show every call, do it.'
     diagnose:'Look at a node from all sides and name its fault.'
     doctor:'Check keys, SSH, Docker, drivers and clocks, and say what to do.'
     drill:'Prove, without climbing, that each rung of a node'"'"'s recovery could be climbed.'
@@ -48,6 +49,7 @@ _shtab_tierdeck_export_commands() {
 
 _shtab_tierdeck_gateway_commands() {
   local _commands=(
+    lint:'find what is wrong in a file of your own'
     render:'write it from the inventory'
   )
   _describe 'tierdeck gateway commands' _commands
@@ -64,11 +66,12 @@ _shtab_tierdeck_history_commands() {
 _shtab_tierdeck_procedures_commands() {
   local _commands=(
     abandon:'close the journal of one that no longer runs'
-    answer:'answer the question of one: retry, skip, hold or abort'
+    answer:'answer the question of one: retry, skip, hold, abort or rollback'
     attach:'follow one'
     cancel:'stop one at its step'"'"'s edge; again: now'
     list:'all that are known here'
     resume:'go on with one that was halted, cancelled or lost'
+    rollback:'take back all that a deployment did'
   )
   _describe 'tierdeck procedures commands' _commands
 }
@@ -103,6 +106,22 @@ _shtab_tierdeck_demo_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_demo_defaults_added=0
+
+_shtab_tierdeck_deploy_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--new[write SPEC.toml first, by a few questions]"
+  "--dry-run[print the plan and do nothing]"
+  "--yes[confirm it\; a failure halts it, to be resumed or taken back]"
+  "--rollback[with --yes\: take all back where a step fails]"
+  "--force[go on where it would not fit, and say what will happen]"
+  "--take-over[end a lease that its owner no longer renews]"
+  ":what to deploy:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_deploy_defaults_added=0
 
 _shtab_tierdeck_diagnose_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -234,6 +253,18 @@ _shtab_tierdeck_gateway_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_gateway_defaults_added=0
 
+_shtab_tierdeck_gateway_lint_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--fix[show what can be mended safely]"
+  "--yes[and write it]"
+  ":LiteLLM\'s config.yaml:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_gateway_lint_defaults_added=0
+
 _shtab_tierdeck_gateway_render_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -337,7 +368,7 @@ _shtab_tierdeck_procedures_answer_options=(
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
   ":its id:"
-  ":what to do:(retry skip hold abort)"
+  ":what to do:(retry skip hold abort rollback)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -376,14 +407,26 @@ _shtab_tierdeck_procedures_resume_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
-  "--yes[confirm what interrupts nothing]"
   "--interrupt[confirm that running work is interrupted]"
+  "--yes[confirm what interrupts nothing]"
   "--take-over[end a lease that its owner no longer renews]"
   ":its id:"
 )
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_procedures_resume_defaults_added=0
+
+_shtab_tierdeck_procedures_rollback_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--yes[confirm what interrupts nothing]"
+  "--take-over[end a lease that its owner no longer renews]"
+  ":its id:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_procedures_rollback_defaults_added=0
 
 _shtab_tierdeck_queue_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -541,6 +584,7 @@ _shtab_tierdeck() {
       curcontext="${curcontext%:*:*}:_shtab_tierdeck-$line[1]:"
       case $line[1] in
         demo) _arguments -C -s $_shtab_tierdeck_demo_options ;;
+        deploy) _arguments -C -s $_shtab_tierdeck_deploy_options ;;
         diagnose) _arguments -C -s $_shtab_tierdeck_diagnose_options ;;
         doctor) _arguments -C -s $_shtab_tierdeck_doctor_options ;;
         drill) _arguments -C -s $_shtab_tierdeck_drill_options ;;
@@ -610,6 +654,7 @@ _shtab_tierdeck_gateway() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_tierdeck_gateway-$line[1]:"
       case $line[1] in
+        lint) _arguments -C -s $_shtab_tierdeck_gateway_lint_options ;;
         render) _arguments -C -s $_shtab_tierdeck_gateway_render_options ;;
       esac
   esac
@@ -663,6 +708,7 @@ _shtab_tierdeck_procedures() {
         cancel) _arguments -C -s $_shtab_tierdeck_procedures_cancel_options ;;
         list) _arguments -C -s $_shtab_tierdeck_procedures_list_options ;;
         resume) _arguments -C -s $_shtab_tierdeck_procedures_resume_options ;;
+        rollback) _arguments -C -s $_shtab_tierdeck_procedures_rollback_options ;;
       esac
   esac
 }
