@@ -92,3 +92,9 @@ RUNGS: Final[tuple[Rung, ...]] = get_args(Rung)
 
 EXIT_CODES: Final[dict[State, int]] = {State.HEALTHY: 0, State.DEGRADED: 1, State.DOWN: 2, State.UNKNOWN: 3}
 """What `tierdeck status` exits with, as monitoring plugins do."""
+
+KUBERNETES: Final = "kubernetes"
+"""The runtime of Deployments and StatefulSets."""
+
+NATIVE: Final = frozenset({"systemd", "launchd", "windows"})
+"""The runtimes of native services, which cluster.toml names as MANAGER:NAME; containers go by their names alone."""
