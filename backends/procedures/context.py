@@ -14,6 +14,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
 from backends.errors import SshError
+from backends.maintenance import Maintenance
 from backends.procedures.learned import Learned
 from backends.procedures.outage import Outages
 from backends.reach.lease import Place
@@ -71,7 +72,8 @@ class Context:
     raise a ProbeFailure or a ReachError.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
-    `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do.
+    `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do,
+    `maintenance` what is left alone, and until when.
     `targets` are the workloads of the plan in their order. `learned` and `outages` are what is remembered.
     """
 
@@ -85,6 +87,7 @@ class Context:
     shell: Callable[[str], Shell] = _no_shell
     here: str | None = None
     touch: Touch | None = None
+    maintenance: Maintenance | None = None
     places: Callable[[str], Sequence[Place]] = _no_places
     away: Callable[[str], Sequence[Place]] = _no_places
     confirm: Callable[[], Awaitable[None]] = _unguarded
