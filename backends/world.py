@@ -284,6 +284,12 @@ class World:
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
 
+    async def boot_mark(self, node: str) -> str:
+        """What tells one boot of a node from the next; ReachError where it cannot be asked."""
+        from backends.procedures.reboot import boot_mark
+
+        return await boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+
     async def drill(self, node: str) -> tuple[Proof, ...]:
         """Whether each rung of a node's ladder could be climbed; nothing is climbed."""
         from backends.drill import drill

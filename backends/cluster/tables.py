@@ -187,6 +187,8 @@ class Node(Table):
     """A reference to the password that sudo asks for there; it goes to sudo's standard input."""
     wake: Wake | None = None
     """How it is woken."""
+    reboot: str | None = None
+    """The command that reboots it, as the node's shell reads it; if nothing is said the usual one of its system."""
     queue: Queue = Queue()
     """The start queue of its GPU containers."""
     recover: Literal["manual"] | Recover = "manual"

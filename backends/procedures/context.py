@@ -14,6 +14,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
 from backends.errors import ReachError, SshError
+from backends.maintenance import Maintenance
 from backends.procedures.learned import Learned
 from backends.procedures.outage import Outages
 from backends.reach.lease import Place
@@ -82,7 +83,8 @@ class Context:
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
     `files(source, token)` are the files of a model, `token` a reference; `ask(endpoint, prompt)` is the beginning of an
     answer, or a ChatError.
-    `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do.
+    `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do,
+    `maintenance` what is left alone, and until when.
     `targets` are the workloads of the plan in their order. `learned` and `outages` are what is remembered.
     """
 
@@ -98,6 +100,7 @@ class Context:
     ask: Callable[[str, str], Awaitable[str]] = _no_answer
     here: str | None = None
     touch: Touch | None = None
+    maintenance: Maintenance | None = None
     places: Callable[[str], Sequence[Place]] = _no_places
     away: Callable[[str], Sequence[Place]] = _no_places
     confirm: Callable[[], Awaitable[None]] = _unguarded

@@ -22,6 +22,7 @@ from backends.engines.target import Target
 from backends.errors import ReachError, RuntimeFailure
 from backends.gpus import nvidia
 from backends.gpus.source import read_once
+from backends.maintenance import Maintenance
 from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.procedures.touching import Touching
@@ -58,6 +59,7 @@ async def open_context(inventory: Inventory, state: Path | None = None) -> Async
             ask=outside.ask,
             here=here,
             touch=Touching(inventory, reaches, secrets, state / "rdp") if state else None,
+            maintenance=Maintenance(state) if state else None,
             shell=lambda node: reaches[node].shell,
             places=lambda node: leasing.places(reaches, inventory, node),
             away=lambda node: leasing.away(reaches, inventory, node),
