@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from backends.cluster.faults import Diagnosis
     from backends.drill import Proof
     from backends.engines.embed import Embedded
+    from backends.memory.settings import Settings
+    from backends.memory.spoken import Buffers
     from backends.reach.model_files import ModelFiles
 
 LOOK_LIMIT: Final = 20.0
@@ -186,6 +188,17 @@ class World:
     async def find_model(self, name: str, node: str | None = None) -> Found:
         """A model's header, of whatever has it; TierdeckError where nothing does."""
         return await Library(self.inventory, self.here, self._reaches, self._http, node).find(name)
+
+    async def dry_run(self, node: str, file: str, settings: Settings) -> tuple[Buffers, ...]:
+        """What llama.cpp on a node says that a model would take of its devices; ReachError where it cannot be asked."""
+        from backends.dryrun import dry_run, starting
+
+        if busy := starting(self.inventory, await self.look(), node):
+            raise ReachError(
+                f"{busy} starts on {node}: another process on its GPU could deadlock both.",
+                "Ask again when it has started, or do without --dry-run-on.",
+            )
+        return await dry_run(node, self._reaches[node].shell, file, settings)
 
     async def detour(self, endpoint: Endpoint) -> Target | None:
         """An endpoint as its own node asks it, where the SSH connection to that stands and is not its way anyhow."""

@@ -139,6 +139,7 @@ def _fit(fit: _Parser) -> None:
     learned.add_argument("--learned", action="store_true", help="list what was learned of memory by looking on")
     learned.add_argument("--forget", action="store_true", help="forget it (with --node: of that node)")
     fit.add_argument("--node", metavar="N", help="on this node's GPUs")
+    fit.add_argument("--dry-run-on", metavar="N", help="have llama.cpp's own dry run there tell it (llama-fit-params)")
     fit.add_argument(
         "--gpu", action="append", default=[], metavar="24GiB", help="on a GPU of this size; may be repeated"
     )
