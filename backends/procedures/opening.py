@@ -13,7 +13,7 @@ from backends.clock import Clock, SystemClock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
-from backends.engines import loading
+from backends.engines import asking, loading
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
@@ -48,6 +48,8 @@ async def open_context(inventory: Inventory, state: Path | None = None) -> Async
             outside.probe,
             outside.vram,
             shares=outside.shares,
+            listed=outside.listed,
+            prompt=outside.prompt,
             here=here,
             touch=Touching(inventory, reaches, secrets, state / "rdp") if state else None,
             shell=lambda node: reaches[node].shell,
@@ -104,6 +106,15 @@ class _Outside:
         async with aclosing(loading.shares(self.http, target)) as shares:
             async for share in shares:
                 yield share
+
+    async def listed(self, endpoint: str) -> tuple[str, ...]:
+        """The models that an endpoint names now."""
+        return await asking.listed(self.http, await self.target(self.inventory.endpoint_named[endpoint]))
+
+    async def prompt(self, endpoint: str, model: str, embeds: bool) -> str:
+        """Ask a model once; why it did not answer, or ""."""
+        target = await self.target(self.inventory.endpoint_named[endpoint])
+        return await asking.answered(self.http, target, model, embeds=embeds)
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""
