@@ -222,6 +222,13 @@ def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
     lint.add_argument("file", metavar="FILE", help="LiteLLM's config.yaml")
     lint.add_argument("--fix", action="store_true", help="show what can be mended safely")
     lint.add_argument("--yes", action="store_true", help="and write it")
+    what.add_parser("diff", help="what rendering would change in the gateway's file", parents=[common, json_too])
+    push = what.add_parser("push", help="replace its file; roll back if worse", parents=[common, json_too])
+    push.add_argument("--file", metavar="FILE", help="push this file, not what is rendered")
+    push.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    push.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    push.add_argument("--interrupt", action="store_true", help="confirm that requests through it are interrupted")
+    push.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:

@@ -327,7 +327,7 @@ class Gateway(Table):
     endpoint: str
     """The endpoint it answers at."""
     config: str | None = None
-    """Where its configuration lies: a path or ssh:NODE:PATH."""
+    """Where its configuration lies: a path of this machine, ssh:NODE:PATH, or volume:NAME/PATH on its node."""
 
 
 class Alerts(Table):

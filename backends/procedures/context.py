@@ -43,6 +43,14 @@ async def _no_answer(endpoint: str, prompt: str) -> str:
     raise ReachError(f"There is no way to ask {endpoint} from here.")
 
 
+async def _no_list(endpoint: str) -> tuple[str, ...]:
+    return ()
+
+
+async def _no_token(endpoint: str, model: str, embeds: bool) -> str:
+    return "nobody can be asked here"
+
+
 async def _unguarded() -> None:
     """Nobody else can be there."""
 
@@ -79,6 +87,8 @@ class Context:
     all; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None where it cannot be read.
     `shares(endpoint)` are the shares of its model that an engine says it has loaded, from 0 to 1, as it loads; it may
     raise a ProbeFailure or a ReachError.
+    `listed(endpoint)` are the models it names now (ReachError where it does not say), `prompt(endpoint, model, embeds)`
+    asks one for a token, or a vector: "" where it answered, else why not.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
     `files(source, token)` are the files of a model, `token` a reference; `ask(endpoint, prompt)` is the beginning of an
@@ -95,6 +105,8 @@ class Context:
     probe: Callable[[str], Awaitable[ProbeResult]]
     vram: Callable[[str], Awaitable[tuple[Gpu, ...] | None]]
     shares: Callable[[str], AsyncGenerator[float, None]] = _no_shares
+    listed: Callable[[str], Awaitable[tuple[str, ...]]] = _no_list
+    prompt: Callable[[str, str, bool], Awaitable[str]] = _no_token
     shell: Callable[[str], Shell] = _no_shell
     files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]] = _no_files
     ask: Callable[[str, str], Awaitable[str]] = _no_answer
