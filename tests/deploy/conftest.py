@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends.clock import SystemClock
 from backends.cluster.deploying import Spec
 from backends.cluster.files import Loaded, load
 from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS
-from backends.procedures.opening import open_context
 from backends.procedures.plan import Plan
-from backends.procedures.runner import Ask, Control, run
+from backends.procedures.runner import Ask
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.docker_api import SimDocker
 from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.world import World
+from tests.deploy.carrying import carry_out
 
 IMAGE = "llama:b1"
 MODEL = bytes(range(256)) * 4096
@@ -33,16 +31,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-class Kept:
-    """A journal in memory."""
-
-    def __init__(self) -> None:
-        self.events: list[StepEvent] = []
-
-    def write(self, event: StepEvent) -> None:
-        self.events.append(event)
 
 
 @dataclass
@@ -82,17 +70,7 @@ class Site:
         self, plan: Plan, *, kinds: Mapping[str, Any] = KINDS, ask: Ask | None = None, back: bool = False
     ) -> list[StepEvent]:
         """Carry it out as the runner's process does."""
-        files = {str(s.arguments["file"]): str(s.arguments["text"]) for s in plan.steps if s.kind == "write_fragment"}
-        inventory, kept = load(self.cluster, with_files=files).inventory, Kept()
-        async with open_context(inventory, self.folder / "state") as context:
-            events = run(
-                plan, kinds, context, procedure="p", journal=kept, ask=ask, control=Control(), clock=SystemClock(),
-                back=back,
-            )  # fmt: skip
-            async with aclosing(events):
-                async for _ in events:
-                    pass
-        return kept.events
+        return await carry_out(self.cluster, plan, self.folder / "state", kinds=kinds, ask=ask, back=back)
 
     def state(self) -> dict[str, object]:
         """What a rollback restores: containers, images, volumes with their files, the folder of cluster.toml."""

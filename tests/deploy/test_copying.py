@@ -17,7 +17,9 @@ from backends.errors import ReachError
 from backends.procedures import copying
 from backends.procedures.events import StepEvent
 from backends.procedures.plan import Plan
+from backends.procedures.runner import Control
 from backends.reach.model_files import LocalFiles, ModelFile
+from tests.deploy.carrying import carry_out, words
 from tests.deploy.conftest import MODEL, Site
 
 SHA = hashlib.sha256(MODEL).hexdigest()
@@ -34,10 +36,6 @@ async def copied(site: Site, **fields: Any) -> list[StepEvent]:
     """Only the volume and the copy."""
     plan = await site.plan(site.spec(**fields))
     return await site.carry_out(replace(plan, steps=plan.steps[:2]))
-
-
-def words(events: list[StepEvent]) -> str:
-    return "\n".join(e.text for e in events)
 
 
 @dataclass
@@ -252,14 +250,6 @@ def plan_of_two(plan: Plan) -> Plan:
 
 
 async def test_a_cancel_in_mid_copy_leaves_no_helper(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contextlib import aclosing
-
-    from backends.clock import SystemClock
-    from backends.procedures.kinds import KINDS
-    from backends.procedures.opening import open_context
-    from backends.procedures.runner import Control, run
-    from tests.deploy.conftest import Kept
-
     plan = plan_of_two(await site.plan(site.spec()))
     control = Control()
 
@@ -274,11 +264,6 @@ async def test_a_cancel_in_mid_copy_leaves_no_helper(site: Site, monkeypatch: py
         yield pieces()
 
     monkeypatch.setattr(LocalFiles, "stream", waits)
-    async with open_context(site.loaded.inventory) as context:
-        events = run(
-            plan, KINDS, context, procedure="p", journal=Kept(), ask=None, control=control, clock=SystemClock()
-        )
-        async with aclosing(events):
-            last = [event async for event in events][-1]
-    assert last.outcome == "cancelled"
+    events = await carry_out(site.cluster, plan, site.folder / "state", control=control)
+    assert events[-1].outcome == "cancelled"
     assert not [name for name in site.docker.containers if name.startswith("tierdeck-")]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from backends.errors import ProcedureError, TierdeckError
-from backends.procedures.kinds import KINDS
-from backends.procedures.plan import Plan, describe, from_json, to_json
-from backends.procedures.runner import Question
+from backends.procedures.plan import describe, from_json, to_json
 from backends.world import survey
+from tests.deploy.carrying import failing, take_back
 from tests.deploy.conftest import IMAGE, MODEL, Site
 
 STEPS = [
@@ -49,30 +47,6 @@ async def test_from_a_file_to_an_answer(site: Site, monkeypatch: pytest.MonkeyPa
     events = await site.carry_out(plan, back=True)
     assert (events[-1].outcome, events[-1].text) == ("cancelled", "taken back: all is as it was before")
     assert site.state() == before
-
-
-def failing(at: int, plan: Plan, *, late: bool) -> Mapping[str, Any]:
-    """The kinds, of which one step fails: instead of being applied, or after it was."""
-
-    def kind_of(name: str) -> Any:
-        def make(step: Any, context: Any) -> Any:
-            kind = KINDS[name](step, context)
-            if step == plan.steps[at]:
-
-                async def fails(report: Any) -> Any:
-                    raise ProcedureError("as the test wants it.")
-
-                setattr(kind, "verify" if late else "apply", fails)
-            return kind
-
-        return make
-
-    return {name: kind_of(name) for name in KINDS}
-
-
-async def take_back(question: Question) -> str:
-    assert "rollback" in question.choices
-    return "rollback"
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
