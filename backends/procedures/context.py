@@ -13,6 +13,7 @@ from backends.clock import Clock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
+from backends.cluster.words import NATIVE
 from backends.errors import ReachError, SshError
 from backends.maintenance import Maintenance
 from backends.procedures.learned import Learned
@@ -83,8 +84,9 @@ class Touch(Protocol):
 class Context:
     """The outside of a procedure; whoever opened it closes it.
 
-    `runtime(node, kind)` drives what runs there (kind: docker, systemd, launchd, windows), `workloads(node)` lists it
-    all; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None where it cannot be read.
+    `runtime(node, kind)` drives what runs there (kind: docker, kubernetes, systemd, launchd, windows),
+    `workloads(node)` lists it all; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None
+    where it cannot be read.
     `shares(endpoint)` are the shares of its model that an engine says it has loaded, from 0 to 1, as it loads; it may
     raise a ProbeFailure or a ReachError.
     `listed(endpoint)` are the models it names now (ReachError where it does not say), `prompt(endpoint, model, embeds)`
@@ -123,7 +125,7 @@ class Context:
 
 def title(workload: Workload) -> str:
     """A workload as cluster.toml names it: a container by its name, a service as systemd:NAME."""
-    return workload.name if workload.runtime == "docker" else f"{workload.runtime}:{workload.name}"
+    return f"{workload.runtime}:{workload.name}" if workload.runtime in NATIVE else workload.name
 
 
 def residence(endpoint: Endpoint) -> str:

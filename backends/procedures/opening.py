@@ -19,7 +19,7 @@ from backends.engines.chat import Delta, Message, chat
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
-from backends.errors import ReachError, RuntimeFailure
+from backends.errors import ReachError
 from backends.gpus import nvidia
 from backends.gpus.source import read_once
 from backends.maintenance import Maintenance
@@ -79,22 +79,13 @@ class _Outside:
 
     async def runtime(self, node: str, kind: str) -> Runtime:
         """What drives the workloads of one kind on a node."""
-        reach = self.reaches[node]
-        if kind == "docker":
-            return await reach.runtime()
-        services = reach.services()
-        if services is None or services.kind != kind:
-            raise RuntimeFailure(f"cluster.toml names no {kind} service on {node} any more.", "Plan anew.")
-        return services
+        return await self.reaches[node].runtime_of(kind)
 
     async def workloads(self, node: str) -> tuple[Workload, ...]:
         """All that runs on a node, of every kind it has."""
-        reach = self.reaches[node]
         found: list[Workload] = []
-        if self.inventory.runs_containers(self.inventory.node_named[node]):
-            found += await (await reach.runtime()).workloads()
-        if (services := reach.services()) is not None:
-            found += await services.workloads()
+        for runtime in await self.reaches[node].runtimes():
+            found += await runtime.workloads()
         return tuple(found)
 
     async def probe(self, endpoint: str) -> ProbeResult:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from backends.cluster.reading import Workload
+from backends.cluster.reading import Device, Workload
 from backends.errors import ReachError, RuntimeFailure, SshError
 from backends.reach import docker_words
 from backends.reach.runtime import RuntimeEvent
@@ -123,6 +123,10 @@ class DockerRuntime:
 
         found = await asyncio.gather(*(look(item) for item in listed))
         return tuple(workload for workload in found if workload)
+
+    async def devices(self) -> tuple[Device, ...]:
+        """None: containers share GPUs as they please."""
+        return ()
 
     async def state(self, name: str) -> Workload:
         """One container, freshly asked; `state` is "missing" where there is none of that name."""
