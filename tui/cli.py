@@ -233,12 +233,13 @@ def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
     what = procedures.add_subparsers(
-        dest="what", metavar="list|attach|answer|cancel|resume|abandon", parser_class=_Parser
+        dest="what", metavar="list|attach|answer|pause|cancel|resume|abandon", parser_class=_Parser
     )
     what.add_parser("list", help="all that are known here", parents=[common, json_too])
     for name, text in (
         ("attach", "follow one"),
-        ("answer", "answer the question of one: retry, skip, hold, abort or rollback"),
+        ("answer", "answer the question of one: retry, skip, hold, abort or rollback; continue where it was paused"),
+        ("pause", "have one wait at its step's edge, until it is answered: continue"),
         ("cancel", "stop one at its step's edge; again: now"),
         ("resume", "go on with one that was halted, cancelled or lost"),
         ("rollback", "take back all that a deployment did"),
@@ -247,7 +248,8 @@ def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("id", help="its id")
         if name == "answer":
-            each.add_argument("choice", choices=("retry", "skip", "hold", "abort", "rollback"), help="what to do")
+            choices = ("retry", "skip", "hold", "abort", "rollback", "continue")
+            each.add_argument("choice", choices=choices, help="what to do")
         if name == "resume":
             each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
         if name in ("resume", "rollback"):
