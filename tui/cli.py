@@ -154,6 +154,10 @@ def _fit(fit: _Parser) -> None:
     fit.add_argument("--gpu-layers", metavar="N|all", help="layers on the GPUs (all)")
     fit.add_argument("--tensor-split", metavar="A,B", help="each GPU's share")
     fit.add_argument("--cpu-moe", type=_count(0), default=0, metavar="N", help="layers whose experts stay on the CPU")
+    fit.add_argument(
+        "--override-tensor", action="append", default=[], metavar="REGEX=CPU", help="tensors that go elsewhere, by name"
+    )
+    fit.add_argument("--build", metavar="b11549", help="llama.cpp's build, if it is not of today")
 
 
 def _count(least: int) -> Callable[[str], int]:
