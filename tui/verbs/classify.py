@@ -9,12 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from backends.errors import TierdeckError
+from backends.errors import InventoryError, TierdeckError
 from backends.routing.classify import classify
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print one line of JSON for each line of the file, in its order; exit 1 if any line could not be read."""
+    if arguments.prompt:
+        raise InventoryError("--classify reads its prompts from a file.", "Leave the prompt away, or the file.")
     failed = False
     with ExitStack() as stack:
         for line in _opened(arguments.classify, stack):
