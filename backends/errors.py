@@ -10,6 +10,7 @@ TierdeckError
 │   ├── WakeError           a Wake-on-LAN packet could not be sent
 │   └── RdpError            a desktop session could not be had, or was not kept
 ├── ChatError               an answer broke off
+├── GatewayError            LiteLLM's configuration cannot be read or written
 ├── ProcedureError          a procedure cannot be begun, followed or ended
 │   └── StaleLease          another's lease on the node is in its way, and is not renewed any more
 ├── HistoryError            what was recorded cannot be read, or nothing is
@@ -94,6 +95,10 @@ class ChatError(TierdeckError):
         self.cause = cause
         self.retry_after = retry_after
         self.sent = sent
+
+
+class GatewayError(TierdeckError):
+    """A configuration of LiteLLM cannot be read or written; where it is a file's fault, the message names the line."""
 
 
 class ProcedureError(TierdeckError):

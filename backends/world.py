@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
@@ -24,10 +26,12 @@ from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import ChatError, ReachError, SecretError, TierdeckError
+from backends.figures import Figures
 from backends.gpus.source import read_once, stream
 from backends.library import Found, Library
 from backends.maintenance import Maintenance
-from backends.planned import PlannedSource
+from backends.observed import ObservedSource
+from backends.planned import PlannedSource, observed
 from backends.poller import Source, Stream
 from backends.procedures import events as procedure_events
 from backends.procedures import journal as journals
@@ -50,8 +54,11 @@ from backends.sources import (
 )
 
 if TYPE_CHECKING:
+    from backends.cluster.deploying import Spec
     from backends.cluster.faults import Diagnosis
+    from backends.drill import Proof
     from backends.engines.embed import Embedded
+    from backends.reach.model_files import ModelFiles
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -65,9 +72,11 @@ class World:
 
     def __init__(self, loaded: Loaded, here: str | None, state_dir: Path, *, clock: Clock | None = None) -> None:
         self.inventory = loaded.inventory
+        self._loaded = loaded
         self.here = here
         self.procedures = Procedures(state_dir, loaded.path)
         self.maintenance = Maintenance(state_dir)
+        self.figures = Figures(state_dir)
         self._clock = clock or SystemClock()
         self._chance = Random()
         self._stack = AsyncExitStack()
@@ -101,9 +110,14 @@ class World:
         found += [self._endpoint(check.lamp, self._check(check), is_down) for check in self.inventory.checks]
         return found
 
-    def planned(self, seen: Callable[[], ClusterSnapshot]) -> Source:
-        """What predicts, from the latest snapshot, what models will take; only a console needs it all the time."""
-        return PlannedSource(self.inventory, seen, self.find_model, self._clock)
+    def memory(self, seen: Callable[[], ClusterSnapshot]) -> list[Source]:
+        """What predicts, from the latest snapshot, what models will take, and learns from what they took."""
+        predicting = PlannedSource(self.inventory, seen, self.find_model, self._clock, self.figures)
+        return [predicting, self.learning(seen)]
+
+    def learning(self, seen: Callable[[], ClusterSnapshot]) -> Source:
+        """What learns from the latest snapshot what models take, and keeps it for later starts."""
+        return ObservedSource(self.inventory, seen, self._last_words, self._clock, self.figures)
 
     def streams(self) -> list[Stream]:
         """What tells by itself."""
@@ -242,11 +256,19 @@ class World:
         except (ReachError, SecretError) as error:
             raise ChatError(error.message, error.advice, cause=Cause.UNREACHABLE, sent=False) from error
 
-    @asynccontextmanager
-    async def logs(self, node: str, workload: str) -> AsyncGenerator[AsyncIterator[str], None]:
+    def logs(self, node: str, workload: str) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """The log of a container or service (systemd:NAME), followed."""
+        return self._lines(node, workload, 500, follow=True)
+
+    def _last_words(self, node: str, workload: str, most: int) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        return self._lines(node, workload, most, follow=False)
+
+    @asynccontextmanager
+    async def _lines(
+        self, node: str, workload: str, most: int, *, follow: bool
+    ) -> AsyncGenerator[AsyncIterator[str], None]:
         runtime, name = await self._runtime_of(self._reaches[node], workload)
-        async with runtime.logs(name, tail=500, follow=True) as lines:
+        async with runtime.logs(name, tail=most, follow=follow) as lines:
             yield lines
 
     async def _runtime_of(self, reach: NodeReach, workload: str) -> tuple[Runtime, str]:
@@ -261,6 +283,29 @@ class World:
         from backends.diagnosis import examine
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
+
+    async def drill(self, node: str) -> tuple[Proof, ...]:
+        """Whether each rung of a node's ladder could be climbed; nothing is climbed."""
+        from backends.drill import drill
+
+        named, pins = self.inventory.node_named[node], self.procedures.state_dir / "rdp"
+        return await drill(named, self.inventory, self._reaches, self._secrets, pins)
+
+    async def plan_deploy(self, spec: Spec, *, force: bool = False, roll_back: bool = False) -> Plan:
+        """What would deploy a model, after a look at everything; ProcedureError where it cannot be."""
+        from backends.deploying import Asked, prepare
+        from backends.reach.model_files import model_files
+
+        @asynccontextmanager
+        async def files(source: str, token: str | None) -> AsyncGenerator[ModelFiles, None]:
+            secret = await self._secrets.resolve(token, polling=False) if token else None
+            yield model_files(source, self._reaches, secret, os.environ)
+
+        asked = Asked(
+            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model
+        )
+        after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
+        return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""
@@ -289,7 +334,9 @@ class World:
         )
         readings = [reading for found, _ in gathered for reading in found]
         readings.append(MaintenanceReading(self._clock.now(), self.maintenance.read()))
-        return fold_all(self.inventory, empty(self.inventory, self.here), readings)
+        seen = fold_all(self.inventory, empty(self.inventory, self.here), readings)
+        await asyncio.to_thread(self.figures.refresh)
+        return replace(seen, predicted=tuple(observed(self.inventory, seen, self.figures)))
 
     async def _gpus_once(self, node: Node) -> tuple[list[Reading], float]:
         try:

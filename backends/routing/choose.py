@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from backends.cluster.inventory import Inventory
 from backends.cluster.reading import ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState
-from backends.cluster.tables import Endpoint
 from backends.cluster.words import Cause
 from backends.routing.fitting import context_of, fits
 from backends.routing.models import is_cold, model_for
+
+if TYPE_CHECKING:
+    from backends.cluster.inventory import Inventory
+    from backends.cluster.tables import Endpoint
 
 LONG: Final = 4096
 """Tokens from which on it is worth a word that a context is not known."""

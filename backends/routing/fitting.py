@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from backends.cluster.inventory import Inventory
 from backends.cluster.reading import ModelInfo
+
+if TYPE_CHECKING:
+    from backends.cluster.inventory import Inventory
 
 PER_TOKEN: Final = 3.5
 """Characters of a token, on the safe side: English prose has about four, code about three."""

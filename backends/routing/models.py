@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from backends.cluster.reading import ModelInfo
 from backends.cluster.snapshot import EndpointState
-from backends.cluster.tables import Endpoint
 from backends.cluster.words import Cause
+
+if TYPE_CHECKING:
+    from backends.cluster.tables import Endpoint
 
 EMBEDS: Final = re.compile(r"embed|\bbge\b|\bgte\b|\be5\b|minilm|rerank", re.IGNORECASE)
 """Names of models that make vectors, not words."""
