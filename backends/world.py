@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
 from backends.cluster.fold import empty, fold_all
-from backends.cluster.reading import Facts, Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
+from backends.cluster.reading import (
+    Device,
+    Facts,
+    Gpu,
+    GpuReading,
+    MaintenanceReading,
+    ProcedureState,
+    Reading,
+    Workload,
+)
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Check, Endpoint, Node
-from backends.cluster.words import Cause
+from backends.cluster.words import KUBERNETES, NATIVE, Cause
 from backends.engines.chat import ChatEvent, Message, Patience, chat
 from backends.engines.engine import Engine
 from backends.engines.http import Http
@@ -58,6 +67,8 @@ if TYPE_CHECKING:
     from backends.cluster.faults import Diagnosis
     from backends.drill import Proof
     from backends.engines.embed import Embedded
+    from backends.memory.settings import Settings
+    from backends.memory.spoken import Buffers
     from backends.reach.model_files import ModelFiles
 
 LOOK_LIMIT: Final = 20.0
@@ -124,10 +135,12 @@ class World:
         return [GpuStream(node.name, self._sampler(node), self._clock) for node in self._with_gpus()]
 
     def _touched(self) -> list[Node]:
-        return [n for n in self.inventory.nodes if n.name == self.here or n.ssh is not None]
+        return [n for n in self.inventory.nodes if n.name == self.here or n.ssh is not None or n.kubernetes is not None]
 
     def _with_gpus(self) -> list[Node]:
-        return [n for n in self.inventory.nodes if n.gpus != "none"]
+        """The nodes whose GPUs are read; where only an API leads to one, its scheduler's numbers have to do."""
+        shelled = {n.name for n in self.inventory.nodes if n.ssh is not None or n.name == self.here}
+        return [n for n in self.inventory.nodes if n.gpus != "none" and (n.kubernetes is None or n.name in shelled)]
 
     def _check(self, check: Check) -> Engine:
         from backends.checks import engine_of
@@ -142,24 +155,26 @@ class World:
         )
 
     def _machine(self, node: Node) -> MachineSource:
-        busy = self.inventory.runs_containers(node) or self._reaches[node.name].services() is not None
+        reach = self._reaches[node.name]
+        busy = self.inventory.runs_containers(node) or reach.node.kubernetes or reach.services() is not None
         interval = MACHINE_INTERVAL if busy else IDLE_INTERVAL
         return MachineSource(node, lambda: self._look(node), self._clock, interval=interval)
 
-    async def _look(self, node: Node) -> tuple[Workload, ...]:
-        """All workloads of a node; where there are none to ask for, that it answers."""
+    async def _look(self, node: Node) -> tuple[tuple[Workload, ...], tuple[Device, ...]]:
+        """All workloads of a node and what is handed out there; where there is nobody to ask, that it answers."""
         reach = self._reaches[node.name]
-        found: list[Workload] = []
-        services = reach.services()
+        workloads: list[Workload] = []
+        devices: list[Device] = []
         async with asyncio.timeout(LOOK_LIMIT):
-            await reach.connected()
-            if self.inventory.runs_containers(node):
-                found += await (await reach.runtime()).workloads()
-            if services is not None:
-                found += await services.workloads()
-            elif not self.inventory.runs_containers(node) and not reach.is_here:
+            runtimes = await reach.runtimes()
+            if not runtimes or any(runtime.kind != KUBERNETES for runtime in runtimes):  # an API needs no SSH
+                await reach.connected()
+            for runtime in runtimes:
+                workloads += await runtime.workloads()
+                devices += await runtime.devices()
+            if not runtimes and not reach.is_here:
                 await reach.shell.run(["hostname"], timeout=LOOK_LIMIT)
-        return tuple(found)
+        return tuple(workloads), tuple(devices)
 
     async def _facts(self, node: Node) -> Facts:
         """What a node runs on."""
@@ -186,6 +201,17 @@ class World:
     async def find_model(self, name: str, node: str | None = None) -> Found:
         """A model's header, of whatever has it; TierdeckError where nothing does."""
         return await Library(self.inventory, self.here, self._reaches, self._http, node).find(name)
+
+    async def dry_run(self, node: str, file: str, settings: Settings) -> tuple[Buffers, ...]:
+        """What llama.cpp on a node says that a model would take of its devices; ReachError where it cannot be asked."""
+        from backends.dryrun import dry_run, starting
+
+        if busy := starting(self.inventory, await self.look(), node):
+            raise ReachError(
+                f"{busy} starts on {node}: another process on its GPU could deadlock both.",
+                "Ask again when it has started, or do without --dry-run-on.",
+            )
+        return await dry_run(node, self._reaches[node].shell, file, settings)
 
     async def detour(self, endpoint: Endpoint) -> Target | None:
         """An endpoint as its own node asks it, where the SSH connection to that stands and is not its way anyhow."""
@@ -274,8 +300,11 @@ class World:
     async def _runtime_of(self, reach: NodeReach, workload: str) -> tuple[Runtime, str]:
         manager, separator, name = workload.partition(":")
         services = reach.services()
-        if separator and manager in ("systemd", "launchd", "windows") and services is not None:
+        if separator and manager in NATIVE and services is not None:
             return services, name
+        kubernetes = reach.kubernetes()
+        if kubernetes is not None and "/" in workload:
+            return kubernetes, workload
         return await reach.runtime(), workload
 
     async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
@@ -283,6 +312,12 @@ class World:
         from backends.diagnosis import examine
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
+
+    async def boot_mark(self, node: str) -> str:
+        """What tells one boot of a node from the next; ReachError where it cannot be asked."""
+        from backends.procedures.reboot import boot_mark
+
+        return await boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
 
     async def drill(self, node: str) -> tuple[Proof, ...]:
         """Whether each rung of a node's ladder could be climbed; nothing is climbed."""

@@ -76,10 +76,13 @@ def parser() -> argparse.ArgumentParser:
     recover.add_argument("target", nargs="?", help="a node, or a tier or endpoint of one")
     recover.add_argument("--all", action="store_true", help="every node, the gateway's last")
     recover.add_argument("--from", dest="start", choices=RUNGS, metavar="RUNG", help=f"from {', '.join(RUNGS)} on")
-    recover.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
-    recover.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
-    recover.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
-    recover.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
+    reboot = verb("reboot", "Reboot a node: its work ended first, gone and back, its queue started again.", json_too)
+    reboot.add_argument("node", help="the node")
+    for each in (recover, reboot):
+        each.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+        each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+        each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+        each.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     drill = verb("drill", "Prove, without climbing, that each rung of a node's recovery could be climbed.", json_too)
     drill.add_argument("node", help="the node")
     maintenance = verb("maintenance", "Leave a node or endpoint out of verdicts and alerts for a while.", json_too)
@@ -136,6 +139,7 @@ def _fit(fit: _Parser) -> None:
     learned.add_argument("--learned", action="store_true", help="list what was learned of memory by looking on")
     learned.add_argument("--forget", action="store_true", help="forget it (with --node: of that node)")
     fit.add_argument("--node", metavar="N", help="on this node's GPUs")
+    fit.add_argument("--dry-run-on", metavar="N", help="have llama.cpp's own dry run there tell it (llama-fit-params)")
     fit.add_argument(
         "--gpu", action="append", default=[], metavar="24GiB", help="on a GPU of this size; may be repeated"
     )
@@ -218,6 +222,13 @@ def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
     lint.add_argument("file", metavar="FILE", help="LiteLLM's config.yaml")
     lint.add_argument("--fix", action="store_true", help="show what can be mended safely")
     lint.add_argument("--yes", action="store_true", help="and write it")
+    what.add_parser("diff", help="what rendering would change in the gateway's file", parents=[common, json_too])
+    push = what.add_parser("push", help="replace its file; roll back if worse", parents=[common, json_too])
+    push.add_argument("--file", metavar="FILE", help="push this file, not what is rendered")
+    push.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    push.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    push.add_argument("--interrupt", action="store_true", help="confirm that requests through it are interrupted")
+    push.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:

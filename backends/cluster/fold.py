@@ -188,7 +188,8 @@ def _with_gpus(node: Node, state: NodeState, reading: GpuReading) -> NodeState:
 def _with_workloads(node: NodeState, reading: WorkloadReading) -> NodeState:
     if reading.trouble is not None:
         return replace(node, workloads_trouble=reading.trouble)
-    return replace(node, workloads=reading.workloads, workloads_trouble=None, workloads_taken=reading.at)
+    told = replace(node, workloads=reading.workloads, devices=reading.devices)
+    return replace(told, workloads_trouble=None, workloads_taken=reading.at)
 
 
 def _with_facts(node: NodeState, facts: Facts) -> NodeState:

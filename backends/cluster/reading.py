@@ -216,13 +216,16 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Hardware of a node that its runtime hands out by numbers: how many there are, may be had and are, and by whom."""
+    """Hardware of a node that its runtime hands out by numbers: how many there are, may be asked for and are.
+
+    `holders` are those who asked, each with its number.
+    """
 
     name: str
     capacity: int
     allocatable: int
     requested: int = 0
-    holders: tuple[tuple[str, int], ...] = ()
+    holders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

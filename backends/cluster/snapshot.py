@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from backends.cluster.reading import (
+    Device,
     Facts,
     Gpu,
     Instant,
@@ -175,6 +176,7 @@ class NodeState:
     gpus_trouble: Trouble | None = None
     gpus_unread: int | None = None
     workloads: tuple[Workload, ...] = ()
+    devices: tuple[Device, ...] = ()
     workloads_trouble: Trouble | None = None
     reach_trouble: Trouble | None = None
     facts: Facts | None = None

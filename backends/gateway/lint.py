@@ -15,6 +15,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.outside import address
 from backends.cluster.reading import ModelInfo
 from backends.cluster.tables import Endpoint
+from backends.errors import GatewayError
 from backends.gateway.document import Document, Entry, data, edited, line, read, said, scalars
 from backends.gateway.findings import Finding
 from backends.gateway.limits import limits
@@ -25,6 +26,7 @@ from backends.text import plain
 SECRET: Final = re.compile(r"(?:api_?key|master_key|salt_key|password|secret|access_token|webhook_url)$", re.IGNORECASE)
 """Keys whose values are secrets."""
 
+_SUSPECT: Final = re.compile(r"key|passw|secret|token|://[^/@]*@", re.IGNORECASE)
 _HARMLESS: Final = re.compile(
     r"|none|null|na|n/a|empty|ollama|lm-?studio|anything|(?:fake|dummy|not?-|sk-no-|sk-x+$).*", re.IGNORECASE
 )
@@ -55,8 +57,11 @@ def mended(text: str, findings: Iterable[Finding], name: str) -> str:
 
 
 def masked(text: str) -> str:
-    """A configuration as it may be shown: its plaintext secrets as ***; GatewayError where it cannot be read."""
-    root = read(text, "the configuration").root
+    """A configuration as it may be shown: its plaintext secrets as ***; of a file that is no YAML, whole lines."""
+    try:
+        root = read(text, "the configuration").root
+    except GatewayError:
+        return "\n".join("***" if _SUSPECT.search(row) else row for row in text.split("\n"))
     hidden = {secret for key, node in scalars(root) if (secret := _secret(key, node))}
     for secret in sorted(hidden, key=len, reverse=True):
         text = text.replace(secret, "***")

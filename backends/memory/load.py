@@ -51,9 +51,12 @@ def llama_load(
 
 
 def told_load(
-    load: Load, buffers: Sequence[Buffers], gpus: Sequence[Gpu], certainty: Certainty, remark: str = ""
+    load: Load, buffers: Sequence[Buffers], gpus: Sequence[Gpu], certainty: Certainty, remark: str, rounded: int = 0
 ) -> Load:
-    """The same model as llama.cpp itself tells what it takes, with its driver's share beside that."""
+    """The same model as llama.cpp itself tells what it takes, with its driver's share beside that.
+
+    `rounded` is by how many bytes a device's figures may be too small.
+    """
     sizes: dict[str, list[int]] = {}
     for each in sorted(buffers, key=lambda each: (not each.on_gpu, each.name)):
         name = _named(each, gpus)
@@ -62,8 +65,8 @@ def told_load(
             old + round(mib * MIB) for old, mib in zip(before, (each.weights, each.kv, each.compute), strict=True)
         ]
     devices = tuple(Device(name, *each) for name, each in sizes.items())
-    needs = {device.name: device.total + kept(gpus) for device in devices if device.name != CPU}
-    upper = sum(device.total for device in devices) + kept(gpus) * len(needs)
+    needs = {device.name: device.total + kept(gpus) + rounded for device in devices if device.name != CPU}
+    upper = sum(device.total + rounded for device in devices) + kept(gpus) * len(needs)
     fits = all(needs.get(gpu.name, 0) <= gpu.capacity for gpu in gpus) if gpus else None
     advices = load.advice if fits is False else ()
     return replace(

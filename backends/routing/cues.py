@@ -45,6 +45,7 @@ SHAPES: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
         ("story", "a person who has or buys something",
          r"\b[A-Z][a-z]{2,} (?:has|had|bought|buys|sells|sold|gives|gave|makes|wants)\b"),
         ("lower", "typed in lower case", r"\A[^A-Z]{12,}\Z"),
+        ("bare", "no punctuation", r"\A[^.,:;!?()。、，？！：]{2,}\Z"),
         ("thanks", "polite words", r"(?i)\bplease\b|\bbitte\b|s'il (?:te|vous) pla"
          r"|por favor|per favore|пожалуйста|请|ください|주세요"),
     )

@@ -50,8 +50,8 @@ function _shtab_tierdeck_using
   test "$_shtab_tierdeck_cmdpath" = "$argv"
 end
 
-set -g _shtab_tierdeck_commands status demo init doctor schema deploy queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' gateway 'gateway render' 'gateway lint' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover drill maintenance history 'history export' 'history card' watch replay serve route models fit
-set -g _shtab_tierdeck_opts_with_value --batch --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --metrics --model --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
+set -g _shtab_tierdeck_commands status demo init doctor schema deploy queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
+set -g _shtab_tierdeck_opts_with_value --batch --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --metrics --model --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
 complete -c tierdeck -f
@@ -167,6 +167,19 @@ complete -c tierdeck -n '_shtab_tierdeck_using gateway lint' -l json -d 'print d
 complete -c tierdeck -n '_shtab_tierdeck_using gateway lint' -l fix -d 'show what can be mended safely'
 complete -c tierdeck -n '_shtab_tierdeck_using gateway lint' -l yes -d 'and write it'
 complete -c tierdeck -n '_shtab_tierdeck_using gateway lint; and test $_shtab_tierdeck_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'LiteLLM'"'"'s config.yaml'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway; and test $_shtab_tierdeck_npos -eq 0' -a diff -d 'what rendering would change in the gateway'"'"'s file'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway diff' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway diff' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway diff' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway; and test $_shtab_tierdeck_npos -eq 0' -a push -d 'replace its file; roll back if worse'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway push' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway push' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway push' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway push' -l file -xka "(__fish_complete_path (commandline -ct))" -d 'push this file, not what is rendered'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway push' -l dry-run -d 'print the plan and do nothing'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway push' -l yes -d 'confirm what interrupts nothing'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway push' -l interrupt -d 'confirm that requests through it are interrupted'
+complete -c tierdeck -n '_shtab_tierdeck_using gateway push' -l take-over -d 'end a lease that its owner no longer renews'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a procedures -d 'List, follow or stop procedures.'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -219,6 +232,14 @@ complete -c tierdeck -n '_shtab_tierdeck_using recover' -l dry-run -d 'print the
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l yes -d 'confirm what interrupts nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l interrupt -d 'confirm that running work is interrupted'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l take-over -d 'end a lease that its owner no longer renews'
+complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a reboot -d 'Reboot a node: its work ended first, gone and back, its queue started again.'
+complete -c tierdeck -n '_shtab_tierdeck_using reboot' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using reboot' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using reboot' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using reboot' -l dry-run -d 'print the plan and do nothing'
+complete -c tierdeck -n '_shtab_tierdeck_using reboot' -l yes -d 'confirm what interrupts nothing'
+complete -c tierdeck -n '_shtab_tierdeck_using reboot' -l interrupt -d 'confirm that running work is interrupted'
+complete -c tierdeck -n '_shtab_tierdeck_using reboot' -l take-over -d 'end a lease that its owner no longer renews'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a drill -d 'Prove, without climbing, that each rung of a node'"'"'s recovery could be climbed.'
 complete -c tierdeck -n '_shtab_tierdeck_using drill' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using drill' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -294,6 +315,7 @@ complete -c tierdeck -n '_shtab_tierdeck_using fit' -l json -d 'print data as JS
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l learned -d 'list what was learned of memory by looking on'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l forget -d 'forget it (with --node: of that node)'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l node -x -d 'on this node'"'"'s GPUs'
+complete -c tierdeck -n '_shtab_tierdeck_using fit' -l dry-run-on -x -d 'have llama.cpp'"'"'s own dry run there tell it (llama-fit-params)'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l gpu -x -d 'on a GPU of this size; may be repeated'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l ctx -x -d 'tokens of context (0: as it was trained)'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l parallel -x -d slots

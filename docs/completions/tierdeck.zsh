@@ -24,6 +24,7 @@ _shtab_tierdeck_commands() {
     models:'Every model of the cluster: where it lies, how it is started, whether it is loaded.'
     procedures:'List, follow or stop procedures.'
     queue:'Show or run the start queue of a node.'
+    reboot:'Reboot a node: its work ended first, gone and back, its queue started again.'
     recover:'Bring a node back, by the least invasive rung that can help.'
     replay:'Open the console on a recorded history; nothing outside is touched.'
     route:'Tell who would answer a prompt and why; --send asks for the answer.'
@@ -49,7 +50,9 @@ _shtab_tierdeck_export_commands() {
 
 _shtab_tierdeck_gateway_commands() {
   local _commands=(
+    diff:'what rendering would change in the gateway'"'"'s file'
     lint:'find what is wrong in a file of your own'
+    push:'replace its file; roll back if worse'
     render:'write it from the inventory'
   )
   _describe 'tierdeck gateway commands' _commands
@@ -227,6 +230,7 @@ _shtab_tierdeck_fit_options=(
   "--learned[list what was learned of memory by looking on]"
   "--forget[forget it (with --node\: of that node)]"
   "--node[on this node\'s GPUs]:N:"
+  "--dry-run-on[have llama.cpp\'s own dry run there tell it (llama-fit-params)]:N:"
   "*--gpu[on a GPU of this size\; may be repeated]:24GiB:"
   "--ctx[tokens of context (0\: as it was trained)]:N:"
   "--parallel[slots]:N:"
@@ -253,6 +257,15 @@ _shtab_tierdeck_gateway_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_gateway_defaults_added=0
 
+_shtab_tierdeck_gateway_diff_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_gateway_diff_defaults_added=0
+
 _shtab_tierdeck_gateway_lint_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -264,6 +277,20 @@ _shtab_tierdeck_gateway_lint_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_gateway_lint_defaults_added=0
+
+_shtab_tierdeck_gateway_push_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--file[push this file, not what is rendered]:FILE:_files"
+  "--dry-run[print the plan and do nothing]"
+  "--yes[confirm what interrupts nothing]"
+  "--interrupt[confirm that requests through it are interrupted]"
+  "--take-over[end a lease that its owner no longer renews]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_gateway_push_defaults_added=0
 
 _shtab_tierdeck_gateway_render_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -476,6 +503,20 @@ _shtab_tierdeck_queue_show_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_queue_show_defaults_added=0
 
+_shtab_tierdeck_reboot_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--dry-run[print the plan and do nothing]"
+  "--yes[confirm what interrupts nothing]"
+  "--interrupt[confirm that running work is interrupted]"
+  "--take-over[end a lease that its owner no longer renews]"
+  ":the node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_reboot_defaults_added=0
+
 _shtab_tierdeck_recover_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -597,6 +638,7 @@ _shtab_tierdeck() {
         models) _arguments -C -s $_shtab_tierdeck_models_options ;;
         procedures) _shtab_tierdeck_procedures ;;
         queue) _shtab_tierdeck_queue ;;
+        reboot) _arguments -C -s $_shtab_tierdeck_reboot_options ;;
         recover) _arguments -C -s $_shtab_tierdeck_recover_options ;;
         replay) _arguments -C -s $_shtab_tierdeck_replay_options ;;
         route) _arguments -C -s $_shtab_tierdeck_route_options ;;
@@ -654,7 +696,9 @@ _shtab_tierdeck_gateway() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_tierdeck_gateway-$line[1]:"
       case $line[1] in
+        diff) _arguments -C -s $_shtab_tierdeck_gateway_diff_options ;;
         lint) _arguments -C -s $_shtab_tierdeck_gateway_lint_options ;;
+        push) _arguments -C -s $_shtab_tierdeck_gateway_push_options ;;
         render) _arguments -C -s $_shtab_tierdeck_gateway_render_options ;;
       esac
   esac

@@ -204,6 +204,8 @@ class Double:
             mark = {"kind": kind.kind, "apiVersion": kind.api_version}
             mark["metadata"] = {"resourceVersion": str(store.version), "creationTimestamp": None}
             await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
+        except ConnectionResetError:  # whoever watched has gone
+            return response
         finally:
             store.watchers.remove((kind.plural, queue))
         return response

@@ -151,7 +151,6 @@ def devices(seen: Seen, node: str) -> tuple[Device, ...]:
             if pod.holds and pod.node == node and pod.gpus.get(name):
                 short = (pod.owner or pod.name).rpartition("/")[2]
                 held[short] = held.get(short, 0) + pod.gpus[name]
-        found.append(
-            Device(name, capacity, here.allocatable.get(name, 0), sum(held.values()), tuple(sorted(held.items())))
-        )
+        holders = tuple(f"{who} {count}" for who, count in sorted(held.items()))
+        found.append(Device(name, capacity, here.allocatable.get(name, 0), sum(held.values()), holders))
     return tuple(found)
