@@ -82,7 +82,19 @@ class RdpError(ReachError):
 
 
 class ChatError(TierdeckError):
-    """A prompt could not be answered, or its answer broke off."""
+    """A prompt could not be answered, or its answer broke off.
+
+    `cause` is the word of health for it, `retry_after` the seconds the server asked us to stay away; `sent` says that
+    the prompt may have reached the engine, so that sending it again would be sending it twice.
+    """
+
+    def __init__(
+        self, message: str, advice: str = "", *, cause: str = "", retry_after: float | None = None, sent: bool = True
+    ) -> None:
+        super().__init__(message, advice)
+        self.cause = cause
+        self.retry_after = retry_after
+        self.sent = sent
 
 
 class GatewayError(TierdeckError):

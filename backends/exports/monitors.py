@@ -11,8 +11,9 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from backends.cluster.engines import ENGINES
 from backends.cluster.inventory import Inventory
-from backends.cluster.outside import METRICS, address, health, key_variable, outward, reachable
+from backends.cluster.outside import address, health, key_variable, outward, reachable
 from backends.cluster.tables import Check, Endpoint
 from backends.yaml import yaml
 
@@ -30,7 +31,7 @@ def prometheus(inventory: Inventory, watch: str) -> str:
         }
     ]
     for endpoint in reachable(inventory):
-        if endpoint.metrics_url is not None or endpoint.engine in METRICS:
+        if endpoint.metrics_url is not None or ENGINES[endpoint.engine].metrics:
             jobs.append(_job(inventory, endpoint))
     return yaml({"scrape_configs": jobs})
 
