@@ -15,7 +15,7 @@ from backends.yaml import yaml
 
 def open_webui(inventory: Inventory) -> str:
     """The service; its settings live in a volume, and win over these after the first start."""
-    gateway = inventory.endpoint_named[inventory.gateway.endpoint] if inventory.gateway else None
+    gateway = inventory.gateway_endpoint
     environment = _through(inventory, gateway) if gateway else _directly(inventory)
     service = {
         "image": "ghcr.io/open-webui/open-webui:v0.6.36",
