@@ -217,6 +217,15 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
     homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
     homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
 
+    composed = what.add_parser("compose", help="what runs on a node, for Compose", parents=[common, json_too])
+    composed.add_argument("node", help="the node")
+    for name in ("caddy", "traefik"):
+        door = what.add_parser(name, help="a door with a key before the engines", parents=[common, json_too])
+        door.add_argument("--allow", action="append", default=[], metavar="NETWORK", help="let it in (private ones)")
+        if name == "caddy":
+            door.add_argument("--listen", default=":8090", metavar="ADDRESS", help="where Caddy listens (:8090)")
+    what.add_parser("open-webui", help="Open WebUI before the gateway", parents=[common, json_too])
+
 
 def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
     what = gateway.add_subparsers(dest="what", metavar="render|lint|diff|push", required=True, parser_class=_Parser)
