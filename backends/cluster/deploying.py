@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from backends.cluster.fields import Duration, Mib, Reference, Task
+from backends.cluster.fields import Duration, Mib, Reference
 from backends.cluster.lines import line_of
 from backends.cluster.tables import Table
+from backends.cluster.words import Task
 from backends.cluster.written import explain, plain_place, read
 from backends.errors import InventoryError
 

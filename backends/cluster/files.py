@@ -30,7 +30,7 @@ KNOWN_ROUTES: Final = (
 )  # fmt: skip
 """Routes that people copy along with an address; longest first among those sharing an ending."""
 
-_TABLES: Final = ("nodes", "tiers", "endpoints", "checks", "models")
+_TABLES: Final = ("clusters", "nodes", "tiers", "endpoints", "checks", "models")
 
 
 @dataclass(frozen=True, slots=True)

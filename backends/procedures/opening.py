@@ -14,14 +14,15 @@ from backends.clock import Clock, SystemClock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
-from backends.engines import loading
+from backends.engines import asking, loading
 from backends.engines.chat import Delta, Message, chat
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
-from backends.errors import ReachError, RuntimeFailure
+from backends.errors import ReachError
 from backends.gpus import nvidia
 from backends.gpus.source import read_once
+from backends.maintenance import Maintenance
 from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.procedures.touching import Touching
@@ -56,8 +57,11 @@ async def open_context(inventory: Inventory, state: Path | None = None) -> Async
             shares=outside.shares,
             files=outside.files,
             ask=outside.ask,
+            listed=outside.listed,
+            prompt=outside.prompt,
             here=here,
             touch=Touching(inventory, reaches, secrets, state / "rdp") if state else None,
+            maintenance=Maintenance(state) if state else None,
             shell=lambda node: reaches[node].shell,
             places=lambda node: leasing.places(reaches, inventory, node),
             away=lambda node: leasing.away(reaches, inventory, node),
@@ -75,22 +79,13 @@ class _Outside:
 
     async def runtime(self, node: str, kind: str) -> Runtime:
         """What drives the workloads of one kind on a node."""
-        reach = self.reaches[node]
-        if kind == "docker":
-            return await reach.runtime()
-        services = reach.services()
-        if services is None or services.kind != kind:
-            raise RuntimeFailure(f"cluster.toml names no {kind} service on {node} any more.", "Plan anew.")
-        return services
+        return await self.reaches[node].runtime_of(kind)
 
     async def workloads(self, node: str) -> tuple[Workload, ...]:
         """All that runs on a node, of every kind it has."""
-        reach = self.reaches[node]
         found: list[Workload] = []
-        if self.inventory.runs_containers(self.inventory.node_named[node]):
-            found += await (await reach.runtime()).workloads()
-        if (services := reach.services()) is not None:
-            found += await services.workloads()
+        for runtime in await self.reaches[node].runtimes():
+            found += await runtime.workloads()
         return tuple(found)
 
     async def probe(self, endpoint: str) -> ProbeResult:
@@ -128,6 +123,15 @@ class _Outside:
             async for event in events:
                 words += event.text if isinstance(event, Delta) else ""
         return words
+
+    async def listed(self, endpoint: str) -> tuple[str, ...]:
+        """The models that an endpoint names now."""
+        return await asking.listed(self.http, await self.target(self.inventory.endpoint_named[endpoint]))
+
+    async def prompt(self, endpoint: str, model: str, embeds: bool) -> str:
+        """Ask a model once; why it did not answer, or ""."""
+        target = await self.target(self.inventory.endpoint_named[endpoint])
+        return await asking.answered(self.http, target, model, embeds=embeds)
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""

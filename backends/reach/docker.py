@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from backends.cluster.reading import Workload
+from backends.cluster.reading import Device, Workload
 from backends.errors import ReachError, RuntimeFailure, SshError
 from backends.reach import docker_words
 from backends.reach.runtime import RuntimeEvent
@@ -124,6 +124,10 @@ class DockerRuntime:
         found = await asyncio.gather(*(look(item) for item in listed))
         return tuple(workload for workload in found if workload)
 
+    async def devices(self) -> tuple[Device, ...]:
+        """None: containers share GPUs as they please."""
+        return ()
+
     async def state(self, name: str) -> Workload:
         """One container, freshly asked; `state` is "missing" where there is none of that name."""
         return await self._inspect(name) or Workload(name=name, runtime=self.kind, state="missing")
@@ -169,6 +173,29 @@ class DockerRuntime:
         """A file of a container, running or not, as a tar archive in pieces."""
         async with self._stream(f"containers/{id}/archive", {"path": path}) as response:
             yield self._pieces(response)
+
+    async def packed(self, id: str, path: str, most: int) -> bytes | None:
+        """A small file of a container as a tar archive; None where there is none, RuntimeFailure over `most` bytes."""
+        found = bytearray()
+        try:
+            async with self.archive(id, path) as pieces:
+                async for piece in pieces:
+                    found += piece
+                    if len(found) > most:
+                        raise RuntimeFailure(f"{path} on {self._node} has more than {most} bytes.")
+        except RuntimeFailure as failure:
+            if failure.status == 404:
+                return None
+            raise
+        return bytes(found)
+
+    async def unpack(self, id: str, folder: str, archive: bytes) -> None:
+        """Put the files of a small tar archive into a folder of a container, running or not."""
+
+        async def put(docker: Any) -> None:
+            await docker.containers.container(id).put_archive(folder, archive)
+
+        await self._ask(put)
 
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         try:

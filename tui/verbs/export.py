@@ -55,9 +55,9 @@ def _watch_unit(opened: Opened, arguments: argparse.Namespace) -> tuple[str, lis
 
 
 def _monitor(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    from backends.cluster.outside import key_variable, outward, reachable
     from backends.exports.grafana import grafana
     from backends.exports.monitors import KEYS, gatus, homepage, prometheus
-    from backends.exports.outside import key_variable, reachable
 
     inventory = opened.loaded.inventory
     keyed = [e for e in reachable(inventory) if e.api_key is not None]
@@ -70,6 +70,9 @@ def _monitor(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[s
                 advice.append(f"Write the keys of {', '.join(e.name for e in keyed)} into files under {KEYS}.")
             return prometheus(inventory, arguments.watch), advice
         case "gatus":
+            unseen = [check.name for check in inventory.checks if outward(inventory, check) is None]
+            if unseen:
+                advice.append(f"Left out, since only tierdeck can look at them: {', '.join(unseen)}.")
             if keyed:
                 advice.append(f"Give Gatus these variables: {', '.join(key_variable(e) or '' for e in keyed)}.")
             return gatus(inventory), advice
