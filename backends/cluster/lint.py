@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from backends.text import plain
-
 BIND_LIMIT: Final = 1_500_000_000
 """Bytes over which a model belongs into a volume under Docker Desktop: bind mounts are slow there, and loads fail."""
 
@@ -52,7 +50,7 @@ class Seen:
     @property
     def name(self) -> str:
         """Its name."""
-        return plain(str(self.inspected.get("Name") or "").removeprefix("/"))
+        return str(self.inspected.get("Name") or "").removeprefix("/")
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -67,7 +65,7 @@ class Seen:
     @property
     def image(self) -> str:
         """Its image."""
-        return plain(str(self.config.get("Image") or ""))
+        return str(self.config.get("Image") or "")
 
     @property
     def words(self) -> list[str]:
@@ -128,7 +126,7 @@ def _bind_mount(seen: Seen) -> Iterator[Remark]:
     for path, size in (seen.sizes or {}).items() if seen.desktop else ():
         if size is not None and size > BIND_LIMIT:
             yield Remark(
-                "bind-mount", seen.node, seen.name, f"{plain(path)} ({size / 1e9:.1f} GB) lies on a bind mount",
+                "bind-mount", seen.node, seen.name, f"{path} ({size / 1e9:.1f} GB) lies on a bind mount",
                 "Docker Desktop reads those at a hundredth of a volume's speed, and large GPU loads fail on them.",
                 "Copy it into a volume: tierdeck deploy does.",
             )  # fmt: skip
@@ -138,7 +136,7 @@ def _restart(seen: Seen) -> Iterator[Remark]:
     policy = str(_dict(seen.host.get("RestartPolicy")).get("Name") or "no")
     if seen.gpu and policy not in ("no", ""):
         yield Remark(
-            "restart-policy", seen.node, seen.name, f"restart policy {plain(policy)}",
+            "restart-policy", seen.node, seen.name, f"restart policy {policy}",
             "After a boot Docker starts its GPU containers at once, past the start queue; that can hang the driver.",
             "Let the queue start them.", f"tierdeck queue boot {seen.node}",
         )  # fmt: skip
@@ -173,7 +171,7 @@ def _plain_keys(seen: Seen) -> Iterator[Remark]:
     found = [name for name in found if not name.upper().endswith(("_FILE", "_PATH"))]
     if found:
         yield Remark(
-            "plaintext-key", seen.node, seen.name, f"secrets in its environment: {plain(', '.join(sorted(found)))}",
+            "plaintext-key", seen.node, seen.name, f"secrets in its environment: {', '.join(sorted(found))}",
             "Everybody who may use Docker reads them by `docker inspect`, and so does every process in it.",
             "Put each into a 0600 file that the entrypoint reads (export NAME=\"$(cat FILE)\"), and change the key.",
         )  # fmt: skip

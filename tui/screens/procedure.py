@@ -41,6 +41,7 @@ class ProcedureScreen(Screen[None]):
         Binding("r", "answer('retry')", "retry", show=False),
         Binding("s", "answer('skip')", "skip", show=False),
         Binding("a", "answer('abort')", "abort", show=False),
+        Binding("b", "answer('rollback')", "take back", show=False),
     ]
     DEFAULT_CSS = "ProcedureScreen #steps { height: auto; max-height: 50%; }"
 
@@ -151,8 +152,13 @@ class ProcedureScreen(Screen[None]):
         if self._open and not self._read_only:
             asking = self._state is not None and self._state.question
             keys += [("r", "retry"), ("s", "skip"), ("a", "abort")] if asking else []
+            keys += [("b", "take all back")] if self._can_go_back else []
             keys.append(("c", "cancel (again: now)"))
         self.query_one(KeysBar).show(keys)
+
+    @property
+    def _can_go_back(self) -> bool:
+        return self._state is not None and self._state.question.endswith("rollback?")
 
     @property
     def _open(self) -> bool:
@@ -164,7 +170,7 @@ class ProcedureScreen(Screen[None]):
 
     def action_answer(self, word: str) -> None:
         """Answer its question."""
-        if self._state is not None and self._state.question:
+        if self._state is not None and self._state.question and (word != "rollback" or self._can_go_back):
             self._say_to_runner(word)
 
     @work(group="control", exit_on_error=False)

@@ -43,9 +43,12 @@ async def _lint(opened: Opened, node: str | None) -> Linted:
 
 
 def _text(found: Linted) -> list[str]:
+    from backends.text import plain
+
     lines = []
     for each in found.remarks:
-        lines += [f"{each.node}/{each.container}: {each.message}  [{each.rule}]", f"  {each.why}", f"  {each.cure}"]
+        lines += [plain(f"{each.node}/{each.container}: {each.message}  [{each.rule}]", 400)]
+        lines += [f"  {each.why}", f"  {each.cure}"]
         lines += [f"  fix: {each.fix}"] if each.fix else []
     count = len(found.remarks)
     what = f"{count} finding{'s' if count != 1 else ''}" if count else "nothing to remark"
