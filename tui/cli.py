@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     deploy.add_argument("--rollback", action="store_true", help="with --yes: take all back where a step fails")
     deploy.add_argument("--force", action="store_true", help="go on where it would not fit, and say what will happen")
     deploy.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
+    lint = verb("lint", "What is wrong with how containers were made; exits 1 where something is.", json_too)
+    lint.add_argument("node", nargs="?", help="only of this node")
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
     _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
     _gateway(verb("gateway", "Write, check, compare or push LiteLLM's configuration."), common, json_too)
