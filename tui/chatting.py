@@ -40,17 +40,21 @@ class Chatting:
             return
         classified, decision = self._decide(text)
         style = "bad" if decision.chosen is None else "accent"
-        passed = [(f"  {c.endpoint}: {c.reason}", "dim") for c in decision.candidates if c.outcome == "passed over"]
+        passed = [
+            (f"  {c.endpoint}: {c.reason}", "dim")
+            for c in decision.candidates
+            if c.outcome == "passed over" and c.assigned
+        ]
         pane.decide(self._words(classified, decision), style, passed)
 
     def _decide(self, text: str) -> tuple[Classified, Decision]:
-        from backends.routing.choose import choose
+        from backends.routing.choose import Wish, choose
         from backends.routing.classify import Classified, classify
 
         view = self._app.view
         forced = view.router.forced
         classified = Classified(forced, 1.0, None, ("you chose it",)) if forced else classify(text)
-        return classified, choose(view.inventory, view.snapshot, classified.task)
+        return classified, choose(view.inventory, view.snapshot, Wish(classified.task))
 
     def _words(self, classified: Classified, decision: Decision) -> str:
         task = f"{classified.task} {classified.confidence:.2f} {self._app.setup.glyphs.arrow}"

@@ -194,13 +194,13 @@ class Commands(Travel, Procedures):
         from tui.fitting import candidates, places
 
         inventory, snapshot = app.setup.loaded.inventory, app.feed.snapshot
-        found = places(inventory, snapshot, node_or_none(self._app))
+        world = app.feed.world
+        found = places(inventory, snapshot, node_or_none(self._app), world.figures.driver)
         if not found:
             raise TierdeckError("No node has a GPU of a known size.", "Say it as vram in cluster.toml.")
         models = candidates(inventory, snapshot, found[0].node)
         if not models:
             raise TierdeckError("No model is known.", "Name some in cluster.toml: [[models]].")
-        world = app.feed.world
         app.push_screen(screen.FitScreen(found, models, world.find_model, app.setup.glyphs))
 
     def models(self) -> None:

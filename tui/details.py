@@ -202,7 +202,8 @@ def _books(books: Ledger | None) -> list[Row]:
     """Who holds a GPU's memory: by endpoint as measured, declared and predicted; what starts will still take."""
     rows: list[Row] = []
     for each in books.entries if books else ():
-        figures = (("measured", each.measured), ("declared", each.declared), ("predicted", each.predicted))
+        predicted = "said in its log" if each.certainty == "observed" else "predicted"
+        figures = (("measured", each.measured), ("declared", each.declared), (predicted, each.predicted))
         words = [f"{word} {gib(mib)}" for word, mib in figures if mib is not None]
         words += [f"still to come {gib(each.reserved)}"] * (each.reserved >= 1)
         if words:

@@ -122,7 +122,7 @@ def with_age(state: EndpointState, now: Instant) -> EndpointState:
     due = max(STALE_AFTER * state.interval, state.interval + state.limit + GRACE)
     if state.cause not in LEFT_OUT and unread > due and state.interval > 0:
         overdue = rounded_age(unread)
-        words = f"no reading for {overdue} s"
+        words = f"no reading for {overdue or round(unread)} s"
         if state.cause is Cause.STALE:
             return state if overdue == state.unread else replace(state, unread=overdue, evidence=words, age=age)
         return replace(

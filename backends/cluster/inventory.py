@@ -12,10 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from backends.cluster.fields import (
-    Name,
-    Task,
-)
+from backends.cluster.fields import Name
 from backends.cluster.tables import (
     Alerts,
     Check,
@@ -28,7 +25,7 @@ from backends.cluster.tables import (
     Table,
     Tier,
 )
-from backends.cluster.words import TASKS
+from backends.cluster.words import TASKS, Task
 
 
 class Inventory(Table):
@@ -105,6 +102,12 @@ class Inventory(Table):
         if task in self.router:
             return self.router[task]
         return tuple(e.name for e in self.endpoints if task in e.serves)
+
+    @property
+    def gateway_endpoint(self) -> Endpoint | None:
+        """The endpoint of the proxy in front: the one that [gateway] names, else the first that LiteLLM answers at."""
+        named = self.endpoint_named.get(self.gateway.endpoint) if self.gateway else None
+        return named or next((e for e in self.endpoints if e.engine == "litellm"), None)
 
     @property
     def assigned_tasks(self) -> tuple[str, ...]:
@@ -199,6 +202,22 @@ class Inventory(Table):
                     yield ("router", task), "unknown endpoint", name, endpoints
         if self.gateway and self.gateway.endpoint not in endpoints:
             yield ("gateway", "endpoint"), "unknown endpoint", self.gateway.endpoint, endpoints
+
+
+class Joins(Table):
+    """What a file of cluster.d appends to lists of the person's own file."""
+
+    queue: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """For each node the containers that start after those of its order."""
+    router: dict[Task, tuple[str, ...]] = Field(default_factory=dict)
+    """For each task the endpoints that are asked after those of its list."""
+
+
+class Joining(Table):
+    """A file of cluster.d, as far as it joins."""
+
+    joins: Joins = Joins()
+    """What it appends."""
 
 
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {

@@ -109,6 +109,22 @@ class EndpointReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatReading:
+    """What became of one prompt sent from here: OK and its pace, or the cause and words of its failure.
+
+    `retry_after` (seconds) accompanies RATE_LIMITED; `first_s` are the seconds until the first token.
+    """
+
+    endpoint: str
+    at: Instant
+    cause: Cause = Cause.OK
+    evidence: str = ""
+    retry_after: float | None = None
+    tokens_per_s: float | None = None
+    first_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GpuProcess:
     """A process that holds GPU memory; `container` is the id found in its cgroup, "" in none, None where not told."""
 
@@ -151,6 +167,12 @@ class Launch:
     context: int | None = None
     batch: int | None = None
     flash: bool | None = None
+    parallel: int | None = None
+    unified: bool | None = None
+    ubatch: int | None = None
+    cache_k: str | None = None
+    cache_v: str | None = None
+    cpu_moe: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +322,7 @@ class MaintenanceReading:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model will take of its node's GPUs, driver included, by its header and settings."""
+    """What a model will take of its node's GPUs, driver included: by its header and settings, or as its engine said."""
 
     endpoint: str
     model: str
@@ -325,6 +347,7 @@ class Tick:
 
 Reading = (
     EndpointReading
+    | ChatReading
     | GpuReading
     | WorkloadReading
     | FactsReading

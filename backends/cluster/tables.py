@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from backends.cluster.engines import EngineName
 from backends.cluster.fields import (
     Address,
     Age,
@@ -21,11 +22,10 @@ from backends.cluster.fields import (
     Pause,
     Quiet,
     Reference,
-    Rung,
     Service,
-    Task,
     Url,
 )
+from backends.cluster.words import Rung, Task
 
 
 class Table(BaseModel):
@@ -209,7 +209,7 @@ class Endpoint(Table):
     """The tier it belongs to."""
     node: str | None = None
     """The node it runs on; left out for a service elsewhere."""
-    engine: Literal["ollama", "llama.cpp", "vllm", "litellm", "lmstudio", "sglang", "openai", "http"]
+    engine: EngineName
     """What answers there."""
     url: Url
     """Its address, without a route; `localhost` means the endpoint's node."""

@@ -10,10 +10,11 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from backends.cluster.engines import ENGINES
 from backends.cluster.inventory import Inventory
+from backends.cluster.outside import address, health, key_variable, reachable
 from backends.cluster.tables import Endpoint
-from backends.exports.outside import METRICS, address, health, key_variable, reachable
-from backends.exports.yaml import yaml
+from backends.yaml import yaml
 
 KEYS: Final = "/etc/prometheus/keys"
 """Where Prometheus finds the keys of endpoints, one file each."""
@@ -29,7 +30,7 @@ def prometheus(inventory: Inventory, watch: str) -> str:
         }
     ]
     for endpoint in reachable(inventory):
-        if endpoint.metrics_url is not None or endpoint.engine in METRICS:
+        if endpoint.metrics_url is not None or ENGINES[endpoint.engine].metrics:
             jobs.append(_job(inventory, endpoint))
     return yaml({"scrape_configs": jobs})
 

@@ -13,20 +13,22 @@ from itertools import accumulate
 from typing import Literal
 
 from backends.memory.headers import Header, Tensor
-from backends.memory.layers import ENCODERS, KNOWN, Builder
+from backends.memory.layers import Builder
 from backends.memory.layout import reserve
 from backends.memory.model import Model
 from backends.memory.quants import CACHE_TYPES, Kind, row_bytes
 from backends.memory.settings import Plan, Settings, plan
+from backends.memory.styles import ENCODERS, KNOWN
 
-Certainty = Literal["header", "bound"]
-"""`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not."""
+Certainty = Literal["header", "bound", "dry run", "observed"]
+"""`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not;
+`dry run`: llama.cpp's own, which loads nothing; `observed`: as the engine said when it ran with these settings."""
 
 CPU = "CPU"
 PROJECTOR = "clip"
 """What files call themselves that turn pictures into tokens (mmproj)."""
 CONTEXT_BYTES = 555 << 20
-"""What a driver keeps per process and GPU beside the buffers: the most that llama.cpp#23604 reports."""
+"""What a driver keeps per process and GPU beside the buffers, until it is learned: the most of llama.cpp#23604."""
 _PAGES = 32 << 10
 """What a device's buffers lose at their edges."""
 _CPU_ALIGNMENT, _GPU_ALIGNMENT, _GPU_ROW = 32, 128, 512
@@ -66,8 +68,8 @@ class Estimate:
         return total + self.beside if total else 0
 
 
-def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
-    """Estimate a model on so many GPUs; raises HeaderError where the header is of no model."""
+def estimate(header: Header, settings: Settings, gpus: int = 1, driver: int = CONTEXT_BYTES) -> Estimate:
+    """Estimate a model on so many GPUs, whose driver keeps so much; HeaderError where the header is of no model."""
     if header.arch == PROJECTOR:
         return _projector(header, settings, gpus)
     model = Model(header)
@@ -84,9 +86,7 @@ def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
     certainty: Certainty = "header" if model.arch in KNOWN else "bound"
     if certainty == "bound":
         devices = [replace(device, compute=max(device.compute, _widest(model, rounded)) * 3 // 2) for device in devices]
-    beside = (
-        CONTEXT_BYTES + placement.staged() + _unpacked(model, rounded) + _in_flight(model, rounded, len(devices) - 1)
-    )
+    beside = driver + placement.staged() + _unpacked(model, rounded) + _in_flight(model, rounded, len(devices) - 1)
     upper = (
         sum(device.total for device in devices)
         + _outputs(model, rounded)

@@ -14,10 +14,11 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
 from backends.cluster.words import NATIVE
-from backends.errors import SshError
+from backends.errors import ReachError, SshError
 from backends.procedures.learned import Learned
 from backends.procedures.outage import Outages
 from backends.reach.lease import Place
+from backends.reach.model_files import ModelFiles
 from backends.reach.runtime import Runtime, Shell
 
 
@@ -32,6 +33,14 @@ def _no_places(node: str) -> Sequence[Place]:
 async def _no_shares(endpoint: str) -> AsyncGenerator[float, None]:
     return
     yield
+
+
+def _no_files(source: str, token: str | None) -> AbstractAsyncContextManager[ModelFiles]:
+    raise ReachError(f"There is no way to {source} from here.")
+
+
+async def _no_answer(endpoint: str, prompt: str) -> str:
+    raise ReachError(f"There is no way to ask {endpoint} from here.")
 
 
 async def _unguarded() -> None:
@@ -73,6 +82,8 @@ class Context:
     raise a ProbeFailure or a ReachError.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
+    `files(source, token)` are the files of a model, `token` a reference; `ask(endpoint, prompt)` is the beginning of an
+    answer, or a ChatError.
     `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do.
     `targets` are the workloads of the plan in their order. `learned` and `outages` are what is remembered.
     """
@@ -85,6 +96,8 @@ class Context:
     vram: Callable[[str], Awaitable[tuple[Gpu, ...] | None]]
     shares: Callable[[str], AsyncGenerator[float, None]] = _no_shares
     shell: Callable[[str], Shell] = _no_shell
+    files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]] = _no_files
+    ask: Callable[[str, str], Awaitable[str]] = _no_answer
     here: str | None = None
     touch: Touch | None = None
     places: Callable[[str], Sequence[Place]] = _no_places

@@ -9,6 +9,7 @@ from backends.procedures.aftermath import AFTER_KINDS
 from backends.procedures.boot import BOOT_KINDS
 from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
+from backends.procedures.deployed import DEPLOY_KINDS
 from backends.procedures.plan import Step
 from backends.procedures.rungs import RUNG_KINDS
 from backends.procedures.runner import StepKind
@@ -19,4 +20,5 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **BOOT_KINDS,
     **RUNG_KINDS,
     **AFTER_KINDS,
+    **DEPLOY_KINDS,
 }

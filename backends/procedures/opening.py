@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
 from backends.engines import loading
+from backends.engines.chat import Delta, Message, chat
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
@@ -24,6 +26,7 @@ from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.procedures.touching import Touching
 from backends.reach.local import addresses, hostname, which_node
+from backends.reach.model_files import ModelFiles, model_files
 from backends.reach.nodes import Reaches
 from backends.reach.runtime import Runtime
 from backends.secrets import Secrets
@@ -31,6 +34,9 @@ from backends.sources import EndpointSource, target_of
 
 VRAM_LIMIT: Final = 5.0
 """Seconds for one look at the GPU memory; the gate wants four in a second."""
+
+MOST_TOKENS: Final = 16
+"""Tokens of an answer that is only to show that there is one."""
 
 
 @asynccontextmanager
@@ -48,6 +54,8 @@ async def open_context(inventory: Inventory, state: Path | None = None) -> Async
             outside.probe,
             outside.vram,
             shares=outside.shares,
+            files=outside.files,
+            ask=outside.ask,
             here=here,
             touch=Touching(inventory, reaches, secrets, state / "rdp") if state else None,
             shell=lambda node: reaches[node].shell,
@@ -95,6 +103,22 @@ class _Outside:
         async with aclosing(loading.shares(self.http, target)) as shares:
             async for share in shares:
                 yield share
+
+    @asynccontextmanager
+    async def files(self, source: str, token: str | None) -> AsyncGenerator[ModelFiles, None]:
+        """The files of a model, wherever they lie."""
+        secret = await self.secrets.resolve(token, polling=False) if token else None
+        yield model_files(source, self.reaches, secret, os.environ)
+
+    async def ask(self, endpoint: str, prompt: str) -> str:
+        """The beginning of an endpoint's answer to one prompt."""
+        named = self.inventory.endpoint_named[endpoint]
+        words, target = "", await self.target(named)
+        answer = chat(self.http, target, [Message("user", prompt)], model=named.model, max_tokens=MOST_TOKENS)
+        async with aclosing(answer) as events:
+            async for event in events:
+                words += event.text if isinstance(event, Delta) else ""
+        return words
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""

@@ -7,19 +7,16 @@ from dataclasses import replace
 from typing import Final
 
 from backends.cluster.faults import HOLDS, Diagnosis, Fault
-from backends.cluster.fields import Rung
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
+from backends.cluster.words import RUNGS, Rung
 from backends.errors import ProcedureError
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.rung_words import docker_command
 from backends.procedures.rungs import DOCKER_BACK, DOCKER_LIMIT, HOLD, WAKE_BACK
 from backends.procedures.startup import blast, plan_queue
-
-RUNGS: Final[tuple[Rung, ...]] = ("service", "containers", "docker", "wake", "rdp")
-"""The ladder, the least invasive first."""
 
 SOON: Final = 90.0
 """Seconds for which Docker may take to come up by itself on a machine that was woken."""

@@ -31,11 +31,16 @@ MACOS_RESTART: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command for a node: `shown` is what people read, `sudo` the reference whose secret goes to standard input."""
+    """A command for a node: `shown` is what people read, `sudo` the reference whose secret goes to standard input.
+
+    `as_root` is what sudo is to run, where it is sudo that runs it; `own` that cluster.toml names the command.
+    """
 
     argv: Sequence[str]
     shown: str
     sudo: str | None = None
+    as_root: Sequence[str] = ()
+    own: bool = False
 
     def refused(self, done: Completed) -> tuple[str, str]:
         """What its failure means, and what to do."""
@@ -73,7 +78,7 @@ def docker_command(node: Node, *, here: bool) -> Command:
 
 def _own(node: Node, command: str) -> Command:
     argv = powershell(command) if node.os == "windows" else ["sh", "-c", command]
-    return Command(argv, command)
+    return Command(argv, command, own=True)
 
 
 def _as_root(node: Node, argv: Sequence[str], *, root: bool) -> Command:
@@ -81,6 +86,6 @@ def _as_root(node: Node, argv: Sequence[str], *, root: bool) -> Command:
         return Command(argv, shlex.join(argv))
     if node.sudo is None:
         full = ["sudo", "-n", *argv]
-        return Command(full, shlex.join(full))
+        return Command(full, shlex.join(full), as_root=argv)
     full = ["sudo", "-S", "-p", "", *argv]
-    return Command(full, f"sudo {shlex.join(argv)}  (its password by standard input)", node.sudo)
+    return Command(full, f"sudo {shlex.join(argv)}  (its password by standard input)", node.sudo, argv)

@@ -152,6 +152,10 @@ class DockerRuntime:
         told = {"RestartPolicy": {"Name": word, "MaximumRetryCount": int(count or 0)}}
         path = f"containers/{await self._id(name)}/update"
         await self._ask(lambda docker: docker._query_json(path, "POST", data=told))
+        self.forget()
+
+    def forget(self) -> None:
+        """Inspect every container anew at the next look."""
         self._inspected.clear()
 
     async def labels(self, name: str) -> dict[str, str]:
@@ -191,7 +195,7 @@ class DockerRuntime:
         params = {"stdout": 1, "stderr": 1, "follow": int(follow), "tail": str(tail)}
         async with self._stream(f"containers/{id}/logs", params) as response:
             tty = docker_words.has_terminal(details)
-            read = response.content.read if tty else _Frames(response.content).read
+            read = response.content.read if tty else Frames(response.content).read
             async with aclosing(self._lines(read)) as lines:
                 yield lines
 
@@ -265,8 +269,10 @@ class DockerRuntime:
             return
 
     @asynccontextmanager
-    async def _stream(self, path: str, params: dict[str, Any]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        response = await self._ask(lambda docker: docker._do_query(path, "GET", params=params))
+    async def _stream(
+        self, path: str, params: dict[str, Any], method: str = "GET"
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        response = await self._ask(lambda docker: docker._do_query(path, method, params=params))
         try:
             yield response
         finally:
@@ -308,7 +314,7 @@ class DockerRuntime:
             return self._client
 
 
-class _Frames:
+class Frames:
     """Takes apart the frames in which Docker sends the output of a container without a terminal."""
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
@@ -316,6 +322,7 @@ class _Frames:
         self._left = 0
 
     async def read(self, n: int) -> bytes:
+        """Up to `n` bytes of it; b"" at its end."""
         while not self._left:
             try:
                 header = await self._content.readexactly(8)

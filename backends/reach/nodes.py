@@ -116,6 +116,17 @@ class NodeReach:
 
         return over_ssh(self._remote()[0], path)
 
+    async def size(self, path: str) -> int:
+        """Bytes of a file of the node."""
+        if self.is_here:
+            try:
+                return (await asyncio.to_thread(Path(path).stat)).st_size
+            except OSError as error:
+                raise ReachError(f"{path} cannot be read: {error.strerror or error}.") from None
+        from backends.reach.node_files import size_over_ssh
+
+        return await size_over_ssh(self._remote()[0], path)
+
     async def has_volume(self, name: str) -> bool:
         """Whether a container of the node has that volume, so that it can be read."""
         return bool(await (await self._engine()).holders(name))
@@ -314,6 +325,12 @@ class Reaches:
         await self.close()
 
     def __getitem__(self, node: str) -> NodeReach:
+        return self._nodes[node]
+
+    def known(self, node: str) -> NodeReach:
+        """The node of that name; ReachError where the inventory has none."""
+        if node not in self._nodes:
+            raise ReachError(f'There is no node "{node}".', f"Known: {', '.join(self._nodes) or 'none'}.")
         return self._nodes[node]
 
     async def resolve_url(self, endpoint: Endpoint, url: str | None = None, *, timeout: float = _PATIENCE) -> str:

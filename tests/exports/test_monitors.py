@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml as pyyaml
 
+from backends.cluster.engines import ENGINES as FACTS
 from backends.cluster.files import parse
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import Work
@@ -20,9 +21,8 @@ from backends.errors import ProcedureError
 from backends.exports.grafana import grafana
 from backends.exports.metrics import prometheus_text
 from backends.exports.monitors import gatus, homepage, prometheus
-from backends.exports.outside import HEALTH
 from backends.exports.watching import watch_unit
-from backends.exports.yaml import yaml
+from backends.yaml import yaml
 from tests.cli.driving import tierdeck
 from tests.tui.sample import snapshot
 
@@ -124,7 +124,8 @@ def test_gatus_asks_what_wakes_nobody(inventory: Inventory) -> None:
 
 
 def test_the_health_calls_are_our_own() -> None:
-    assert {name: getattr(engine, "route", "") for name, engine in ENGINES.items()} == HEALTH
+    asked = {name: getattr(engine, "route", "") for name, engine in ENGINES.items()}
+    assert asked == {name: facts.health for name, facts in FACTS.items()}
 
 
 def test_homepage_has_a_widget_over_prometheus_and_each_endpoint(inventory: Inventory) -> None:

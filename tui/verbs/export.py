@@ -55,9 +55,9 @@ def _watch_unit(opened: Opened, arguments: argparse.Namespace) -> tuple[str, lis
 
 
 def _monitor(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    from backends.cluster.outside import key_variable, reachable
     from backends.exports.grafana import grafana
     from backends.exports.monitors import KEYS, gatus, homepage, prometheus
-    from backends.exports.outside import key_variable, reachable
 
     inventory = opened.loaded.inventory
     keyed = [e for e in reachable(inventory) if e.api_key is not None]

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from backends.cluster.engines import ENGINES
 from backends.cluster.inventory import Inventory
 from backends.cluster.tables import Endpoint
-
-HEALTH: Final = {
-    "ollama": "/api/version",
-    "llama.cpp": "/health",
-    "vllm": "/health",
-    "sglang": "/health",
-    "litellm": "/health/liveliness",
-    "lmstudio": "/v1/models",
-    "openai": "/v1/models",
-    "http": "",
-}
-"""What proves that an engine is well, and neither loads a model nor asks one."""
-
-METRICS: Final = frozenset({"llama.cpp", "vllm", "sglang", "litellm"})
-"""Engines that give Prometheus text themselves (llama.cpp with --metrics, LiteLLM with its prometheus callback)."""
 
 
 def address(inventory: Inventory, endpoint: Endpoint, url: str | None = None) -> str:
@@ -37,7 +22,7 @@ def address(inventory: Inventory, endpoint: Endpoint, url: str | None = None) ->
 
 def health(inventory: Inventory, endpoint: Endpoint) -> str:
     """The address of an endpoint's health call."""
-    return address(inventory, endpoint) + HEALTH[endpoint.engine]
+    return address(inventory, endpoint) + ENGINES[endpoint.engine].health
 
 
 def reachable(inventory: Inventory) -> list[Endpoint]:
