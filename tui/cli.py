@@ -208,6 +208,16 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
     what.add_parser("gatus", help="endpoints for Gatus", parents=[common, json_too])
     homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
     homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
+    for name, text in (
+        ("kubernetes", "a deployment as plain manifests: claim, job that fetches the model, Deployment, Service"),
+        ("vllm-chart", "a deployment as values of vLLM's production stack"),
+        ("app-template", "a deployment as values of bjw-s' app-template"),
+    ):
+        each = what.add_parser(name, help=text, parents=[common, json_too])
+        each.add_argument("spec", metavar="SPEC.toml", help="the deployment, as `tierdeck deploy` takes it")
+        each.add_argument("--namespace", default="default", metavar="NS", help="the namespace (default)")
+        each.add_argument("--storage", default="100Gi", metavar="SIZE", help="of the model's volume (100Gi)")
+        each.add_argument("--storage-class", default="", metavar="NAME", help="of that volume; the cluster's own")
 
 
 def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
