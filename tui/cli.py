@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from backends.cluster.words import RUNGS
+    from backends.cluster.words import PLACING, RUNGS
 
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--cluster", metavar="FILE", help="the cluster.toml to use (or TIERDECK_CLUSTER)")
@@ -75,7 +75,8 @@ def parser() -> argparse.ArgumentParser:
     recover = verb("recover", "Bring a node back, by the least invasive rung that can help.", json_too)
     recover.add_argument("target", nargs="?", help="a node, or a tier or endpoint of one")
     recover.add_argument("--all", action="store_true", help="every node, the gateway's last")
-    recover.add_argument("--from", dest="start", choices=RUNGS, metavar="RUNG", help=f"from {', '.join(RUNGS)} on")
+    words = f"from {', '.join(RUNGS)} on; of a Kubernetes node also {', '.join(PLACING)}"
+    recover.add_argument("--from", dest="start", choices=(*RUNGS, *PLACING), metavar="RUNG", help=words)
     recover.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     recover.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
     recover.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")

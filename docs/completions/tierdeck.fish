@@ -50,8 +50,8 @@ function _shtab_tierdeck_using
   test "$_shtab_tierdeck_cmdpath" = "$argv"
 end
 
-set -g _shtab_tierdeck_commands status demo init doctor schema deploy queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' gateway 'gateway render' 'gateway lint' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover drill maintenance history 'history export' 'history card' watch replay serve route models fit
-set -g _shtab_tierdeck_opts_with_value --batch --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --metrics --model --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
+set -g _shtab_tierdeck_commands status demo init doctor schema deploy queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export kubernetes' 'export vllm-chart' 'export app-template' gateway 'gateway render' 'gateway lint' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover drill maintenance history 'history export' 'history card' watch replay serve route models fit
+set -g _shtab_tierdeck_opts_with_value --batch --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --metrics --model --namespace --node --only --output --parallel --port --program --public-url --server --since --storage --storage-class --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
 complete -c tierdeck -f
@@ -152,6 +152,27 @@ complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -s h -l help -d 
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l server -x -d 'where Prometheus answers'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a kubernetes -d 'a deployment as plain manifests: claim, job that fetches the model, Deployment, Service'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l namespace -x -d 'the namespace (default)'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a vllm-chart -d 'a deployment as values of vLLM'"'"'s production stack'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l namespace -x -d 'the namespace (default)'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a app-template -d 'a deployment as values of bjw-s'"'"' app-template'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l namespace -x -d 'the namespace (default)'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a gateway -d 'Write, check, compare or push LiteLLM'"'"'s configuration.'
 complete -c tierdeck -n '_shtab_tierdeck_using gateway' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using gateway' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -214,7 +235,7 @@ complete -c tierdeck -n '_shtab_tierdeck_using recover' -s h -l help -d 'show th
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l all -d 'every node, the gateway'"'"'s last'
-complete -c tierdeck -n '_shtab_tierdeck_using recover' -l from -xka "service containers docker wake rdp" -d 'from service, containers, docker, wake, rdp on'
+complete -c tierdeck -n '_shtab_tierdeck_using recover' -l from -xka "service containers docker wake rdp cordon drain uncordon" -d 'from service, containers, docker, wake, rdp on; of a Kubernetes node also cordon, drain, uncordon'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l dry-run -d 'print the plan and do nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l yes -d 'confirm what interrupts nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l interrupt -d 'confirm that running work is interrupted'

@@ -37,11 +37,14 @@ _shtab_tierdeck_commands() {
 
 _shtab_tierdeck_export_commands() {
   local _commands=(
+    app-template:'a deployment as values of bjw-s'"'"' app-template'
     boot-unit:'what starts a node'"'"'s queue at boot'
     gatus:'endpoints for Gatus'
     grafana:'a dashboard over the watch'"'"'s metrics'
     homepage:'services and a widget for Homepage'
+    kubernetes:'a deployment as plain manifests: claim, job that fetches the model, Deployment, Service'
     prometheus:'scrape configuration'
+    vllm-chart:'a deployment as values of vLLM'"'"'s production stack'
     watch-unit:'what keeps `tierdeck watch` running: systemd'
   )
   _describe 'tierdeck export commands' _commands
@@ -160,6 +163,19 @@ _shtab_tierdeck_export_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_defaults_added=0
 
+_shtab_tierdeck_export_app_template_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_app_template_defaults_added=0
+
 _shtab_tierdeck_export_boot_unit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -199,6 +215,19 @@ _shtab_tierdeck_export_homepage_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_homepage_defaults_added=0
 
+_shtab_tierdeck_export_kubernetes_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_kubernetes_defaults_added=0
+
 _shtab_tierdeck_export_prometheus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -208,6 +237,19 @@ _shtab_tierdeck_export_prometheus_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_prometheus_defaults_added=0
+
+_shtab_tierdeck_export_vllm_chart_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_vllm_chart_defaults_added=0
 
 _shtab_tierdeck_export_watch_unit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -481,7 +523,7 @@ _shtab_tierdeck_recover_options=(
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
   "--all[every node, the gateway\'s last]"
-  "--from[from service, containers, docker, wake, rdp on]:RUNG:(service containers docker wake rdp)"
+  "--from[from service, containers, docker, wake, rdp on\; of a Kubernetes node also cordon, drain, uncordon]:RUNG:(service containers docker wake rdp cordon drain uncordon)"
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm what interrupts nothing]"
   "--interrupt[confirm that running work is interrupted]"
@@ -626,11 +668,14 @@ _shtab_tierdeck_export() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_tierdeck_export-$line[1]:"
       case $line[1] in
+        app-template) _arguments -C -s $_shtab_tierdeck_export_app_template_options ;;
         boot-unit) _arguments -C -s $_shtab_tierdeck_export_boot_unit_options ;;
         gatus) _arguments -C -s $_shtab_tierdeck_export_gatus_options ;;
         grafana) _arguments -C -s $_shtab_tierdeck_export_grafana_options ;;
         homepage) _arguments -C -s $_shtab_tierdeck_export_homepage_options ;;
+        kubernetes) _arguments -C -s $_shtab_tierdeck_export_kubernetes_options ;;
         prometheus) _arguments -C -s $_shtab_tierdeck_export_prometheus_options ;;
+        vllm-chart) _arguments -C -s $_shtab_tierdeck_export_vllm_chart_options ;;
         watch-unit) _arguments -C -s $_shtab_tierdeck_export_watch_unit_options ;;
       esac
   esac
