@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from backends.cluster.words import RUNGS
+    from backends.cluster.words import PLACING, RUNGS
 
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--cluster", metavar="FILE", help="the cluster.toml to use (or TIERDECK_CLUSTER)")
@@ -77,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
     recover = verb("recover", "Bring a node back, by the least invasive rung that can help.", json_too)
     recover.add_argument("target", nargs="?", help="a node, or a tier or endpoint of one")
     recover.add_argument("--all", action="store_true", help="every node, the gateway's last")
-    recover.add_argument("--from", dest="start", choices=RUNGS, metavar="RUNG", help=f"from {', '.join(RUNGS)} on")
+    words = f"from {', '.join(RUNGS)} on; of a Kubernetes node also {', '.join(PLACING)}"
+    recover.add_argument("--from", dest="start", choices=(*RUNGS, *PLACING), metavar="RUNG", help=words)
     reboot = verb("reboot", "Reboot a node: its work ended first, gone and back, its queue started again.", json_too)
     reboot.add_argument("node", help="the node")
     for each in (recover, reboot):
@@ -218,6 +219,16 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
     what.add_parser("gatus", help="endpoints for Gatus", parents=[common, json_too])
     homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
     homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
+    for name, text in (
+        ("kubernetes", "a deployment as plain manifests: claim, job that fetches the model, Deployment, Service"),
+        ("vllm-chart", "a deployment as values of vLLM's production stack"),
+        ("app-template", "a deployment as values of bjw-s' app-template"),
+    ):
+        each = what.add_parser(name, help=text, parents=[common, json_too])
+        each.add_argument("spec", metavar="SPEC.toml", help="the deployment, as `tierdeck deploy` takes it")
+        each.add_argument("--namespace", default="default", metavar="NS", help="the namespace (default)")
+        each.add_argument("--storage", default="100Gi", metavar="SIZE", help="of the model's volume (100Gi)")
+        each.add_argument("--storage-class", default="", metavar="NAME", help="of that volume; the cluster's own")
 
     composed = what.add_parser("compose", help="what runs on a node, for Compose", parents=[common, json_too])
     composed.add_argument("node", help="the node")
