@@ -10,6 +10,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from backends.cluster.inventory import Inventory
-from backends.cluster.lines import Place, line_of
+from backends.cluster.lines import Lines, Place, index, line_of
 from backends.errors import InventoryError
 
 LIMIT: Final = 1 << 20
@@ -44,11 +45,16 @@ class Loaded:
     remarks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Source:
     path: Path
     text: str
     data: dict[str, Any]
+
+    @cached_property
+    def lines(self) -> Lines:
+        """Where everything stands; only a mistake asks for that."""
+        return index(self.text)
 
 
 def load(path: Path) -> Loaded:
@@ -91,6 +97,8 @@ def _toml(path: Path, text: str) -> dict[str, Any]:
         where, _, _ = message.rpartition("(at line ")
         line = message.rpartition("at line ")[2].split(",")[0]
         raise InventoryError(f"{path}, line {line}: not valid TOML: {where.strip() or message}.") from None
+    except ValueError:
+        raise InventoryError(f"{path}: not valid TOML: it holds a number of thousands of digits.") from None
     except RecursionError:
         raise InventoryError(f"{path}: not valid TOML: nested too deeply.") from None
 
@@ -106,7 +114,7 @@ def _check(own: _Source, fragments: list[_Source]) -> Loaded:
     for place, wrong, word, valid in inventory.mistakes():
         source, line = _line(own, origins, place)
         expected = _expected(word, valid)
-        raise InventoryError(f'{source.path}, line {line}: {wrong} "{word}".{expected}')
+        raise _mistake(source, line, f'{wrong} "{word}".{expected}')
     return Loaded(inventory, own.path, own.text, remarks)
 
 
@@ -118,7 +126,7 @@ def _merge(own: _Source, fragments: list[_Source]) -> tuple[dict[str, Any], dict
         for key, value in source.data.items():
             if key in _TABLES and isinstance(value, list) and isinstance(merged.get(key, []), list):
                 entries = list(merged.get(key, []))
-                taken = {entry.get("name") for entry in entries if isinstance(entry, dict)}
+                taken = [entry.get("name") for entry in entries if isinstance(entry, dict)]
                 for i, entry in enumerate(value):
                     if isinstance(entry, dict) and entry.get("name") in taken:
                         continue
@@ -162,7 +170,7 @@ def cut_route(url: str) -> str:
 
 def _line(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], place: Place) -> tuple[_Source, int]:
     source, place = _origin(own, origins, place)
-    return source, line_of(source.text, place) or 1
+    return source, line_of(source.lines, place) or 1
 
 
 def _origin(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], place: Place) -> tuple[_Source, Place]:
@@ -191,16 +199,16 @@ _WANTED: Final = {
 
 def _explain(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], error: dict[str, Any]) -> InventoryError:
     source, place = _origin(own, origins, tuple(part for part in error["loc"] if not _branch(part)))
-    line = line_of(source.text, place) or 1
+    line = line_of(source.lines, place) or 1
     what = _spoken(place, source.data)
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         valid = _keys_at(place[:-1])
         text = f'unknown key "{place[-1]}"{_inside(place, source.data)}.{_expected(str(place[-1]), valid)}'
     elif kind == "missing" and (meant := _misspelt(place, source.data)):
-        source_line = line_of(source.text, (*place[:-1], meant)) or line
+        source_line = line_of(source.lines, (*place[:-1], meant)) or line
         text = f'unknown key "{meant}"{_inside(place, source.data)}. Did you mean "{place[-1]}"?'
-        return InventoryError(f"{source.path}, line {source_line}: {text}")
+        return _mistake(source, source_line, text)
     elif kind == "missing":
         text = f'"{place[-1]}" is missing{_inside(place, source.data)}.'
     elif kind in ("literal_error", "enum"):
@@ -211,7 +219,12 @@ def _explain(own: _Source, origins: Mapping[Place, tuple[_Source, Place]], error
         text = f"{what}: expected {context.get('error')}."
     else:
         text = f"{what}: expected {_WANTED.get(kind) or error['msg'].removeprefix('Input should be ').rstrip('.')}."
-    return InventoryError(f"{source.path}, line {line}: {text}")
+    return _mistake(source, line, text)
+
+
+def _mistake(source: _Source, line: int, text: str) -> InventoryError:
+    """What is wrong, fit for a terminal whatever the file quotes."""
+    return InventoryError(f"{source.path}, line {line}: {''.join(c if c.isprintable() else '?' for c in text)[:1000]}")
 
 
 def _misspelt(place: Place, data: Mapping[str, Any]) -> str:
