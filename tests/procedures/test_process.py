@@ -189,6 +189,7 @@ async def test_a_closed_terminal_detaches_and_the_procedure_goes_on(bench: Bench
         stdin=slave,
         stdout=slave,
         stderr=slave,
+        preexec_fn=hears_hang_ups,
     )
     os.close(slave)
     await bench.reached("apply-a")
