@@ -11,6 +11,7 @@ from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
 from backends.procedures.plan import Step
 from backends.procedures.reboot import REBOOT_KINDS
+from backends.procedures.recreate import RECREATE_KINDS
 from backends.procedures.rungs import RUNG_KINDS
 from backends.procedures.runner import StepKind
 
@@ -21,4 +22,5 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **RUNG_KINDS,
     **AFTER_KINDS,
     **REBOOT_KINDS,
+    **RECREATE_KINDS,
 }

@@ -67,6 +67,8 @@ class SimDocker:
                 ("POST", r"/containers/([^/]+)/restart", self._restart),
                 ("POST", r"/containers/([^/]+)/kill", self._kill),
                 ("POST", r"/containers/([^/]+)/wait", self._wait),
+                ("POST", r"/containers/([^/]+)/rename", self._rename),
+                ("GET", r"/containers/([^/]+)/changes", self._changes),
                 ("POST", r"/containers/([^/]+)/update", self._update),
                 ("GET", r"/containers/([^/]+)/logs", self._logs),
                 ("GET", r"/containers/([^/]+)/stats", self._stats),
@@ -244,10 +246,25 @@ class SimDocker:
             command=list(body.get("Cmd") or []),
             raw=body,
         )
-        container = SimContainer(self.world, spec, None, self.events.tell)
+        alike = (c for c in self.containers.values() if c.spec.image == image and not c.running and spec.gpu)
+        twin = next((c for c in alike if c.spec.command == spec.command and c.spec.gpu), None)
+        container = SimContainer(self.world, spec, twin.program if twin else None, self.events.tell)
         self.containers[name] = container
         self.events.tell(container, "create", {})
         return answer({"Id": container.id, "Warnings": []}, 201)
+
+    async def _rename(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
+        container, name = self._find(ident), request.query.get("name", "").removeprefix("/")
+        if name in self.containers:
+            raise DockerFault(409, f'Conflict. The container name "/{name}" is already in use')
+        del self.containers[container.name]
+        container.spec.name = name
+        self.containers[name] = container
+        self.events.tell(container, "rename", {})
+        return empty(204)
+
+    async def _changes(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
+        return answer([{"Path": path, "Kind": 1} for path in self._find(ident).files])
 
     async def _delete(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container = self._find(ident)
