@@ -14,6 +14,7 @@ from backends.procedures.draining import DRAIN_KINDS
 from backends.procedures.gateway import GATEWAY_KINDS
 from backends.procedures.plan import Step
 from backends.procedures.reboot import REBOOT_KINDS
+from backends.procedures.recreate import RECREATE_KINDS
 from backends.procedures.rungs import RUNG_KINDS
 from backends.procedures.runner import StepKind
 
@@ -27,4 +28,5 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **DEPLOY_KINDS,
     **REBOOT_KINDS,
     **GATEWAY_KINDS,
+    **RECREATE_KINDS,
 }

@@ -14,6 +14,7 @@ from backends.cluster.tables import Node
 from backends.cluster.words import RUNGS, Rung
 from backends.errors import ProcedureError
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
+from backends.procedures.recreate import recreate_step
 from backends.procedures.rung_words import docker_command
 from backends.procedures.rungs import DOCKER_BACK, DOCKER_LIMIT, HOLD, WAKE_BACK
 from backends.procedures.startup import blast, plan_queue
@@ -101,9 +102,15 @@ def _restarted(inventory: Inventory, snapshot: ClusterSnapshot, diagnosis: Diagn
         plan,
         kind="recovery",
         title=f"Recover {node.name}: {diagnosis.sentence}",
-        steps=(*plan.steps, _healthy(node)),
+        steps=(*(_cure(step, diagnosis.fault) for step in plan.steps), _healthy(node)),
         why=evidence(diagnosis),
     )
+
+
+def _cure(step: Step, fault: Fault) -> Step:
+    """A container that lost its GPU is made anew; a restart would hand it the same lost devices."""
+    restarts = fault is Fault.GPU_LOST and step.kind == "start_container" and step.arguments["runtime"] == "docker"
+    return recreate_step(step) if restarts else step
 
 
 def _climb(node: Node, first: Rung, rungs: Sequence[Rung], *, is_here: bool, unattended: bool) -> list[Step]:

@@ -32,7 +32,10 @@ HOLD: Final = 60.0
 """Seconds for which Docker has to have answered before the desktop session is let go."""
 
 LOOK: Final = 1.0
-"""Seconds between two looks."""
+"""Seconds between two looks at the most; ..."""
+
+SOONEST: Final = 0.05
+"""... and at the least: in between 2% of the time waited, so that looking seldom costs no more than that."""
 
 
 class Rung:
@@ -76,7 +79,7 @@ class Rung:
             if waited - told >= 1.0:
                 told = waited
                 report({"text": f"{what} {waited:.0f} s", "gate": what, "waited_s": round(waited, 1)})
-            await self._clock.sleep(LOOK)
+            await self._clock.sleep(min(LOOK, max(SOONEST, 0.02 * waited)))
 
     async def _docker_back(self, report: Report, limit: float = DOCKER_BACK) -> str:
         async def look() -> str:

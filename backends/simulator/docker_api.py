@@ -70,6 +70,8 @@ class SimDocker:
                 ("POST", r"/containers/([^/]+)/restart", self._restart),
                 ("POST", r"/containers/([^/]+)/kill", self._kill),
                 ("POST", r"/containers/([^/]+)/wait", self._wait),
+                ("POST", r"/containers/([^/]+)/rename", self._rename),
+                ("GET", r"/containers/([^/]+)/changes", self._changes),
                 ("POST", r"/containers/([^/]+)/update", self._update),
                 ("GET", r"/containers/([^/]+)/logs", self._logs),
                 ("GET", r"/containers/([^/]+)/stats", self._stats),
@@ -264,11 +266,27 @@ class SimDocker:
         spec = shapes.spec_of(name, body)
         for volume in spec.volumes:
             self.disk.volumes.setdefault(volume, {})
-        container = SimContainer(self.world, spec, self.launch(body, name), self.events.tell)
-        await container.publish()
+        alike = (c for c in self.containers.values() if c.spec.image == image and not c.running and spec.gpu)
+        twin = next((c for c in alike if c.spec.command == spec.command and c.spec.gpu), None)
+        container = SimContainer(self.world, spec, twin.program if twin else self.launch(body, name), self.events.tell)
+        if twin is None:
+            await container.publish()
         self.containers[name] = container
         self.events.tell(container, "create", {})
         return answer({"Id": container.id, "Warnings": []}, 201)
+
+    async def _rename(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
+        container, name = self._find(ident), request.query.get("name", "").removeprefix("/")
+        if name in self.containers:
+            raise DockerFault(409, f'Conflict. The container name "/{name}" is already in use')
+        del self.containers[container.name]
+        container.spec.name = name
+        self.containers[name] = container
+        self.events.tell(container, "rename", {})
+        return empty(204)
+
+    async def _changes(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
+        return answer([{"Path": path, "Kind": 1} for path in self.disk.own_files(self._find(ident))])
 
     async def _delete(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container = self._find(ident)

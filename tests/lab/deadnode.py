@@ -84,6 +84,8 @@ class DeadNode:
         self.boot_id = folder / "boot_id"
         self.docker_needs_logon = False
         self.at_logon: tuple[str, ...] = ()
+        self.restarting = 0.0
+        """Seconds that the last restart of Docker took."""
         self._lock = threading.RLock()
 
     @property
@@ -185,7 +187,9 @@ class DeadNode:
                 if asked == ["restart", "docker"]:
                     if self.docker_needs_logon:
                         return 1, ONLY_AT_LOGON
+                    began = time.monotonic()
                     self.engine.restart()
+                    self.restarting = time.monotonic() - began
                     return 0, ""
                 if asked == ["reboot"]:
                     threading.Thread(target=self.reboot, name="reboot").start()

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import Gpu, ProbeResult, Workload
+from backends.cluster.reading import Device, Gpu, ProbeResult, Workload
 from backends.cluster.words import Cause
 from backends.errors import ReachError, RuntimeFailure
 from backends.procedures.context import Context, residence
@@ -210,6 +210,9 @@ class HostRuntime:
     async def workloads(self) -> tuple[Workload, ...]:
         await self.host.answer()
         return tuple(self.host.workload(box) for box in self.host.boxes.values())
+
+    async def devices(self) -> tuple[Device, ...]:
+        return ()
 
     async def state(self, name: str) -> Workload:
         await self.host.answer()
