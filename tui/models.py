@@ -11,7 +11,7 @@ from backends.cluster.registry import Row, registry, registry_text
 from backends.cluster.snapshot import ClusterSnapshot
 from widgets.format import gib, model
 from widgets.lines import Line, line
-from widgets.router import wrap
+from widgets.markdown import wrapped
 
 _SURE = {"declared": "", "observed": " by its log", "dry run": " by a dry run", "bound": " at most"}
 """How a figure of GPU memory is qualified; what is not here is planned."""
@@ -33,7 +33,7 @@ def _block(row: Row, width: int, key: str) -> Iterator[Line]:
     loaded = {True: "loaded", False: "not loaded", None: ""}[row.loaded]
     yield line((f"{model(row.name)}  ", "title"), (row.endpoint or "served nowhere", ""), key=key)
     words = ", ".join(filter(None, (loaded, *_words(row))))
-    yield from (line((f"  {piece}", "dim")) for piece in wrap(words, max(10, width - 2)))
+    yield from wrapped([(words, "dim")], width, "  ", "  ")
 
 
 def _words(row: Row) -> Iterator[str]:

@@ -8,7 +8,7 @@ from itertools import groupby
 from rich.cells import cell_len
 
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import Gpu, ModelInfo
+from backends.cluster.reading import Device, Gpu, ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
 from backends.cluster.tables import Endpoint, Node
 from backends.memory.ledger import held_by_container, ledger
@@ -41,7 +41,7 @@ class GpusPane(LinePane):
         lines: list[Line] = []
         for node in self._inventory.nodes:
             state = self._snapshot.nodes[node.name]
-            if node.gpus == "none" and not state.gpus:
+            if node.gpus == "none" and not state.gpus and not state.devices:
                 continue
             lines.extend(self._node(node, state, width))
         return lines or [line(("no node of this cluster has GPUs (gpus = ... in [[nodes]])", "dim"))]
@@ -55,9 +55,19 @@ class GpusPane(LinePane):
         if state.gpus_trouble is not None:
             words = f"{node.name}  {state.gpus_trouble.message} {state.gpus_trouble.advice}"
             lines.append(line((fit(words, width, self.glyphs.ellipsis), "bad"), key=key))
-        elif not state.gpus:
+        elif not state.gpus and not state.devices:
             lines.append(line((f"{node.name}  ", "title"), (f"reading{self.glyphs.ellipsis}", "dim"), key=key))
-        return lines
+        return lines + [self._handed_out(node, device, width, key) for device in state.devices]
+
+    def _handed_out(self, node: Node, device: Device, width: int, key: str) -> Line:
+        """What a scheduler hands out of the node by numbers, and who has it."""
+        fewer = f", {device.allocatable} to be had" if device.allocatable != device.capacity else ""
+        words = f" {device.requested} of {device.capacity} requested{fewer}"
+        held = f": {', '.join(device.holders)}" if device.holders else ""
+        head = f"{node.name} {device.name}"
+        return line(
+            (head, "title"), (fit(words + held, max(0, width - len(head)), self.glyphs.ellipsis), "dim"), key=key
+        )
 
     def _bar(self, node: Node, state: NodeState, gpu: Gpu, width: int, key: str) -> Line:
         total = gpu.memory_total_mib or (node.vram[gpu.index] if gpu.index < len(node.vram) else None)

@@ -2,11 +2,13 @@
 
 MODEL_PATH, PORT (8000), HOST (0.0.0.0), N_CTX (512), N_PARALLEL (2), API_KEY, MODEL_ALIAS, SLEEP_IDLE (seconds),
 VERBOSITY (3). With PLAY_GPU its log names the buffers that it keeps for computing as a GPU's.
+Arguments of llama-server, as far as it knows them, count more.
 With LOCK_FILE and LOCK_SECONDS (1.5) it first plays a driver that deadlocks: the lock is held for that long, and
 whoever meets another on it hangs, as does that other one, until all of them are killed; then the lock is free again.
 """
 
 import fcntl
+import itertools
 import os
 import signal
 import sys
@@ -56,12 +58,29 @@ def play_gpu() -> None:
     threading.Thread(target=pass_on, daemon=True).start()
 
 
+FLAGS = {
+    "--model": "MODEL_PATH", "--port": "PORT", "--host": "HOST", "--ctx-size": "N_CTX", "--parallel": "N_PARALLEL",
+    "--alias": "MODEL_ALIAS", "--api-key-file": "API_KEY_FILE",
+}  # fmt: skip
+
+
+def settings() -> dict[str, str]:
+    """The environment, with what the arguments say instead."""
+    words = sys.argv[1:]
+    said = {FLAGS[flag]: value for flag, value in itertools.pairwise(words) if flag in FLAGS}
+    found = {**os.environ, **said}
+    if "API_KEY_FILE" in found:
+        with open(found["API_KEY_FILE"]) as file:
+            found["API_KEY"] = file.read().strip()
+    return found
+
+
 def serve() -> None:
     """Loads the model and serves it; the process ends with status 1 when it cannot be loaded."""
     try:
         import xllamacpp  # type: ignore[import-not-found,unused-ignore]
 
-        env = os.environ
+        env = settings()
         params = xllamacpp.CommonParams()
         params.model.path = env["MODEL_PATH"]
         params.hostnames = [env.get("HOST", "0.0.0.0")]
