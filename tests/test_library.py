@@ -74,8 +74,9 @@ async def test_a_file_of_a_node_is_read_over_ssh(sim: SimulatedCluster) -> None:
 async def test_a_model_of_the_inventory_in_a_volume(sim: SimulatedCluster) -> None:
     docker = sim.nodes["mark"].docker
     assert docker
-    for container in docker.containers.values():
-        container.files["/models/qwen.gguf"] = RAW
+    folder = docker.disk.volume("models-vol")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "qwen.gguf").write_bytes(RAW)
     tables = tomllib.loads(sim.inventory)
     model = {"name": "qwen", "file": "volume:models-vol/qwen.gguf", "context": 8192, "gpu_layers": 3}
     inventory = Inventory.model_validate(tables | {"models": [model]})

@@ -204,16 +204,12 @@ class Commands(Travel, Deploying, Trying):
 
     def models(self) -> None:
         """Every model of the cluster."""
-        from backends.cluster.registry import registry, registry_text
+        from tui.models import models_page
 
         app = self._app
         inventory = app.setup.loaded.inventory
-
-        def rows(width: int) -> list[Line]:
-            head, *rest = registry_text(registry(inventory, app.feed.snapshot))
-            return [line((head, "title")), *(line(row, key=str(at)) for at, row in enumerate(rest))]
-
-        app.push_screen(TextScreen("Models", rows, app.setup.glyphs))
+        page = TextScreen("Models", lambda width: models_page(inventory, app.feed.snapshot, width), app.setup.glyphs)
+        app.push_screen(page)
 
     def output(self) -> None:
         """Follow the log of the selected container."""

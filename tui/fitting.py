@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from backends.cluster.fold import workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.memory.advice import Gpu
+from backends.memory.profiles import build_of
+from backends.memory.settings import Settings
+from backends.planned import settings_of
 from widgets.fit import MIB, Candidate, Place
 
 
@@ -31,11 +35,21 @@ def places(
 
 
 def candidates(inventory: Inventory, snapshot: ClusterSnapshot, node: str) -> list[Candidate]:
-    """The inventory's models, then what every Ollama has; what the node's Ollama holds now is marked."""
+    """The inventory's models, what every Ollama has, and what containers run, with the settings that those have there.
+
+    What the node's Ollama holds now is marked.
+    """
     found = {model.name: Candidate(model.name) for model in inventory.models}
+    files = {model.file for model in inventory.models}
     for endpoint in inventory.endpoints:
-        if endpoint.engine == "ollama":
-            for model in snapshot.endpoints[endpoint.name].models:
-                marked = bool(model.loaded) and endpoint.node == node
-                found.setdefault(model.name, Candidate(model.name, marked=marked))
+        workload = workload_of(snapshot, endpoint)
+        for model in snapshot.endpoints[endpoint.name].models if endpoint.engine == "ollama" else ():
+            marked = bool(model.loaded) and endpoint.node == node
+            settings = Settings(context=model.context or 0) if marked else Settings()
+            found.setdefault(model.name, Candidate(model.name, marked=marked, settings=settings))
+        launch = workload.launch if workload and endpoint.engine == "llama.cpp" else None
+        if workload and launch and launch.file and launch.file.startswith("volume:") and launch.file not in files:
+            build = build_of(snapshot.endpoints[endpoint.name].version, workload.image)
+            settings = settings_of(inventory, launch, build)
+            found.setdefault(launch.file, Candidate(launch.file, settings=settings))
     return list(found.values())

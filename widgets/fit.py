@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
+from rich.cells import cell_len
 from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from backends.memory.advice import Gpu
-from backends.memory.estimate import CONTEXT_BYTES
+from backends.memory.estimate import CONTEXT_BYTES, CPU
 from backends.memory.headers import Header
 from backends.memory.load import Load
 from backends.memory.model import Model
@@ -148,16 +149,19 @@ class FitPane(LinePane):
 
     def _candidate(self, each: Candidate, width: int) -> list[Line]:
         mark = "[x]" if each.marked else "[ ]"
-        name = fit(each.name, max(10, width - 30), self.glyphs.ellipsis)
+        longest = max(cell_len(other.name) for other in self.candidates.values())
+        name = fit(each.name, max(10, min(width - 30, longest)), self.glyphs.ellipsis)
         if each.trouble:
             return [line(f"{mark} {name}  ", (each.trouble, "bad"), key=each.name)]
         if not each.marked:
             return [line((f"{mark} {name}", "dim"), key=each.name)]
         if each.load is None:
             return [line(f"{mark} {name}  ", (f"reading{self.glyphs.ellipsis}", "dim"), key=each.name)]
+        cpu = sum(device.total for device in each.load.devices if device.name == CPU) / MIB / 1024
         total = sum(device.total for device in each.load.devices) / MIB / 1024
         sure = ", at most" if each.load.certainty == "bound" else ""
-        figure = f"  {total:.1f} GiB{sure}"
+        beside = f", {cpu:.1f} of it on the CPU" if cpu >= 0.05 and width >= 70 else ""
+        figure = f"  {total:.1f} GiB{sure}{beside}"
         rows = [line((f"{mark} {name}", "title"), (figure, "" if each.settled else "dim"), key=each.name)]
         rows.append(_setting(each, "context", f"{each.context} tokens"))
         if not each.safetensors:

@@ -111,8 +111,9 @@ class GpusPane(LinePane):
     def _planned(self, name: str, endpoint: Endpoint) -> str:
         """What was predicted of a model, or said of it in its engine's log, where that is known."""
         assert self._snapshot is not None
-        here = [each for each in self._snapshot.predicted if each.endpoint == endpoint.name]
-        found = next((each for each in here if each.model in (name, name.rsplit("/", 1)[-1]) or len(here) == 1), None)
+        here = (each for each in self._snapshot.predicted if each.endpoint == endpoint.name)
+        alone = len(self._snapshot.endpoints[endpoint.name].models) == 1
+        found = next((each for each in here if alone or each.model in (name, name.rsplit("/", 1)[-1])), None)
         if found is None:
             return ""
         return f" ({'said' if found.certainty == 'observed' else 'planned'} {gib(found.mib)})"

@@ -21,7 +21,10 @@ _LAZY = {"ollama", "lmstudio"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A model at an endpoint, or of the inventory alone; sizes in MiB, None is "not known"."""
+    """A model at an endpoint, or of the inventory alone; sizes in MiB, None is "not known".
+
+    `vram_by` tells whose figure the GPU memory is: declared by the engine, else of a prediction's certainty.
+    """
 
     name: str
     endpoint: str | None
@@ -29,6 +32,7 @@ class Row:
     quantisation: str | None
     size_mib: float | None
     vram_mib: float | None
+    vram_by: str | None
     tasks: tuple[str, ...]
     file: str | None
     loaded: bool | None
@@ -48,7 +52,8 @@ def registry(inventory: Inventory, snapshot: ClusterSnapshot) -> list[Row]:
         for info in snapshot.endpoints[endpoint.name].models:
             model = next((model for model in inventory.models if _same(model, info.name)), None)
             served.add(model.name if model else "")
-            rows.append(_row(endpoint, info, model, _launch(snapshot, endpoint)))
+            vram = _vram(snapshot, endpoint, info)
+            rows.append(_row(endpoint, info, model, _launch(snapshot, endpoint), vram))
     rows += [_unserved(model) for model in inventory.models if model.name not in served]
     return rows
 
@@ -60,7 +65,21 @@ def registry_json(inventory: Inventory, snapshot: ClusterSnapshot) -> dict[str, 
 
 def registry_text(rows: list[Row]) -> Iterator[str]:
     """The same as a table."""
-    head = ("model", "at", "quant", "GiB", "loaded", "layers", "context", "batch", "flash", "when", "tasks", "file")
+    head = (
+        "model",
+        "at",
+        "quant",
+        "GiB",
+        "on GPU",
+        "loaded",
+        "layers",
+        "context",
+        "batch",
+        "flash",
+        "when",
+        "tasks",
+        "file",
+    )
     cells = [head, *(_cells(row) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
     for line in cells:
@@ -68,12 +87,13 @@ def registry_text(rows: list[Row]) -> Iterator[str]:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    size = row.size_mib or row.vram_mib
+    planned = "" if row.vram_by in (None, "declared", "observed") else "~"
     return (
-        row.name.rsplit("/", 1)[-1] if row.name.startswith("/") else row.name,
+        (row.name.rsplit("/", 1)[-1] if row.name.startswith("/") else row.name).removesuffix(".gguf"),
         row.endpoint or "nowhere",
         row.quantisation or "-",
-        f"{size / 1024:.1f}" if size else "-",
+        f"{row.size_mib / 1024:.1f}" if row.size_mib else "-",
+        "-" if row.vram_mib is None else f"{planned}{row.vram_mib / 1024:.1f}",
         {True: "loaded", False: "no", None: "-"}[row.loaded],
         _figure(row.gpu_layers),
         _figure(row.context),
@@ -89,7 +109,24 @@ def _figure(number: int | None) -> str:
     return "-" if number is None else str(number)
 
 
-def _row(endpoint: Endpoint, info: ModelInfo, model: Model | None, launch: Launch | None) -> Row:
+def _vram(snapshot: ClusterSnapshot, endpoint: Endpoint, info: ModelInfo) -> tuple[float | None, str | None]:
+    """What a model holds of GPUs, and who says so; nothing of one that is not loaded."""
+    if info.vram_mib is not None:
+        return info.vram_mib, "declared"
+    alone = len(snapshot.endpoints[endpoint.name].models) == 1
+    name = info.name.rsplit("/", 1)[-1]
+    here = (each for each in snapshot.predicted if each.endpoint == endpoint.name)
+    found = next((each for each in here if alone or each.model in (info.name, name)), None)
+    return (found.mib, found.certainty) if found and info.loaded is not False else (None, None)
+
+
+def _row(
+    endpoint: Endpoint,
+    info: ModelInfo,
+    model: Model | None,
+    launch: Launch | None,
+    vram: tuple[float | None, str | None],
+) -> Row:
     file = (launch.file if launch else None) or (model.file if model else None)
     if file is None and endpoint.engine == "ollama":
         file = f"Ollama's store on {endpoint.node}" if endpoint.node else "Ollama's store"
@@ -99,7 +136,7 @@ def _row(endpoint: Endpoint, info: ModelInfo, model: Model | None, launch: Launc
         endpoint.node,
         info.quantisation or _quantisation(info.name) or _quantisation(file or ""),
         info.size_mib,
-        info.vram_mib,
+        *vram,
         endpoint.serves,
         file,
         info.loaded,
@@ -114,7 +151,7 @@ def _row(endpoint: Endpoint, info: ModelInfo, model: Model | None, launch: Launc
 def _unserved(model: Model) -> Row:
     quantisation = _quantisation(model.file)
     return Row(
-        model.name, None, None, quantisation, None, None, (), model.file, None, model.gpu_layers, model.context,
+        model.name, None, None, quantisation, None, None, None, (), model.file, None, model.gpu_layers, model.context,
         None, None, model.on_demand,
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from backends.cluster.fold import empty, fold_all
 from backends.cluster.inventory import Inventory
@@ -15,6 +16,8 @@ from backends.cluster.reading import (
     Instant,
     Launch,
     ModelInfo,
+    Prediction,
+    PredictionReading,
     ProbeResult,
     Workload,
     WorkloadReading,
@@ -24,6 +27,7 @@ from backends.cluster.words import Cause
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.engines.openai import OpenAi
 from tests.cli.driving import tierdeck
+from tui.models import models_page
 
 MOUNTS = {"/models": "models-vol", "/models/big": "/srv/big"}
 NOW = Instant(1e9, 1e3)
@@ -77,8 +81,11 @@ def test_every_model_once_with_all_that_is_known() -> None:
     readings = [
         EndpointReading(name, NOW, ProbeResult(Cause.OK, "", 0.1, models), 5.0) for name, models in said.items()
     ]
+    said_by_log = PredictionReading(NOW, (Prediction("l", "coder-q5_k_m.gguf", 6000.0, "observed"),))
     box = Workload("box", "docker", "running", launch=Launch("volume:v/coder-q5_k_m.gguf", 28, 8192, 512, True))
-    snapshot = fold_all(inventory, empty(inventory, None), [*readings, WorkloadReading("mark", NOW, (box,))])
+    snapshot = fold_all(
+        inventory, empty(inventory, None), [*readings, WorkloadReading("mark", NOW, (box,)), said_by_log]
+    )
     ollama, coder, later = registry(inventory, snapshot)
     assert (ollama.quantisation, ollama.file, ollama.loaded, ollama.on_demand) == (
         "Q4_K_M",
@@ -89,6 +96,7 @@ def test_every_model_once_with_all_that_is_known() -> None:
     assert (coder.quantisation, coder.gpu_layers, coder.batch, coder.flash_attn) == ("Q5_K_M", 28, 512, True)
     assert (coder.tasks, coder.on_demand, coder.node) == (("code",), True, "mark")
     assert (later.endpoint, later.quantisation, later.context) == (None, "IQ4_XS", 4096)
+    assert (ollama.vram_by, coder.vram_mib, coder.vram_by) == (None, 6000.0, "observed")
     assert len(list(registry_text([ollama, coder, later]))) == 4
     assert registry_json(inventory, snapshot)["models"][1]["file"] == "volume:v/coder-q5_k_m.gguf"
 
@@ -104,3 +112,29 @@ async def test_the_verb_prints_what_one_look_finds(tmp_path: Path) -> None:
         assert {row["endpoint"] for row in found["models"]} == {"web"}
         done = await tierdeck("models", "--cluster", str(sim.inventory_path))
         assert done.out.startswith("model ")
+
+
+@pytest.mark.parametrize(("width", "table"), [(200, True), (120, False), (46, False)])
+def test_its_page_shows_all_of_it_at_any_width(width: int, table: bool) -> None:
+    inventory = cluster()
+    models = (ModelInfo("/models/coder-q5_k_m.gguf", loaded=True, context=8192, size_mib=5000.0),)
+    box = Workload("box", "docker", "running", launch=Launch("volume:v/coder-q5_k_m.gguf", 28, 8192, 512, True))
+    readings = [
+        EndpointReading("l", NOW, ProbeResult(Cause.OK, "", 0.1, models), 5.0),
+        PredictionReading(NOW, (Prediction("l", "coder-q5_k_m.gguf", 6144.0, "observed"),)),
+        WorkloadReading("mark", NOW, (box,)),
+    ]
+    lines = models_page(inventory, fold_all(inventory, empty(inventory, None), readings), width)
+    rows = ["".join(text for text, _ in each.spans) for each in lines]
+    assert max(map(cell_len, rows)) <= width
+    words = " ".join(" ".join(rows).split())
+    assert words.startswith("model at quant") is table
+    for each in ("coder-q5_k_m", "Q5_K_M", "8192", "28", "512", "code", "volume:v/coder-q5_k_m.gguf", "on demand"):
+        assert each in words
+    assert ("6.0 GiB on the GPU by its log" in words) is not table
+
+
+def test_a_cluster_without_models_says_so() -> None:
+    bare = Inventory.model_validate({"version": 1, "name": "c", "nodes": [], "tiers": [], "endpoints": []})
+    (only,) = models_page(bare, empty(bare, None), 80)
+    assert "names a model" in only.spans[0][0]

@@ -128,7 +128,9 @@ async def test_watched_while_it_starts(tmp_path: Path) -> None:
     async with sim:
         docker = sim.nodes["mark"].docker
         assert docker
-        docker.containers["a"].files["/models/a.gguf"] = raw
+        folder = docker.disk.volume("models-vol")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "a.gguf").write_bytes(raw)
         async with World(load(sim.inventory_path), None, tmp_path / "state") as world:
             snapshot = await world.look()
             source = PlannedSource(world.inventory, lambda: snapshot, world.find_model, world._clock, Figures())

@@ -9,6 +9,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from backends.cluster.files import parse
+from backends.cluster.reading import Launch, ModelInfo, Workload
 from backends.errors import ReachError
 from backends.figures import Figures, Overhead
 from backends.library import Found
@@ -16,9 +17,11 @@ from backends.memory.headers import Header, Tensor
 from backends.memory.quants import KINDS
 from tests.memory.gguf_files import TYPES
 from tests.memory.models import Size, metadata, tensors
+from tests.memory.test_observed import Scene, cluster
 from tests.tui.driving import console, picture, shown, until
 from tests.tui.sample import TOML, StillFeed
 from tests.tui.test_snapshots import SIZES
+from tui.fitting import candidates
 from widgets.fit import Candidate, changed
 
 LARGE = Size(layers=64, embd=5120, heads=40, kv_heads=8, head=128, ff=27648, vocab=152064, context=32768, kind="Q4_K")
@@ -114,3 +117,16 @@ async def test_what_was_learned_of_drivers_counts(tmp_path: Path) -> None:
         Learned.figures.learn(Overhead(node, app.feed.snapshot.nodes[node].gpus[0].name, "CUDA", "b1"), "a@1", 312.0)
         await opened(app, pilot)
         assert "drivers keep 312 MiB" in shown(app)
+
+
+def test_what_could_go_there() -> None:
+    scene = Scene(
+        box=Workload("a", "docker", "running", "a" * 64, launch=Launch("volume:v/m.gguf", 20, 4096, parallel=2))
+    )
+    (only,) = candidates(scene.inventory, scene.seen(), "mark")
+    assert (only.name, only.marked, only.settings.gpu_layers) == ("volume:v/m.gguf", False, 20)
+    assert (only.settings.context, only.settings.parallel, only.settings.unified) == (4096, 2, False)
+    ollama = Scene(inventory=cluster("ollama"), models=(ModelInfo("q", True, context=8192), ModelInfo("later", False)))
+    held, later = candidates(ollama.inventory, ollama.seen(), "mark")
+    assert (held.marked, held.settings.context, later.marked, later.settings.context) == (True, 8192, False, 0)
+    assert not any(each.marked for each in candidates(ollama.inventory, ollama.seen(), "desk"))

@@ -88,7 +88,11 @@ class FitScreen(Screen[None]):
             return
         found = await self._find(name)
         now = self._pane.candidates[name]
-        settings = replace(now.settings, context=found.context, gpu_layers=found.gpu_layers)
+        settings = replace(
+            now.settings,
+            context=now.settings.context or found.context,
+            gpu_layers=found.gpu_layers if now.settings.gpu_layers is None else now.settings.gpu_layers,
+        )
         self._pane.update(replace(now, header=found.header, settings=settings, safetensors=found.safetensors))
 
 
