@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
+from backends.routing.classify import judged
 from backends.routing.table import TASKS
 from tests.learn.own import Prompt
 from tests.learn.softmax import Sample, learn, likely
@@ -64,8 +65,9 @@ def _left_out(name: str, prompts: Sequence[Prompt], samples: Sequence[Sample]) -
     tried = []
     for prompt, each in zip(prompts, samples, strict=True):
         if each.source == name:
-            chances = likely(weights, each, HEAT)
-            tried.append(Tried(prompt, TASKS[chances.index(max(chances))], max(chances)))
+            chances = dict(zip(TASKS, likely(weights, each, HEAT), strict=True))
+            task, _ = judged(chances)
+            tried.append(Tried(prompt, task, chances[task]))
     return tried
 
 
