@@ -62,4 +62,3 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     assert (code, rows) == (1, [])
     assert "none.jsonl cannot be read" in words
     assert told(str(tmp_path))[0] == 1
-
