@@ -14,7 +14,7 @@ SURE: Final = 0.6
 UNCLEAR: Final = 0.45
 """Below this a prompt without a conversation is chat; between the two, guessing is right more often than chat is."""
 
-EASY: Final = 0.35
+EASY: Final = 0.3
 """How likely a prompt may be code or reason and still go to the fast tier, which would answer those badly."""
 
 

@@ -21,8 +21,6 @@ class Prompt:
     task: str
     source: str
     lang: str
-    held: str = ""
-    """For prompts of our own: the section they stand in."""
 
 
 def own() -> Iterator[Prompt]:
@@ -40,7 +38,7 @@ def own() -> Iterator[Prompt]:
             elif line:
                 task = section.split()[0]
                 for text in dict.fromkeys(_filled(line, slots, chance) for _ in range(FILLS)):
-                    yield Prompt(text, task, f"own {path.stem}", path.stem, section)
+                    yield Prompt(text, task, f"own {path.stem} {task}", path.stem)
 
 
 def _filled(line: str, slots: dict[str, list[str]], chance: random.Random) -> str:

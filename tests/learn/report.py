@@ -15,9 +15,6 @@ from tests.learn.softmax import Sample, learn, likely
 HEAT = 1.4
 """What scores are divided by, so that of the answers with confidence .7 about seven in ten are right."""
 
-CAUTION = 0.4
-"""How much the score of fast is lowered: a hard prompt sent there costs more than an easy one sent elsewhere."""
-
 SURE = 0.6
 KIN = (("mbpp", "aug_mbpp"), ("self_instruct", "belle_seed_zh"))
 """Sets made from one another are left out together."""
@@ -61,7 +58,6 @@ def report(prompts: Sequence[Prompt], samples: Sequence[Sample]) -> None:
 def _left_out(name: str, prompts: Sequence[Prompt], samples: Sequence[Sample]) -> list[Tried]:
     kin = next((family for family in KIN if name in family), (name,))
     weights = learn([each for each in samples if each.source not in kin])
-    weights[0][TASKS.index("fast")] -= CAUTION
     tried = []
     for prompt, each in zip(prompts, samples, strict=True):
         if each.source == name:
