@@ -18,7 +18,7 @@ TABLE = Path(__file__).parents[2] / "backends/routing/table.bin"
 
 
 def main() -> int:
-    """Write the table; with --check print the leave-one-set-out figures, and the heat to write, instead."""
+    """Write the table; with --check print the leave-one-set-out figures instead."""
     parser = argparse.ArgumentParser(prog="python -m tests.learn")
     parser.add_argument("prompts", type=Path, help="labelled prompts, one JSON object a line")
     parser.add_argument("--check", action="store_true", help="print the leave-one-set-out figures")
