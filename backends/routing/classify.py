@@ -11,8 +11,11 @@ from backends.routing.table import COLUMNS, TASKS, WORD, Table, table
 SURE: Final = 0.6
 """Below this confidence a conversation keeps its last task."""
 
-SURE_FAST: Final = 0.7
-"""Below this confidence nothing is sent to the fast tier, which would answer a hard prompt badly."""
+UNCLEAR: Final = 0.45
+"""Below this a prompt without a conversation is chat; between the two, guessing is right more often than chat is."""
+
+EASY: Final = 0.3
+"""How likely a prompt may be code or reason and still go to the fast tier, which would answer those badly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,23 @@ def classify(text: str, *, image: bool = False, kind: str | None = None, last: s
     weights = table()
     found = features(text)
     likely = dict(zip(TASKS, weights.probabilities(found), strict=True))
-    ranked = sorted(TASKS, key=lambda task: -likely[task])
-    best, second = ranked[:2]
-    confidence = round(likely[best], 2)
-    if confidence < SURE and last is not None:
-        return Classified(last, confidence, best, (f"not sure it is {best}", "goes on with the conversation"))
-    return Classified(best, confidence, second, _why(weights, found, best) or ("nothing speaks for another task",))
+    task, second = judged(likely)
+    confidence = round(likely[task], 2)
+    if max(likely.values()) < SURE and last is not None and last != task:
+        return Classified(last, confidence, task, (f"not sure it is {task}", "goes on with the conversation"))
+    why = _why(weights, found, task) if likely[task] >= likely[second] else (f"not sure it is {second}",)
+    return Classified(task, confidence, second, why or ("nothing speaks for another task",))
+
+
+def judged(likely: dict[str, float]) -> tuple[str, str]:
+    """The task to take and the next best: seldom fast for what may be hard, chat for what is not clear."""
+    ranked = sorted(likely, key=lambda task: -likely[task])
+    if ranked[0] == "fast" and likely["code"] + likely["reason"] > EASY:
+        hard = max(("code", "reason"), key=lambda task: likely[task])
+        ranked = [hard, "fast"]
+    if likely[ranked[0]] < UNCLEAR and ranked[0] != "chat":
+        return "chat", ranked[0]
+    return ranked[0], ranked[1]
 
 
 def _why(weights: Table, found: Features, task: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ SHAPES: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
         ("suffix", "a file name", r"\b[\w-]+\.(?:py|js|ts|java|cpp|c|h|rs|go|sh|sql|html|css|json|ya?ml|xml|csv|txt"
          r"|conf|log|toml|ini|md|php|rb|ipynb|xlsx?)\b"),
         ("flag", "options of a command", r"(?<!\S)--?[a-z][\w-]*\b"),
-        ("trace", "a stack trace or log", r"Traceback|^\s+at \S+\(|^\s*File \"|(?:Error|Exception)\b"
+        ("trace", "a stack trace or log", r"Traceback|^\s+at \S+\(|^\s*File \"|(?:Error|Exception)(?![a-z])"
          r"|\bE[A-Z]{5,}\b|\b(?:ERROR|FATAL|WARN(?:ING)?)\b|\d\d:\d\d:\d\d"),
         ("link", "an address of the web", r"https?://|www\."),
         ("latex", "a formula", r"\$[^$\n]+\$|\\(?:frac|sqrt|sum|int|begin|cdot|left|times)\b|\\[\[(]"),

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.bench.classifying import classifying
 from tests.bench.cluster import cluster
 from tests.bench.memory import memory
 from tests.bench.rows import Row
@@ -104,7 +105,8 @@ def main() -> int:
     """Print the table."""
     with tempfile.TemporaryDirectory(prefix="tierdeck-bench-") as name:
         folder = Path(name)
-        rows = [*first_frame(folder), *version(), *idle(folder / "idle"), *start_queue(), *memory(folder / "memory")]
+        rows = [*first_frame(folder), *version(), *idle(folder / "idle"), *classifying(), *start_queue()]
+        rows += memory(folder / "memory")
     print(f"{'what':<50} {'measured':>10} {'yardstick':>10} {'limit':>10}")
     for row in rows:
         verdict = "" if row.kept else "  MISSED"

@@ -62,9 +62,3 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     assert (code, rows) == (1, [])
     assert "none.jsonl cannot be read" in words
     assert told(str(tmp_path))[0] == 1
-
-
-def test_a_prompt_or_a_file() -> None:
-    done = subprocess.run([*TIERDECK, "route"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "--classify" in done.stderr

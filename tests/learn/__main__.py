@@ -11,14 +11,14 @@ from pathlib import Path
 
 from backends.routing.table import COLUMNS, TASKS
 from tests.learn.own import Prompt, own
-from tests.learn.report import CAUTION, HEAT, report
+from tests.learn.report import HEAT, report
 from tests.learn.softmax import learn, sample
 
 TABLE = Path(__file__).parents[2] / "backends/routing/table.bin"
 
 
 def main() -> int:
-    """Write the table; with --check print the leave-one-set-out figures, and the heat to write, instead."""
+    """Write the table; with --check print the leave-one-set-out figures instead."""
     parser = argparse.ArgumentParser(prog="python -m tests.learn")
     parser.add_argument("prompts", type=Path, help="labelled prompts, one JSON object a line")
     parser.add_argument("--check", action="store_true", help="print the leave-one-set-out figures")
@@ -40,7 +40,6 @@ def _shared(path: Path) -> Iterator[Prompt]:
 
 def _table(weights: list[list[float]]) -> bytes:
     chat = TASKS.index("chat")
-    weights[0][TASKS.index("fast")] -= CAUTION
     flat = [row[task] - row[chat] for row in weights for task in range(COLUMNS)]
     step = max(map(abs, flat)) / 127
     head = json.dumps({"heat": HEAT, "step": round(step, 8)})

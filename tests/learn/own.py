@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from backends.routing.table import TASKS
+
 FOLDER = Path(__file__).parent / "prompts"
 FILLS = 3
 """How often a line with slots is filled; lines without are taken once."""
@@ -21,8 +23,6 @@ class Prompt:
     task: str
     source: str
     lang: str
-    held: str = ""
-    """For prompts of our own: the section they stand in."""
 
 
 def own() -> Iterator[Prompt]:
@@ -30,20 +30,20 @@ def own() -> Iterator[Prompt]:
     for path in sorted(FOLDER.glob("*.txt")):
         chance = random.Random(path.stem)
         slots: dict[str, list[str]] = {}
-        section = ""
+        task = ""
         for line in path.read_text("utf-8").splitlines():
             if line.startswith("= "):
                 name, _, values = line[2:].partition(": ")
                 slots[name] = values.split(" | ")
-            elif line.startswith("# ") and line.split()[1] in ("code", "reason", "chat", "fast"):
-                section = line[2:]
+            elif line.startswith("# ") and line.split()[1] in TASKS:
+                task = line.split()[1]
             elif line:
-                task = section.split()[0]
                 for text in dict.fromkeys(_filled(line, slots, chance) for _ in range(FILLS)):
-                    yield Prompt(text, task, f"own {path.stem}", path.stem, section)
+                    yield Prompt(text, task, f"own {path.stem} {task}", path.stem)
 
 
 def _filled(line: str, slots: dict[str, list[str]], chance: random.Random) -> str:
-    text = line.replace("{{", "\0").replace("}}", "\1")
-    text = re.sub(r"\{(\w+)\}", lambda slot: chance.choice(slots[slot[1]]), text)
-    return text.replace("\0", "{").replace("\1", "}").replace("\\n", "\n")
+    def meant(found: re.Match[str]) -> str:
+        return chance.choice(slots[found[1]]) if found[1] else {"\\n": "\n", "\\\\": "\\"}.get(found[0], found[0][0])
+
+    return re.sub(r"\{\{|\}\}|\\\\|\\n|\{(\w+)\}", meant, line)

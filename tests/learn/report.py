@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
+from backends.routing.classify import judged
 from backends.routing.table import TASKS
 from tests.learn.own import Prompt
 from tests.learn.softmax import Sample, learn, likely
 
 HEAT = 1.4
 """What scores are divided by, so that of the answers with confidence .7 about seven in ten are right."""
-
-CAUTION = 0.4
-"""How much the score of fast is lowered: a hard prompt sent there costs more than an easy one sent elsewhere."""
 
 SURE = 0.6
 KIN = (("mbpp", "aug_mbpp"), ("self_instruct", "belle_seed_zh"))
@@ -60,12 +58,12 @@ def report(prompts: Sequence[Prompt], samples: Sequence[Sample]) -> None:
 def _left_out(name: str, prompts: Sequence[Prompt], samples: Sequence[Sample]) -> list[Tried]:
     kin = next((family for family in KIN if name in family), (name,))
     weights = learn([each for each in samples if each.source not in kin])
-    weights[0][TASKS.index("fast")] -= CAUTION
     tried = []
     for prompt, each in zip(prompts, samples, strict=True):
         if each.source == name:
-            chances = likely(weights, each, HEAT)
-            tried.append(Tried(prompt, TASKS[chances.index(max(chances))], max(chances)))
+            chances = dict(zip(TASKS, likely(weights, each, HEAT), strict=True))
+            task, _ = judged(chances)
+            tried.append(Tried(prompt, task, chances[task]))
     return tried
 
 

@@ -12,8 +12,8 @@ from backends.routing.features import ROWS, features
 from backends.routing.table import TASKS, shares
 
 RATE = 0.2
-ROUNDS = 6
-KNOWN = 0.01
+ROUNDS = 4
+KNOWN = 0.02
 """A prompt whose task is missed by less teaches nothing."""
 
 BALANCE = 0.5
