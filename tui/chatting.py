@@ -12,7 +12,7 @@ from textual.worker import Worker
 
 from backends.errors import ChatError, TierdeckError
 from tui.choosing import Choosing
-from tui.deciding import decision_rows
+from tui.deciding import decision_rows, quoted
 
 if TYPE_CHECKING:
     from backends.asking import Answer, AskEvent
@@ -124,7 +124,7 @@ class Chatting(Choosing):
         rows = decision_rows(sending.classified, decision, glyphs)
         self._offered = None
         pane.decide(rows[:1])
-        pane.answer.begin((f"> {sending.text}", "title"), *rows)
+        pane.answer.begin((quoted(sending.text), "title"), *rows)
         if self._app.in_past:
             pane.answer.paragraph("the past: decided, not sent", "warn")
         elif self._app.setup.read_only:
@@ -168,7 +168,7 @@ class Chatting(Choosing):
         from backends.asking import ask, counted
 
         app = self._app
-        shown = _Shown(app)
+        shown = _Shown(app, sending.tried)
         try:
             whole = "".join((*(turn.content for turn in sending.turns), sending.text))
             wish = await counted(app.feed.world, app.feed.snapshot, sending.wish, whole)
@@ -244,8 +244,9 @@ class Chatting(Choosing):
 class _Shown:
     """What is shown of an answer, some times a second."""
 
-    def __init__(self, app: TierdeckApp) -> None:
+    def __init__(self, app: TierdeckApp, tried: frozenset[str]) -> None:
         self._app = app
+        self._tried = tried
         self._answer = app.dashboard.router.answer
         self._waiting: list[tuple[str, bool]] = []
         self._said: list[str] = []
@@ -290,7 +291,8 @@ class _Shown:
 
     @property
     def _tries(self) -> str:
-        return "1 try" if len(self.asked) == 1 else f"{len(self.asked)} tries"
+        failed = sorted((self._tried | self.asked) - {self.endpoint})
+        return f"{len(failed) + 1} tries ({', '.join(failed)} failed)" if failed else "1 try"
 
     def draw(self) -> None:
         """Show what waits."""
