@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual.events import Paste
 from textual.pilot import Pilot
 
 from backends.cluster.files import load
@@ -214,8 +215,8 @@ async def test_a_prompt_of_a_megabyte_is_answered_or_refused_at_once(
 ) -> None:
     async with desk(tmp_path, monkeypatch) as d:
         began = time.monotonic()
-        d.app.dashboard.router.prompt.load_text("word " * 200_000)
-        await d.sees("too long: about 285,714 tokens")
+        d.app.dashboard.router.prompt.post_message(Paste("word " * 200_000))
+        await d.sees("[paste 1: 1,000,000 characters]", "too long: about 285,714 tokens")
         await d.pilot.press("enter")
         await d.sees("[...] (999,999 characters)", "not sent")
         assert time.monotonic() - began < 10
