@@ -118,10 +118,8 @@ class Inventory(Table):
 
     def runs_containers(self, node: Node) -> bool:
         """Whether a node's Docker is worth asking: the inventory speaks of it, of a queue or of a container there."""
-        if node.kubernetes is not None and node.docker is None:
-            return False
         named = any(e.container for e in self.endpoints if e.node == node.name)
-        return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)
+        return node.may_have_docker and (named or bool(node.queue.order) or node.docker is not None)
 
     def with_queue_order(self, node: str, order: Sequence[str]) -> Inventory:
         """The same cluster with another start order for one node, as a person arranged it for one run."""

@@ -143,11 +143,10 @@ def base(inventory: Inventory, endpoint: Endpoint) -> str:
 
 
 def gateway_endpoint(inventory: Inventory) -> Endpoint:
-    """The endpoint of the gateway: the one [gateway] names, else the only one of LiteLLM; GatewayError without one."""
-    if (found := inventory.gateway_endpoint) is None:
-        raise GatewayError(
-            "cluster.toml does not say which endpoint is the gateway.", '[gateway] endpoint = "gateway/litellm"'
-        )
+    """The endpoint of the gateway; GatewayError where there is none."""
+    found = inventory.gateway_endpoint
+    if found is None:
+        raise GatewayError("cluster.toml names no gateway.", '[gateway] endpoint = "gateway/litellm"')
     return found
 
 
@@ -181,7 +180,11 @@ def _deployments(inventory: Inventory, endpoint: Endpoint, infos: Sequence[Model
         names = [endpoint.model, *(name for name in names if name != endpoint.model)]
     if not names and endpoint.engine == "llama.cpp":
         names = [endpoint.name.rsplit("/", 1)[-1]]  # it answers to any name
-    return [_deployment(inventory, endpoint, name, contexts.get(name)) for name in names]
+    by_label = {label_of(name): name for name in reversed(names)}  # a file and its alias are one model
+    return [
+        _deployment(inventory, endpoint, by_label[label], contexts.get(by_label[label]))
+        for label in dict.fromkeys(map(label_of, names))
+    ]
 
 
 def _deployment(inventory: Inventory, endpoint: Endpoint, name: str, context: int | None) -> _Deployment:
