@@ -40,6 +40,7 @@ from backends.gpus.source import read_once, stream
 from backends.library import Found, Library
 from backends.maintenance import Maintenance
 from backends.observed import ObservedSource
+from backends.paces import Paces
 from backends.planned import PlannedSource, observed
 from backends.poller import Source, Stream
 from backends.procedures import events as procedure_events
@@ -87,6 +88,7 @@ class World:
         self.here = here
         self.procedures = Procedures(state_dir, loaded.path)
         self.maintenance = Maintenance(state_dir)
+        self.paces = Paces(state_dir, loaded.inventory.name)
         self.figures = Figures(state_dir)
         self._clock = clock or SystemClock()
         self._chance = Random()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from textual.worker import Worker
 
-from backends.errors import ChatError, TierdeckError
+from backends.errors import ChatError, ReachError, TierdeckError
 from tui.choosing import Choosing
-from tui.deciding import decision_rows
+from tui.deciding import decision_rows, quoted
 
 if TYPE_CHECKING:
     from backends.asking import Answer, AskEvent
@@ -53,6 +54,8 @@ class Chatting(Choosing):
         self.latest = ""
         self._turns: list[Message] = []
         self._last_task: str | None = None
+        self._pace: float | None = None
+        self._paces: dict[str, float] = {}
         self._last: str | None = None
 
     def reconsider(self) -> None:
@@ -63,7 +66,7 @@ class Chatting(Choosing):
         if not pane.is_mounted:
             return
         pane.mark(self.subtitle())
-        text = pane.prompt.text
+        text = pane.prompt.whole
         if not text.strip() and pane.forced is None:
             if self._offered is None:
                 pane.hint()
@@ -95,13 +98,15 @@ class Chatting(Choosing):
             else classify(text, image=bool(self.image), last=self._last_task)
         )
         tokens = estimate("".join((*(turn.content for turn in self._turns), text)), images=int(bool(self.image)))
-        wish = Wish(said.task, tokens, image=self.image is not None, target=self.target, last=self._last)
+        wish = Wish(
+            said.task, tokens, image=self.image is not None, target=self.target, last=self._last, paces=self._paces
+        )
         return Sending(text, tuple(self._turns), self.image, said, wish, self.through)
 
     @property
     def decision(self) -> Decision:
         """Who would answer what is typed."""
-        return self.decide(self.sending(self._app.view.router.prompt.text))
+        return self.decide(self.sending(self._app.view.router.prompt.whole))
 
     def decide(self, sending: Sending, tried: frozenset[str] = frozenset()) -> Decision:
         """Who would answer, after those that failed with it."""
@@ -124,7 +129,7 @@ class Chatting(Choosing):
         rows = decision_rows(sending.classified, decision, glyphs)
         self._offered = None
         pane.decide(rows[:1])
-        pane.answer.begin((f"> {sending.text}", "title"), *rows)
+        pane.answer.begin((quoted(sending.text), "title"), *rows)
         if self._app.in_past:
             pane.answer.paragraph("the past: decided, not sent", "warn")
         elif self._app.setup.read_only:
@@ -168,7 +173,7 @@ class Chatting(Choosing):
         from backends.asking import ask, counted
 
         app = self._app
-        shown = _Shown(app)
+        shown = _Shown(app, sending.tried)
         try:
             whole = "".join((*(turn.content for turn in sending.turns), sending.text))
             wish = await counted(app.feed.world, app.feed.snapshot, sending.wish, whole)
@@ -183,6 +188,7 @@ class Chatting(Choosing):
                 async for event in events:
                     shown.take(event)
             self._keep(sending, shown)
+            await self._learn()
         except TierdeckError as error:
             shown.draw()
             app.dashboard.router.answer.paragraph(str(error), "bad")
@@ -214,6 +220,7 @@ class Chatting(Choosing):
         gateway = self._app.setup.loaded.inventory.gateway_endpoint
         if sending.through and gateway is not None:
             reading = replace(reading, endpoint=gateway.name)
+        self._pace = reading.tokens_per_s
         self._app.feed.live.emit(reading)
         if reading.evidence:
             self._app.feed.nudge(reading.endpoint)
@@ -226,6 +233,18 @@ class Chatting(Choosing):
         if shown.text:
             said = [Message("user", sending.text), Message("assistant", shown.text)]
             self._turns = [*self._turns, *said][-TURNS:]
+
+    async def _learn(self) -> None:
+        """Keep how fast the latest answer was."""
+        if self._last and self._pace and not self.through:
+            with suppress(OSError):  # a full disk costs a figure, not the answer
+                await asyncio.to_thread(self._app.feed.world.paces.learn, self._last, self._pace)
+
+    async def know(self) -> None:
+        """Read how fast each endpoint was before, as soon as there is a world to ask."""
+        with suppress(ReachError):  # it is still opening; the person's order holds until the next time
+            self._paces = await asyncio.to_thread(self._app.feed.world.paces.read)
+            self.reconsider()
 
     def _offer(self, failed: Sending) -> None:
         """Name who could be asked next, without asking."""
@@ -244,8 +263,9 @@ class Chatting(Choosing):
 class _Shown:
     """What is shown of an answer, some times a second."""
 
-    def __init__(self, app: TierdeckApp) -> None:
+    def __init__(self, app: TierdeckApp, tried: frozenset[str]) -> None:
         self._app = app
+        self._tried = tried
         self._answer = app.dashboard.router.answer
         self._waiting: list[tuple[str, bool]] = []
         self._said: list[str] = []
@@ -290,7 +310,8 @@ class _Shown:
 
     @property
     def _tries(self) -> str:
-        return "1 try" if len(self.asked) == 1 else f"{len(self.asked)} tries"
+        failed = sorted((self._tried | self.asked) - {self.endpoint})
+        return f"{len(failed) + 1} tries ({', '.join(failed)} failed)" if failed else "1 try"
 
     def draw(self) -> None:
         """Show what waits."""

@@ -47,6 +47,7 @@ class Commands(Travel, Deploying, Trying):
         """Go to the router."""
         self._app.view.go(4)
         self._app.chatting.reconsider()
+        self._app.run_worker(self._app.chatting.know(), group="paces", exclusive=True, exit_on_error=False)
 
     def zoom(self) -> None:
         """Zoom the focused pane, or share the room again."""

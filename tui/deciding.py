@@ -15,6 +15,15 @@ OTHERS = 6
 """Endpoints without the task that are named; the rest are counted."""
 
 
+LONGEST = 1200
+"""Characters of a prompt that are shown above its answer."""
+
+
+def quoted(text: str) -> str:
+    """A prompt above its answer; of a long one the beginning, and how long it is."""
+    return f"> {text}" if len(text) <= LONGEST else f"> {text[:LONGEST]} [...] ({len(text):,} characters)"
+
+
 def decision_rows(classified: Classified, decision: Decision, glyphs: Glyphs) -> list[tuple[str, str]]:
     """The decision as (words, style), most telling first: those passed over stand before those that would be next."""
     choice = decision.choice

@@ -76,6 +76,9 @@ def _endpoint(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: Endpoin
         rows.append(("since", f"{_when(state.since.wall)} ({age(state.age)})", ""))
     if state.until is not None:
         rows.append(("until", _when(state.until), "warn"))
+    if state.cooling is not None:
+        words = f"leaves it alone until {_when(state.cooling.until.wall)}: {state.cooling.evidence}"
+        rows.append(("the router", words, "warn"))
     if state.latency is not None:
         rows.append(("latency", f"{state.latency * 1000:.0f} ms", ""))
     if state.fails:

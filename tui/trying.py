@@ -49,7 +49,7 @@ class Trying:
 
         app = self._app
         self._may_send()
-        text = app.view.router.prompt.text.strip() or app.chatting.latest
+        text = app.view.router.prompt.whole.strip() or app.chatting.latest
         if not text:
             raise ReachError("There is no prompt to send.", "Type one in pane 4 first (t).")
         sending = replace(app.chatting.sending(text), turns=())

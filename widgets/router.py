@@ -22,6 +22,12 @@ from widgets.lines import Line, LinePane, line
 ROWS = 4
 """Lines of a decision in a pane that shares the screen; zoomed it has room for more."""
 
+LONG_PASTE = 16_384
+"""Characters of a paste from which on it stands beside the text field, which would take seconds to wrap a megabyte."""
+
+PASTES = 8
+"""Long pastes that are kept for the prompts of now and before."""
+
 WANTED = {
     "ctrl+t": "task",
     "ctrl+g": "target",
@@ -75,14 +81,36 @@ class Prompt(TextArea):
         super().__init__(id="prompt", show_line_numbers=False, soft_wrap=True, compact=True)
         self.cursor_blink = False
         self._earlier: list[str] = []
+        self._pasted: dict[str, str] = {}
+        self._pastes = 0
         self._at = 0
+
+    @property
+    def whole(self) -> str:
+        """The prompt, with long pastes in their places."""
+        text = self.text
+        for label, pasted in self._pasted.items():
+            text = text.replace(label, pasted)
+        return text
+
+    def on_paste(self, event: events.Paste) -> None:
+        """A long paste stands in the field by a label only."""
+        if len(event.text) > LONG_PASTE:
+            event.prevent_default()
+            event.stop()
+            self._pastes += 1
+            label = f"[paste {self._pastes}: {len(event.text):,} characters]"
+            kept = list(self._pasted.items())[-PASTES + 1 :]
+            self._pasted = {**dict(kept), label: event.text}
+            self.insert(label)
 
     def action_send(self) -> None:
         """Send what was typed."""
         if text := self.text.strip():
+            whole = self.whole.strip()
             self._earlier = [*self._earlier[-99:], text]
             self._at = len(self._earlier)
-            self.post_message(self.Sent(text))
+            self.post_message(self.Sent(whole))
 
     def action_break(self) -> None:
         """Begin a new line."""
@@ -168,7 +196,7 @@ class RouterPane(Vertical):
     def on_text_area_changed(self, message: TextArea.Changed) -> None:
         """Tell that the text changed."""
         message.stop()
-        self.post_message(Prompt.Typed(self.prompt.text))
+        self.post_message(Prompt.Typed(self.prompt.whole))
 
     def on_click(self, event: events.Click) -> None:
         """Type here."""

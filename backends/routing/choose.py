@@ -27,6 +27,7 @@ class Wish:
 
     `tokens` is an estimate; `counted` has, by endpoint, what its own tokenizer counted. A `target` is asked whatever
     its health. `last` is the endpoint that answered this conversation before, `tried` just failed with it.
+    `paces` are tokens per second known from before; what the snapshot measured counts more.
     """
 
     task: str
@@ -36,6 +37,7 @@ class Wish:
     target: str | None = None
     model: str | None = None
     last: str | None = None
+    paces: Mapping[str, float] = field(default_factory=dict)
     tried: frozenset[str] = frozenset()
 
 
@@ -126,7 +128,7 @@ def choose(inventory: Inventory, snapshot: ClusterSnapshot, wish: Wish) -> Decis
     task = "vision" if wish.image else wish.task
     if wish.target is not None:
         return _told(inventory, snapshot, wish, task, wish.target)
-    chain = _chain(inventory, snapshot, task)
+    chain = _chain(inventory, snapshot, task, wish.paces)
     able: list[tuple[tuple[bool, bool, int, int], Candidate]] = []
     passed: list[Candidate] = []
     for place, name in enumerate(chain):
@@ -163,12 +165,12 @@ def _case(inventory: Inventory, snapshot: ClusterSnapshot, wish: Wish, task: str
     return _Case(endpoint, state, model_for(endpoint, state, task, wish.model))
 
 
-def _chain(inventory: Inventory, snapshot: ClusterSnapshot, task: str) -> tuple[str, ...]:
+def _chain(inventory: Inventory, snapshot: ClusterSnapshot, task: str, paces: Mapping[str, float]) -> tuple[str, ...]:
     """Who serves a task, the preferred first: the person's order, else the fastest so far, the unmeasured last."""
     chain = inventory.chain(task)
     if task in inventory.router:
         return chain
-    return tuple(sorted(chain, key=lambda name: -(snapshot.endpoints[name].pace or 0.0)))
+    return tuple(sorted(chain, key=lambda name: -(snapshot.endpoints[name].pace or paces.get(name, 0.0))))
 
 
 def _unable(inventory: Inventory, wish: Wish, case: _Case) -> str:

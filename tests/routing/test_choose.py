@@ -138,6 +138,7 @@ def test_the_persons_order_then_the_fastest() -> None:
     paces = [ChatReading(name, NOW, tokens_per_s=rate) for name, rate in (("b", 10.0), ("c", 30.0))]
     inv = inventory()
     assert choose(inv, seen(inv, *paces), Wish("chat")).chosen == "c"
+    assert choose(inv, seen(inv), Wish("chat", paces={"b": 5.0, "c": 2.0})).chosen == "b", "as known from before"
     inv = inventory(router='chat = ["b", "a"]')
     decision = choose(inv, seen(inv, *paces), Wish("chat"))
     assert [c.endpoint for c in decision.candidates if c.assigned] == ["b", "a"]

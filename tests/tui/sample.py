@@ -29,6 +29,7 @@ from backends.cluster.reading import (
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Cause
 from backends.engines.chat import ChatEvent, Delta, Finished, Started
+from backends.paces import Paces
 from tui.feed import Feed
 
 TOML = """
@@ -185,6 +186,7 @@ class CannedWorld:
 
     def __init__(self) -> None:
         self.inventory = loaded().inventory
+        self.paces = Paces(Path("/nonexistent"), "lumina")
 
     async def chat(self, endpoint: str, *_: Any, model: str | None = None) -> AsyncGenerator[ChatEvent, None]:
         yield Started(0.0, model)

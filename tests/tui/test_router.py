@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual.events import Paste
 from textual.pilot import Pilot
 
 from backends.cluster.files import load
@@ -109,7 +111,7 @@ async def test_what_broke_off_goes_to_the_next_by_one_key_only(
         await d.sees(words, "Ctrl+N sends it to b", "Nothing is sent twice unasked")
         assert d.prompts("b") == 0
         await d.pilot.press("ctrl+n")
-        await d.sees("b: ", "1 try", "a: tried: it just failed with this prompt")
+        await d.sees("b: ", "2 tries (a failed)", "a: tried: it just failed with this prompt")
         assert (d.prompts("a"), d.prompts("b")) == (1, 1)
         await d.pilot.press("ctrl+n")
         assert d.prompts("b") == 1, "what was answered is not offered again"
@@ -206,3 +208,31 @@ async def test_read_only_sends_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         await d.sees("decided, not sent")
         assert any("sends nothing" in e.text for e in d.app.dashboard.events.lines)
         assert d.prompts("a") == d.prompts("b") == 0
+
+
+async def test_a_prompt_of_a_megabyte_is_answered_or_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path, monkeypatch) as d:
+        began = time.monotonic()
+        d.app.dashboard.router.prompt.post_message(Paste("word " * 200_000))
+        await d.sees("[paste 1: 1,000,000 characters]", "too long: about 285,714 tokens")
+        await d.pilot.press("enter")
+        await d.sees("[...] (999,999 characters)", "not sent")
+        assert time.monotonic() - began < 10
+        assert d.prompts("a") == d.prompts("b") == 0
+
+
+async def test_two_consoles_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with desk(tmp_path, monkeypatch) as d:
+        options = {"loaded": d.app.setup.loaded, "feed": Feed}
+        async with console(tmp_path / "other", **options) as (app, pilot):
+            other = Desk(d.sim, app, pilot)
+            await until(lambda: all(e.serving for e in app.feed.snapshot.endpoints.values()), "all serve")
+            app.dashboard.router.forced = "chat"
+            await pilot.press("t", *"hello", "enter")
+            await d.types("hello")
+            await d.pilot.press("enter")
+            await other.sees("1 try")
+            await d.sees("1 try")
+        assert d.prompts("a") + d.prompts("b") == 2

@@ -18,6 +18,7 @@ from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Cause
 from backends.engines.chat import ChatEvent, Delta, Finished, Patience
 from backends.errors import ChatError
+from backends.paces import Paces
 from backends.routing import Candidate, Decision, Wish, choose
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.engines.llamacpp import LlamaCpp
@@ -177,3 +178,15 @@ async def test_leaving_closes_the_connection(tmp_path: Path) -> None:
             while engine.running:
                 await asyncio.sleep(0.01)
         assert a.told == [], "a person left; that says nothing about the endpoint"
+
+
+def test_paces_are_remembered(tmp_path: Path) -> None:
+    paces = Paces(tmp_path, "home/../lab")
+    assert paces.read() == {}
+    paces.learn("a", 30.0)
+    paces.learn("a", 60.0)
+    paces.learn("b", 5.0)
+    assert Paces(tmp_path, "home/../lab").read() == {"a": 40.0, "b": 5.0}
+    (file,) = (tmp_path / "paces").iterdir()
+    file.write_text("{broken")
+    assert paces.read() == {}

@@ -19,6 +19,7 @@ from backends.engines.chat import Delta, Finished
 from backends.engines.embed import Embedded
 from backends.errors import TierdeckError
 from backends.routing.choose import Decision
+from tui.deciding import quoted
 from widgets.answer import Answer
 from widgets.bars import KeysBar
 from widgets.format import model, plain
@@ -89,7 +90,7 @@ class CompareScreen(Screen[None]):
         self._columns[0].focus()
         for column in self._columns:
             why = (f"{column.candidate.endpoint} is {column.candidate.reason}", "warn")
-            column.begin((f"> {self._text}", "title"), *([why] if column.candidate.cold else []))
+            column.begin((quoted(self._text), "title"), *([why] if column.candidate.cold else []))
             self.run_worker(self._stream(column), name=column.candidate.endpoint, exit_on_error=False)
 
     async def _stream(self, column: Column) -> None:

@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,9 @@ async def _bench(opened: Opened, arguments: argparse.Namespace, levels: list[int
             if error.sent:
                 raise
             raise ReachError(error.message, error.advice) from error
+        if found and (pace := found[0].each_per_s):
+            with suppress(OSError):  # a full disk costs a figure, not the bench
+                world.paces.learn(name, pace)
     if as_json:
         data = {"schema": "tierdeck.bench/1", "endpoint": name, "model": choice.model}
         print(json.dumps(data | {"levels": [asdict(level) for level in found]}, ensure_ascii=False))

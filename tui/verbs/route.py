@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -84,6 +84,7 @@ async def _route(opened: Opened, arguments: argparse.Namespace, text: str, image
             image=image is not None,
             target=arguments.target,
             model=arguments.model,
+            paces=world.paces.read(),
         )
         wish = await counted(world, snapshot, wish, text)
         return await _Routing(world, snapshot, said, wish, arguments, text, image).run()
@@ -222,6 +223,9 @@ class _Routing:
         if self.arguments.gateway and gateway is not None:
             reading = replace(reading, endpoint=gateway.name)
         self.snapshot = fold(self.world.inventory, self.snapshot, reading)
+        if reading.tokens_per_s:
+            with suppress(OSError):  # a full disk costs a figure, not the answer
+                self.world.paces.learn(reading.endpoint, reading.tokens_per_s)
         if reading.evidence and self.tries:
             self.tries[-1]["error"] = reading.evidence
 
