@@ -50,8 +50,8 @@ function _shtab_tierdeck_using
   test "$_shtab_tierdeck_cmdpath" = "$argv"
 end
 
-set -g _shtab_tierdeck_commands status demo init doctor schema deploy queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
-set -g _shtab_tierdeck_opts_with_value --batch --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --metrics --model --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
+set -g _shtab_tierdeck_commands status demo init doctor schema deploy queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
+set -g _shtab_tierdeck_opts_with_value --allow --batch --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --listen --metrics --model --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
 complete -c tierdeck -f
@@ -152,6 +152,25 @@ complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -s h -l help -d 
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l server -x -d 'where Prometheus answers'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a compose -d 'what runs on a node, for Compose'
+complete -c tierdeck -n '_shtab_tierdeck_using export compose' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export compose' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export compose' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a caddy -d 'a door with a key before the engines'
+complete -c tierdeck -n '_shtab_tierdeck_using export caddy' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export caddy' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export caddy' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export caddy' -l allow -x -d 'let it in (private ones)'
+complete -c tierdeck -n '_shtab_tierdeck_using export caddy' -l listen -x -d 'where Caddy listens (:8090)'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a traefik -d 'a door with a key before the engines'
+complete -c tierdeck -n '_shtab_tierdeck_using export traefik' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export traefik' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export traefik' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export traefik' -l allow -x -d 'let it in (private ones)'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a open-webui -d 'Open WebUI before the gateway'
+complete -c tierdeck -n '_shtab_tierdeck_using export open-webui' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export open-webui' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export open-webui' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a gateway -d 'Write, check, compare or push LiteLLM'"'"'s configuration.'
 complete -c tierdeck -n '_shtab_tierdeck_using gateway' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using gateway' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'

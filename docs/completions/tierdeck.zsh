@@ -39,10 +39,14 @@ _shtab_tierdeck_commands() {
 _shtab_tierdeck_export_commands() {
   local _commands=(
     boot-unit:'what starts a node'"'"'s queue at boot'
+    caddy:'a door with a key before the engines'
+    compose:'what runs on a node, for Compose'
     gatus:'endpoints for Gatus'
     grafana:'a dashboard over the watch'"'"'s metrics'
     homepage:'services and a widget for Homepage'
+    open-webui:'Open WebUI before the gateway'
     prometheus:'scrape configuration'
+    traefik:'a door with a key before the engines'
     watch-unit:'what keeps `tierdeck watch` running: systemd'
   )
   _describe 'tierdeck export commands' _commands
@@ -174,6 +178,27 @@ _shtab_tierdeck_export_boot_unit_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_boot_unit_defaults_added=0
 
+_shtab_tierdeck_export_caddy_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "*--allow[let it in (private ones)]:NETWORK:"
+  "--listen[where Caddy listens (\:8090)]:ADDRESS:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_caddy_defaults_added=0
+
+_shtab_tierdeck_export_compose_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":the node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_compose_defaults_added=0
+
 _shtab_tierdeck_export_gatus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -202,6 +227,15 @@ _shtab_tierdeck_export_homepage_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_homepage_defaults_added=0
 
+_shtab_tierdeck_export_open_webui_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_open_webui_defaults_added=0
+
 _shtab_tierdeck_export_prometheus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -211,6 +245,16 @@ _shtab_tierdeck_export_prometheus_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_prometheus_defaults_added=0
+
+_shtab_tierdeck_export_traefik_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "*--allow[let it in (private ones)]:NETWORK:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_traefik_defaults_added=0
 
 _shtab_tierdeck_export_watch_unit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -669,10 +713,14 @@ _shtab_tierdeck_export() {
       curcontext="${curcontext%:*:*}:_shtab_tierdeck_export-$line[1]:"
       case $line[1] in
         boot-unit) _arguments -C -s $_shtab_tierdeck_export_boot_unit_options ;;
+        caddy) _arguments -C -s $_shtab_tierdeck_export_caddy_options ;;
+        compose) _arguments -C -s $_shtab_tierdeck_export_compose_options ;;
         gatus) _arguments -C -s $_shtab_tierdeck_export_gatus_options ;;
         grafana) _arguments -C -s $_shtab_tierdeck_export_grafana_options ;;
         homepage) _arguments -C -s $_shtab_tierdeck_export_homepage_options ;;
+        open-webui) _arguments -C -s $_shtab_tierdeck_export_open_webui_options ;;
         prometheus) _arguments -C -s $_shtab_tierdeck_export_prometheus_options ;;
+        traefik) _arguments -C -s $_shtab_tierdeck_export_traefik_options ;;
         watch-unit) _arguments -C -s $_shtab_tierdeck_export_watch_unit_options ;;
       esac
   esac
