@@ -77,6 +77,15 @@ ACTIONS: Final[tuple[Action, ...]] = (
         footer=2,
     ),
     Action(
+        "deploy",
+        ("d",),
+        "deploy",
+        "Deploy a model from a file, or by a few questions that write one.",
+        Effect.CHANGES,
+        "tierdeck deploy SPEC.toml",
+        footer=3,
+    ),
+    Action(
         "procedures",
         ("p",),
         "procedures",

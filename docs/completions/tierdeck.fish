@@ -50,8 +50,8 @@ function _shtab_tierdeck_using
   test "$_shtab_tierdeck_cmdpath" = "$argv"
 end
 
-set -g _shtab_tierdeck_commands status demo init doctor schema deploy queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
-set -g _shtab_tierdeck_opts_with_value --allow --batch --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --listen --metrics --model --node --only --output --parallel --port --program --public-url --server --since --target --task --tensor-split --token --ubatch --wait --watch
+set -g _shtab_tierdeck_commands status demo init doctor schema deploy lint queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export kubernetes' 'export vllm-chart' 'export app-template' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures pause' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
+set -g _shtab_tierdeck_opts_with_value --allow --batch --build --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --listen --metrics --model --namespace --node --only --output --override-tensor --parallel --port --program --public-url --server --since --storage --storage-class --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
 complete -c tierdeck -f
@@ -95,6 +95,10 @@ complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l yes -d 'confirm it; a 
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l rollback -d 'with --yes: take all back where a step fails'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l force -d 'go on where it would not fit, and say what will happen'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l take-over -d 'end a lease that its owner no longer renews'
+complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a lint -d 'What is wrong with how containers were made; exits 1 where something is.'
+complete -c tierdeck -n '_shtab_tierdeck_using lint' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using lint' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using lint' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a queue -d 'Show or run the start queue of a node.'
 complete -c tierdeck -n '_shtab_tierdeck_using queue' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using queue' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -152,6 +156,27 @@ complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -s h -l help -d 
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using export homepage' -l server -x -d 'where Prometheus answers'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a kubernetes -d 'a deployment as plain manifests: claim, job that fetches the model, Deployment, Service'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l namespace -x -d 'the namespace (default)'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
+complete -c tierdeck -n '_shtab_tierdeck_using export kubernetes' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a vllm-chart -d 'a deployment as values of vLLM'"'"'s production stack'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l namespace -x -d 'the namespace (default)'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
+complete -c tierdeck -n '_shtab_tierdeck_using export vllm-chart' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a app-template -d 'a deployment as values of bjw-s'"'"' app-template'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l namespace -x -d 'the namespace (default)'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
+complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
 complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a compose -d 'what runs on a node, for Compose'
 complete -c tierdeck -n '_shtab_tierdeck_using export compose' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using export compose' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -211,11 +236,15 @@ complete -c tierdeck -n '_shtab_tierdeck_using procedures; and test $_shtab_tier
 complete -c tierdeck -n '_shtab_tierdeck_using procedures attach' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures attach' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures attach' -l json -d 'print data as JSON'
-complete -c tierdeck -n '_shtab_tierdeck_using procedures; and test $_shtab_tierdeck_npos -eq 0' -a answer -d 'answer the question of one: retry, skip, hold, abort or rollback'
+complete -c tierdeck -n '_shtab_tierdeck_using procedures; and test $_shtab_tierdeck_npos -eq 0' -a answer -d 'answer the question of one: retry, skip, hold, abort or rollback; continue where it was paused'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures answer' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures answer' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures answer' -l json -d 'print data as JSON'
-complete -c tierdeck -n '_shtab_tierdeck_using procedures answer; and test $_shtab_tierdeck_npos -eq 1' -ka "retry skip hold abort rollback" -d 'what to do'
+complete -c tierdeck -n '_shtab_tierdeck_using procedures answer; and test $_shtab_tierdeck_npos -eq 1' -ka "retry skip hold abort rollback continue" -d 'what to do'
+complete -c tierdeck -n '_shtab_tierdeck_using procedures; and test $_shtab_tierdeck_npos -eq 0' -a pause -d 'have one wait at its step'"'"'s edge, until it is answered: continue'
+complete -c tierdeck -n '_shtab_tierdeck_using procedures pause' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using procedures pause' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using procedures pause' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures; and test $_shtab_tierdeck_npos -eq 0' -a cancel -d 'stop one at its step'"'"'s edge; again: now'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures cancel' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using procedures cancel' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -246,7 +275,7 @@ complete -c tierdeck -n '_shtab_tierdeck_using recover' -s h -l help -d 'show th
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l all -d 'every node, the gateway'"'"'s last'
-complete -c tierdeck -n '_shtab_tierdeck_using recover' -l from -xka "service containers docker wake rdp" -d 'from service, containers, docker, wake, rdp on'
+complete -c tierdeck -n '_shtab_tierdeck_using recover' -l from -xka "service containers docker wake rdp cordon drain uncordon" -d 'from service, containers, docker, wake, rdp on; of a Kubernetes node also cordon, drain, uncordon'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l dry-run -d 'print the plan and do nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l yes -d 'confirm what interrupts nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using recover' -l interrupt -d 'confirm that running work is interrupted'
@@ -347,4 +376,6 @@ complete -c tierdeck -n '_shtab_tierdeck_using fit' -l flash-attn -xka "on off" 
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l gpu-layers -x -d 'layers on the GPUs (all)'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l tensor-split -x -d 'each GPU'"'"'s share'
 complete -c tierdeck -n '_shtab_tierdeck_using fit' -l cpu-moe -x -d 'layers whose experts stay on the CPU'
+complete -c tierdeck -n '_shtab_tierdeck_using fit' -l override-tensor -x -d 'tensors that go elsewhere, by name'
+complete -c tierdeck -n '_shtab_tierdeck_using fit' -l build -x -d 'llama.cpp'"'"'s build, if it is not of today'
 complete -c tierdeck -n '_shtab_tierdeck_using fit; and test $_shtab_tierdeck_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'a GGUF file, its address, or a model'"'"'s name'

@@ -20,6 +20,7 @@ _shtab_tierdeck_commands() {
     gateway:'Write, check, compare or push LiteLLM'"'"'s configuration.'
     history:'Tell what happened: changes, and steps of procedures.'
     init:'Write a first cluster.toml by looking at this machine; loads nothing.'
+    lint:'What is wrong with how containers were made; exits 1 where something is.'
     maintenance:'Leave a node or endpoint out of verdicts and alerts for a while.'
     models:'Every model of the cluster: where it lies, how it is started, whether it is loaded.'
     procedures:'List, follow or stop procedures.'
@@ -38,15 +39,18 @@ _shtab_tierdeck_commands() {
 
 _shtab_tierdeck_export_commands() {
   local _commands=(
+    app-template:'a deployment as values of bjw-s'"'"' app-template'
     boot-unit:'what starts a node'"'"'s queue at boot'
     caddy:'a door with a key before the engines'
     compose:'what runs on a node, for Compose'
     gatus:'endpoints for Gatus'
     grafana:'a dashboard over the watch'"'"'s metrics'
     homepage:'services and a widget for Homepage'
+    kubernetes:'a deployment as plain manifests: claim, job that fetches the model, Deployment, Service'
     open-webui:'Open WebUI before the gateway'
     prometheus:'scrape configuration'
     traefik:'a door with a key before the engines'
+    vllm-chart:'a deployment as values of vLLM'"'"'s production stack'
     watch-unit:'what keeps `tierdeck watch` running: systemd'
   )
   _describe 'tierdeck export commands' _commands
@@ -73,10 +77,11 @@ _shtab_tierdeck_history_commands() {
 _shtab_tierdeck_procedures_commands() {
   local _commands=(
     abandon:'close the journal of one that no longer runs'
-    answer:'answer the question of one: retry, skip, hold, abort or rollback'
+    answer:'answer the question of one: retry, skip, hold, abort or rollback; continue where it was paused'
     attach:'follow one'
     cancel:'stop one at its step'"'"'s edge; again: now'
     list:'all that are known here'
+    pause:'have one wait at its step'"'"'s edge, until it is answered: continue'
     resume:'go on with one that was halted, cancelled or lost'
     rollback:'take back all that a deployment did'
   )
@@ -167,6 +172,19 @@ _shtab_tierdeck_export_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_defaults_added=0
 
+_shtab_tierdeck_export_app_template_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_app_template_defaults_added=0
+
 _shtab_tierdeck_export_boot_unit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -227,6 +245,19 @@ _shtab_tierdeck_export_homepage_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_homepage_defaults_added=0
 
+_shtab_tierdeck_export_kubernetes_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_kubernetes_defaults_added=0
+
 _shtab_tierdeck_export_open_webui_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -255,6 +286,19 @@ _shtab_tierdeck_export_traefik_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_traefik_defaults_added=0
+
+_shtab_tierdeck_export_vllm_chart_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_vllm_chart_defaults_added=0
 
 _shtab_tierdeck_export_watch_unit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -287,6 +331,8 @@ _shtab_tierdeck_fit_options=(
   "--gpu-layers[layers on the GPUs (all)]:N|all:"
   "--tensor-split[each GPU\'s share]:A,B:"
   "--cpu-moe[layers whose experts stay on the CPU]:N:"
+  "*--override-tensor[tensors that go elsewhere, by name]:REGEX=CPU:"
+  "--build[llama.cpp\'s build, if it is not of today]:b11549:"
   "(*)::a GGUF file, its address, or a model\'s name:_files"
 )
 
@@ -394,6 +440,16 @@ _shtab_tierdeck_init_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_init_defaults_added=0
 
+_shtab_tierdeck_lint_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":only of this node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_lint_defaults_added=0
+
 _shtab_tierdeck_maintenance_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -439,7 +495,7 @@ _shtab_tierdeck_procedures_answer_options=(
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
   ":its id:"
-  ":what to do:(retry skip hold abort rollback)"
+  ":what to do:(retry skip hold abort rollback continue)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -473,6 +529,16 @@ _shtab_tierdeck_procedures_list_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_procedures_list_defaults_added=0
+
+_shtab_tierdeck_procedures_pause_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":its id:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_procedures_pause_defaults_added=0
 
 _shtab_tierdeck_procedures_resume_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -566,7 +632,7 @@ _shtab_tierdeck_recover_options=(
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
   "--all[every node, the gateway\'s last]"
-  "--from[from service, containers, docker, wake, rdp on]:RUNG:(service containers docker wake rdp)"
+  "--from[from service, containers, docker, wake, rdp on\; of a Kubernetes node also cordon, drain, uncordon]:RUNG:(service containers docker wake rdp cordon drain uncordon)"
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm what interrupts nothing]"
   "--interrupt[confirm that running work is interrupted]"
@@ -678,6 +744,7 @@ _shtab_tierdeck() {
         gateway) _shtab_tierdeck_gateway ;;
         history) _shtab_tierdeck_history ;;
         init) _arguments -C -s $_shtab_tierdeck_init_options ;;
+        lint) _arguments -C -s $_shtab_tierdeck_lint_options ;;
         maintenance) _arguments -C -s $_shtab_tierdeck_maintenance_options ;;
         models) _arguments -C -s $_shtab_tierdeck_models_options ;;
         procedures) _shtab_tierdeck_procedures ;;
@@ -712,15 +779,18 @@ _shtab_tierdeck_export() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_tierdeck_export-$line[1]:"
       case $line[1] in
+        app-template) _arguments -C -s $_shtab_tierdeck_export_app_template_options ;;
         boot-unit) _arguments -C -s $_shtab_tierdeck_export_boot_unit_options ;;
         caddy) _arguments -C -s $_shtab_tierdeck_export_caddy_options ;;
         compose) _arguments -C -s $_shtab_tierdeck_export_compose_options ;;
         gatus) _arguments -C -s $_shtab_tierdeck_export_gatus_options ;;
         grafana) _arguments -C -s $_shtab_tierdeck_export_grafana_options ;;
         homepage) _arguments -C -s $_shtab_tierdeck_export_homepage_options ;;
+        kubernetes) _arguments -C -s $_shtab_tierdeck_export_kubernetes_options ;;
         open-webui) _arguments -C -s $_shtab_tierdeck_export_open_webui_options ;;
         prometheus) _arguments -C -s $_shtab_tierdeck_export_prometheus_options ;;
         traefik) _arguments -C -s $_shtab_tierdeck_export_traefik_options ;;
+        vllm-chart) _arguments -C -s $_shtab_tierdeck_export_vllm_chart_options ;;
         watch-unit) _arguments -C -s $_shtab_tierdeck_export_watch_unit_options ;;
       esac
   esac
@@ -799,6 +869,7 @@ _shtab_tierdeck_procedures() {
         attach) _arguments -C -s $_shtab_tierdeck_procedures_attach_options ;;
         cancel) _arguments -C -s $_shtab_tierdeck_procedures_cancel_options ;;
         list) _arguments -C -s $_shtab_tierdeck_procedures_list_options ;;
+        pause) _arguments -C -s $_shtab_tierdeck_procedures_pause_options ;;
         resume) _arguments -C -s $_shtab_tierdeck_procedures_resume_options ;;
         rollback) _arguments -C -s $_shtab_tierdeck_procedures_rollback_options ;;
       esac

@@ -189,7 +189,7 @@ async def test_a_link_that_is_cut_in_mid_copy_is_gone_on_with(
         nonlocal calls
         calls += 1
         if calls == 5:
-            lab.ssh.end("KILL")
+            lab.ssh.close()
             back.append(asyncio.create_task(asyncio.to_thread(_return, lab.ssh)))
         await sent(self, work, data)
 

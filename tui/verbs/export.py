@@ -20,20 +20,52 @@ if TYPE_CHECKING:
 SCHEMA: Final = "tierdeck.boot-unit/1"
 TEXT_SCHEMA: Final = "tierdeck.export/1"
 
+_RENDERED: Final = ("kubernetes", "vllm-chart", "app-template")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is asked for; what to do with it goes to standard error."""
     if arguments.what == "boot-unit":
         return _boot_unit(arguments)
     opened = open_cluster(arguments)
+    deployment = dict.fromkeys(_RENDERED, _deployment)
     made = {"watch-unit": _watch_unit, "compose": _compose, "caddy": _proxy, "traefik": _proxy, "open-webui": _webui}
-    text, advice = made.get(arguments.what, _monitor)(opened, arguments)
+    text, advice = (made | deployment).get(arguments.what, _monitor)(opened, arguments)
     if getattr(arguments, "json", False):
         print(json.dumps({"schema": TEXT_SCHEMA, "what": arguments.what, "text": text}, ensure_ascii=False))
     else:
         print(text, end="")
         print("\n".join(advice), file=sys.stderr)
     return 0
+
+
+def _deployment(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """A deployment for Kubernetes, and what is left to do."""
+    from pathlib import Path
+
+    from backends.cluster.deploying import load_spec
+    from backends.exports.charts import app_template, vllm_chart
+    from backends.exports.manifests import manifests
+    from backends.exports.pods import advice, pod, refuse_words
+
+    spec = load_spec(Path(arguments.spec))
+    node = opened.loaded.inventory.node_named.get(spec.node)
+    if node is None:
+        names = ", ".join(opened.loaded.inventory.node_named) or "none"
+        raise ProcedureError(f'{arguments.spec}: there is no node "{spec.node}".', f"Known: {names}.")
+    namespace, storage, of_class = arguments.namespace, arguments.storage, arguments.storage_class
+    refuse_words(namespace, storage)
+    left = advice(spec, pod(spec, node), namespace)
+    match arguments.what:
+        case "kubernetes":
+            left.append("Look first, then apply: kubectl diff -f -; kubectl apply --server-side -f -")
+            return manifests(spec, node, namespace=namespace, storage=storage, storage_class=of_class), left
+        case "vllm-chart":
+            left.append(f"helm -n {namespace} upgrade --install NAME vllm/vllm-stack -f FILE")
+            return vllm_chart(spec, node, storage=storage, storage_class=of_class), left
+        case _:
+            left.append(f"helm -n {namespace} upgrade --install {spec.name} bjw-s/app-template -f FILE")
+            return app_template(spec, node, storage=storage, storage_class=of_class), left
 
 
 def _watch_unit(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
