@@ -81,7 +81,7 @@ def test_a_group_that_answered_and_does_not_any_more_is_worse(gateway: LabGatewa
     worse.write_bytes(before.replace(b'/v1"', b'/v2"', 1))
     ran = gateway.tierdeck("gateway", "push", "--file", str(worse), "--yes", "--interrupt", "--json")
     ended, why = outcome(ran)
-    assert (ended, "chat gives no answer, but a/llama serves" in why) == ("halted", True), why
+    assert (ended, "code gives no answer, but a/llama serves" in why) == ("halted", True), why
     assert gateway.file.read_bytes() == before
     _closed(gateway)
 
