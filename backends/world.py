@@ -309,6 +309,15 @@ class World:
             return kubernetes, workload
         return await reach.runtime(), workload
 
+    async def gateway_file(self) -> bytes | None:
+        """What the gateway's configuration holds now; TierdeckError where it cannot be read."""
+        from backends.procedures.pushing import read_former
+
+        async def runtime(node: str, kind: str) -> Runtime:
+            return await self._reaches[node].runtime()
+
+        return await read_former(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
+
     async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
         """What is wrong with a node, and the cluster as it was seen meanwhile."""
         from backends.diagnosis import examine

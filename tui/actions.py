@@ -117,6 +117,13 @@ ACTIONS: Final[tuple[Action, ...]] = (
         "List every model: where it lies, how it is started, whether it is loaded.",
         command="tierdeck models",
     ),
+    Action(
+        "gateway",
+        ("w",),
+        "gateway",
+        "Check the gateway's file against the cluster, and push a new one.",
+        command="tierdeck gateway diff",
+    ),
     Action("output", ("o",), "output", "Follow the log of the selected container.", footer=4),
     Action(
         "bench",

@@ -13,6 +13,7 @@ from textual.app import SystemCommand
 from backends.errors import TierdeckError
 from tui.actions import NAMED, PROMPT_KEYS, allowed, shown
 from tui.deploying import Deploying
+from tui.fronting import Fronting
 from tui.screens.text import TextScreen
 from tui.selection import container_selected, node_or_none
 from tui.setup import Breakable, Demo
@@ -21,7 +22,7 @@ from tui.trying import Trying
 from widgets.lines import Line, line
 
 
-class Commands(Travel, Deploying, Trying):
+class Commands(Travel, Deploying, Fronting, Trying):
     """Runs actions for the application."""
 
     async def run(self, id: str) -> None:

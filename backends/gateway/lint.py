@@ -145,10 +145,8 @@ def provider_of(entry: Entry) -> str:
 
 def endpoint_at(inventory: Inventory, base: str) -> Endpoint | None:
     """The endpoint of the cluster that an api_base leads to, as the gateway sees it."""
-    parts = urlsplit(base if "://" in base else f"http://{base}")
-    try:
-        host, port = parts.hostname or "", parts.port
-    except ValueError:
+    host, port = _host_and_port(base)
+    if not host:
         return None
     gateway = inventory.gateway_endpoint
     for endpoint in inventory.endpoints:
@@ -159,6 +157,15 @@ def endpoint_at(inventory: Inventory, base: str) -> Endpoint | None:
         if port == there.port and (host in hosts or (host in _LOOPBACK and beside)) and endpoint.engine != "litellm":
             return endpoint
     return None
+
+
+def _host_and_port(base: str) -> tuple[str, int | None]:
+    """Where an api_base leads to, with or without http:// before it; no host where it is no address."""
+    try:
+        parts = urlsplit(base if "://" in base else f"http://{base}")
+        return parts.hostname or "", parts.port
+    except ValueError:
+        return "", None
 
 
 def _wanted(said_base: str, endpoint: Endpoint | None) -> str:
@@ -196,6 +203,12 @@ def _base(
     document: Document, entry: Entry, model: ScalarNode, base: ScalarNode, endpoint: Endpoint | None
 ) -> Iterator[Finding]:
     value = said(base)
+    if not _host_and_port(value)[0]:
+        yield Finding(
+            "api-base", "error", line(base), f"{entry.group}: api_base {plain(value)} is no address.",
+            "Every request for it fails.", "An address such as http://10.0.10.20:8080/v1",
+        )  # fmt: skip
+        return
     provider = provider_of(entry) or _wanted(value, endpoint)
     if endpoint is not None and endpoint.engine not in ("ollama", "http") and provider in OLLAMA:
         provider = PREFIX[endpoint.engine]
@@ -254,7 +267,7 @@ def _served(
 
 def _ours(inventory: Inventory, base: str) -> bool:
     """Whether an address is of this network: a private one, or a node's."""
-    host = urlsplit(base if "://" in base else f"http://{base}").hostname or ""
+    host, _ = _host_and_port(base)
     if any(host in (node.address, node.name) for node in inventory.nodes) or host in _LOOPBACK:
         return True
     try:

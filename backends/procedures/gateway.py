@@ -212,6 +212,16 @@ class WriteFile(GatewayStep):
         if self._changed:
             await self._restore()
 
+    async def revert(self, report: Report) -> str:
+        """The former file, where the new one is there still, and the gateway running with it."""
+        file = await self._file()
+        if digest(await file.read()) != self._told.new:
+            return ""
+        await self._restore()
+        await self._restart()
+        await self._ready(report)
+        return f"{file.where} is as it was, and the gateway runs with it"
+
 
 class RestartGateway(GatewayStep):
     """Restarts the gateway and waits until it is ready; where it is not, the former file comes back."""

@@ -80,6 +80,8 @@ def plan_push(
             *remarks,
         ),
         targets=(residence(endpoint),),
+        reversible=True,
+        on_failure="rollback",
     )
 
 

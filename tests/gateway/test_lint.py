@@ -107,6 +107,8 @@ def test_all_is_mended_at_once() -> None:
         ("os.environ/LITELLM_MASTER_KEY", "sk-1234", "plaintext-key", 17, "os.environ/NAME"),
         ("qwen2.5:32b", "qwen2.5:14b", "not-served", 5, 'Did you mean "qwen2.5:32b"?'),
         ("20:11434", "20:11435", "no-endpoint", 6, "cluster.toml"),
+        ("http://10.0.10.20:11434", "http://[10.0.10.20", "api-base", 6, "such as"),
+        ("http://10.0.10.20:11434", "http://10.0.10.20:port", "api-base", 6, "such as"),
         ("cooldown_time: 60", "cooldown_time: 0", "cooldown-off", 15, "60"),
         ("cooldown_time: 60", "disable_cooldowns: true", "cooldown-off", 15, "Remove"),
         ("cooldown_time: 60", "health_check_interval: 60", "misplaced", 15, "general_settings"),

@@ -1,6 +1,5 @@
 """LiteLLM's proxy in a container, with its file in a folder or a volume, before llama.cpp, on a node with SSH."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -38,13 +37,9 @@ class LabGateway:
         argv = [sys.executable, "-m", "tui.cli", *words]
         return subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=300, check=False)
 
-    async def reset(self) -> None:
-        """The former file, and the gateway running with it."""
-        self.file.write_bytes(FORMER)
-        await asyncio.to_thread(self.restart)
-
-    def restart(self) -> None:
-        """Restart it by hand."""
+    def restart(self, content: bytes) -> None:
+        """Give it another file and restart it, by hand."""
+        self.file.write_bytes(content)
         self.engine.docker("restart", "-t", "2", "litellm")
         wait_until(self.ready, 120, "LiteLLM lives")
 

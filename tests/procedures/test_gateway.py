@@ -123,7 +123,7 @@ class Site:
         self.calls.append(f"ask {model}")
         return "it answered 500" if model in self.mute else ""
 
-    async def carried(self, plan: Plan, *, control: Control | None = None) -> list[StepEvent]:
+    async def carried(self, plan: Plan, *, control: Control | None = None, back: bool = False) -> list[StepEvent]:
         async def runtime(node: str, kind: str) -> Runtime:
             assert (node, kind) == ("gate", "docker")
             return cast("Runtime", self)
@@ -139,7 +139,7 @@ class Site:
         )
         events = run(
             plan, GATEWAY_KINDS, context, procedure="p", journal=Journal(), ask=None, control=control or Control(),
-            clock=self.clock,
+            clock=self.clock, back=back,
         )  # fmt: skip
         return [event async for event in events]
 
@@ -175,7 +175,7 @@ async def test_it_is_kept_written_restarted_and_asked(site: Site) -> None:
 )
 async def test_a_file_that_makes_it_worse_is_taken_back(site: Site, word: str, step: int, words: str) -> None:
     events = await site.carried(site.plan(f"{site.text}# {word}\n"))
-    assert events[-1].outcome == "halted"
+    assert events[-1].outcome == "failed"
     assert next(e.step for e in events if e.event == "step_failed") == step
     assert words in failure(events)
     assert "byte for byte, and the gateway is ready with it" in failure(events)
@@ -203,6 +203,16 @@ async def test_a_gateway_that_does_not_come_back_with_either_says_so(site: Site)
     events = await site.carried(plan)
     assert "The former file is back, but with it: It is not ready after 180 s" in failure(events)
     assert site.file.read_bytes() == FORMER
+
+
+async def test_it_can_be_taken_back_later(site: Site) -> None:
+    plan = site.plan()
+    await site.carried(plan)
+    assert site.read == site.text.encode()
+    events = await site.carried(plan, back=True)
+    assert events[-1].text == "taken back: all is as it was before"
+    assert site.file.read_bytes() == site.read == FORMER
+    assert (await site.carried(plan, back=True))[-1].outcome == "cancelled", "there is nothing left to do"
 
 
 async def test_somebody_who_stops_it_now_gets_the_former_file(site: Site) -> None:
@@ -238,7 +248,7 @@ async def test_a_folder_that_cannot_be_written_changes_nothing(site: Site) -> No
     plan = site.plan()
     text = plan.steps[1].arguments | {"config": "/proc/no/file"}
     events = await site.carried(replace(plan, steps=(replace(plan.steps[1], arguments=text),)))
-    assert events[-1].outcome == "halted"
+    assert events[-1].outcome == "failed"
     assert site.file.read_bytes() == FORMER
 
 
