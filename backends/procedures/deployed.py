@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -84,6 +85,17 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True)
+class Ollama:
+    """What the step is told; with a `file`, a path in the container, the model is created from that."""
+
+    node: str
+    container: str
+    endpoint: str
+    model: str
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What the step is told."""
 
@@ -91,7 +103,7 @@ class Question:
     prompt: str
 
 
-def to_json(told: Image | Trial | Volume | Container | Fragment | Question) -> dict[str, JsonValue]:
+def to_json(told: Image | Trial | Volume | Container | Fragment | Ollama | Question) -> dict[str, JsonValue]:
     """As a step's arguments."""
     return {key: value for key, value in asdict(told).items() if value is not None}
 
@@ -343,6 +355,50 @@ class WriteFragment:
             raise ProcedureError(f"{self._path} cannot be written: {error.strerror or error}.") from None
 
 
+class OllamaModel:
+    """Gives a fresh Ollama its model: pulled by itself, or created from the file in its volume."""
+
+    def __init__(self, step: Step, context: Context) -> None:
+        self._told, self._context = _parsed(Ollama, step), context
+
+    async def check(self) -> str:
+        """It has it."""
+        known = (await self._context.probe(self._told.endpoint)).models or ()
+        names = {info.name for info in known}
+        return "it has the model already" if names & {self._told.model, f"{self._told.model}:latest"} else ""
+
+    async def apply(self, report: Report) -> None:
+        """With its own progress; a pull that breaks off is gone on with."""
+        told, clock = self._told, self._context.clock
+        await self._context.confirm()
+        if told.file:
+            await self._create()
+            return
+        voice, begun = Voice(report, clock), clock.now().mono
+        async with aclosing(self._context.pull(told.endpoint, told.model)) as said:
+            async for words, share in said:
+                figures: dict[str, JsonValue] = {} if share is None else {"progress": share}
+                voice.say("pull", clock.now().mono - begun, plain(words), figures)
+
+    async def _create(self) -> None:
+        told = self._told
+        script = 'printf "FROM %s\\n" "$1" > /tmp/Modelfile && ollama create "$2" -f /tmp/Modelfile'
+        store = await _store(self._context, told.node)
+        done = await store.run(told.container, ["/bin/sh", "-c", script, "sh", told.file, told.model], limit=1800.0)
+        if done.status:
+            words = plain(done.words[-400:], 300)
+            raise ProcedureError(f"Ollama does not take {told.file}: {words}", "Is it a GGUF that it knows?")
+
+    async def verify(self, report: Report) -> str:
+        """It lists it."""
+        if not await self.check():
+            raise ProcedureError(f"{self._told.endpoint} does not list {self._told.model} after it got it.")
+        return f"{self._told.endpoint} has {self._told.model}"
+
+    async def undo(self) -> None:
+        """What came stays, for the next try; a volume of ours goes as a whole."""
+
+
 class AskOnce:
     """Asks the new model one prompt."""
 
@@ -398,5 +454,6 @@ DEPLOY_KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     "copy_model": CopyModel,
     "make_container": MakeContainer,
     "write_fragment": WriteFragment,
+    "ollama_model": OllamaModel,
     "ask_once": AskOnce,
 }

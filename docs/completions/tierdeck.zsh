@@ -20,6 +20,7 @@ _shtab_tierdeck_commands() {
     gateway:'Write, check, compare or push LiteLLM'"'"'s configuration.'
     history:'Tell what happened: changes, and steps of procedures.'
     init:'Write a first cluster.toml by looking at this machine; loads nothing.'
+    lint:'What is wrong with how containers were made; exits 1 where something is.'
     maintenance:'Leave a node or endpoint out of verdicts and alerts for a while.'
     models:'Every model of the cluster: where it lies, how it is started, whether it is loaded.'
     procedures:'List, follow or stop procedures.'
@@ -350,6 +351,16 @@ _shtab_tierdeck_init_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_init_defaults_added=0
 
+_shtab_tierdeck_lint_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":only of this node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_lint_defaults_added=0
+
 _shtab_tierdeck_maintenance_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -634,6 +645,7 @@ _shtab_tierdeck() {
         gateway) _shtab_tierdeck_gateway ;;
         history) _shtab_tierdeck_history ;;
         init) _arguments -C -s $_shtab_tierdeck_init_options ;;
+        lint) _arguments -C -s $_shtab_tierdeck_lint_options ;;
         maintenance) _arguments -C -s $_shtab_tierdeck_maintenance_options ;;
         models) _arguments -C -s $_shtab_tierdeck_models_options ;;
         procedures) _shtab_tierdeck_procedures ;;
