@@ -363,8 +363,7 @@ class OllamaModel:
 
     async def check(self) -> str:
         """It has it."""
-        known = (await self._context.probe(self._told.endpoint)).models or ()
-        names = {info.name for info in known}
+        names = set(await self._context.listed(self._told.endpoint))
         return "it has the model already" if names & {self._told.model, f"{self._told.model}:latest"} else ""
 
     async def apply(self, report: Report) -> None:

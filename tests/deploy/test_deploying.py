@@ -10,7 +10,7 @@ import pytest
 from backends.errors import ProcedureError, TierdeckError
 from backends.procedures.plan import describe, from_json, to_json
 from backends.world import survey
-from tests.deploy.carrying import failing, take_back
+from tests.deploy.carrying import failing, take_back, words
 from tests.deploy.conftest import IMAGE, MODEL, Site
 
 STEPS = [
@@ -146,7 +146,7 @@ async def test_an_ollama_pulls_its_model_with_progress(site: Site) -> None:
     plan = await site.plan(site.spec(**fields, pull="qwen2.5:0.5b"))
     assert "ollama pull qwen2.5:0.5b" in "\n".join(describe(plan))
     events = await site.carry_out(plan)
-    assert events[-1].outcome == "done", [e.text for e in events]
+    assert events[-1].outcome == "done", words(events)
     assert "mark/coder has qwen2.5:0.5b" in [e.text for e in events]
     await site.carry_out(plan, back=True)
     assert site.state() == before
