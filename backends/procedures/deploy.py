@@ -154,7 +154,7 @@ def _endpoint(spec: Spec, node: Node, tier: str) -> dict[str, Any]:
     if spec.preset in ("llama.cpp", "vllm"):  # an Ollama has none as it starts, and then only this one
         told["model"] = spec.name
     if spec.on_demand:
-        told["on_demand"] = True
+        told |= {"on_demand": True} | ({"idle": spec.idle} if spec.idle else {})
     return told
 
 

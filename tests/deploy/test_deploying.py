@@ -26,11 +26,11 @@ async def test_from_a_file_to_an_answer(site: Site, monkeypatch: pytest.MonkeyPa
     assert from_json(to_json(plan)) == plan
     assert [step.kind for step in plan.steps] == STEPS
     shown = "\n".join(describe(plan))
-    for words in (
+    for call in (
         "docker volume create coder-models", "docker create --name coder --restart no --gpus=all", "docker start coder",
         "[joins.queue]", 'url = "http://localhost:', "prompt: Say one word.",
     ):  # fmt: skip
-        assert words in shown, words
+        assert call in shown, call
     events = await site.carry_out(plan)
     assert events[-1].outcome == "done", [e.text for e in events]
     assert site.copied() == MODEL
