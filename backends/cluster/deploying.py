@@ -179,7 +179,7 @@ class Spec(Table):
 
 def load_spec(path: Path) -> Spec:
     """Read a deployment; InventoryError with file, line, expectation and nearest valid word."""
-    source = read(path, advice="Name a file, or write one by answering: tierdeck deploy --new")
+    source = read(path, advice="Name a file, or write one by answering: tierdeck deploy FILE --new")
     try:
         spec = Spec.model_validate(source.data)
     except ValidationError as error:
