@@ -372,9 +372,11 @@ class World:
         return procedure_events.fold(state, event)
 
     async def control(self, procedure: str, word: str) -> None:
-        """Cancel a procedure, or answer its question."""
+        """Cancel or pause a procedure, or answer its question."""
         if word == "cancel":
             await self.procedures.cancel(procedure)
+        elif word == "pause":
+            await self.procedures.pause(procedure)
         else:
             await self.procedures.answer(procedure, word)
 

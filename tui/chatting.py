@@ -52,6 +52,7 @@ class Chatting(Choosing):
         self._offered: Sending | None = None
         self.latest = ""
         self._turns: list[Message] = []
+        self._last_task: str | None = None
         self._last: str | None = None
 
     def reconsider(self) -> None:
@@ -88,7 +89,11 @@ class Chatting(Choosing):
         from backends.routing.fitting import estimate
 
         forced = self._app.view.router.forced
-        said = Classified(forced, 1.0, None, ("you chose it",)) if forced else classify(text, image=bool(self.image))
+        said = (
+            Classified(forced, 1.0, None, ("you chose it",))
+            if forced
+            else classify(text, image=bool(self.image), last=self._last_task)
+        )
         tokens = estimate("".join((*(turn.content for turn in self._turns), text)), images=int(bool(self.image)))
         wish = Wish(said.task, tokens, image=self.image is not None, target=self.target, last=self._last)
         return Sending(text, tuple(self._turns), self.image, said, wish, self.through)
@@ -142,7 +147,7 @@ class Chatting(Choosing):
     def anew(self) -> None:
         """Forget the conversation."""
         self.cancel()
-        self._turns, self._last, self._offered = [], None, None
+        self._turns, self._last, self._last_task, self._offered = [], None, None, None
         self._app.view.router.answer.begin(("a new conversation", "dim"))
         self.reconsider()
 
@@ -217,7 +222,7 @@ class Chatting(Choosing):
         """Remember the turn, and who answered it."""
         from backends.engines.chat import Message
 
-        self._last = shown.endpoint
+        self._last, self._last_task = shown.endpoint, sending.wish.task
         if shown.text:
             said = [Message("user", sending.text), Message("assistant", shown.text)]
             self._turns = [*self._turns, *said][-TURNS:]

@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    from backends.cluster.words import RUNGS
+    from backends.cluster.words import PLACING, RUNGS
 
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--cluster", metavar="FILE", help="the cluster.toml to use (or TIERDECK_CLUSTER)")
@@ -64,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
         "--yes", action="store_true", help="confirm it; a failure halts it, to be resumed or taken back"
     )
     deploy.add_argument("--rollback", action="store_true", help="with --yes: take all back where a step fails")
+    deploy.add_argument("--gateway", action="store_true", help="then push what is rendered to the gateway, too")
+    deploy.add_argument("--interrupt", action="store_true", help="confirm that the gateway's requests are interrupted")
     deploy.add_argument("--force", action="store_true", help="go on where it would not fit, and say what will happen")
     deploy.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     up = verb("up", "Start a model that is on demand, others on demand making room where it would not fit.", json_too)
@@ -82,7 +84,8 @@ def parser() -> argparse.ArgumentParser:
     recover = verb("recover", "Bring a node back, by the least invasive rung that can help.", json_too)
     recover.add_argument("target", nargs="?", help="a node, or a tier or endpoint of one")
     recover.add_argument("--all", action="store_true", help="every node, the gateway's last")
-    recover.add_argument("--from", dest="start", choices=RUNGS, metavar="RUNG", help=f"from {', '.join(RUNGS)} on")
+    words = f"from {', '.join(RUNGS)} on; of a Kubernetes node also {', '.join(PLACING)}"
+    recover.add_argument("--from", dest="start", choices=(*RUNGS, *PLACING), metavar="RUNG", help=words)
     reboot = verb("reboot", "Reboot a node: its work ended first, gone and back, its queue started again.", json_too)
     reboot.add_argument("node", help="the node")
     for each in (recover, reboot):
@@ -161,6 +164,10 @@ def _fit(fit: _Parser) -> None:
     fit.add_argument("--gpu-layers", metavar="N|all", help="layers on the GPUs (all)")
     fit.add_argument("--tensor-split", metavar="A,B", help="each GPU's share")
     fit.add_argument("--cpu-moe", type=_count(0), default=0, metavar="N", help="layers whose experts stay on the CPU")
+    fit.add_argument(
+        "--override-tensor", action="append", default=[], metavar="REGEX=CPU", help="tensors that go elsewhere, by name"
+    )
+    fit.add_argument("--build", metavar="b11549", help="llama.cpp's build, if it is not of today")
 
 
 def _count(least: int) -> Callable[[str], int]:
@@ -219,6 +226,25 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
     what.add_parser("gatus", help="endpoints for Gatus", parents=[common, json_too])
     homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
     homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
+    for name, text in (
+        ("kubernetes", "a deployment as plain manifests: claim, job that fetches the model, Deployment, Service"),
+        ("vllm-chart", "a deployment as values of vLLM's production stack"),
+        ("app-template", "a deployment as values of bjw-s' app-template"),
+    ):
+        each = what.add_parser(name, help=text, parents=[common, json_too])
+        each.add_argument("spec", metavar="SPEC.toml", help="the deployment, as `tierdeck deploy` takes it")
+        each.add_argument("--namespace", default="default", metavar="NS", help="the namespace (default)")
+        each.add_argument("--storage", default="100Gi", metavar="SIZE", help="of the model's volume (100Gi)")
+        each.add_argument("--storage-class", default="", metavar="NAME", help="of that volume; the cluster's own")
+
+    composed = what.add_parser("compose", help="what runs on a node, for Compose", parents=[common, json_too])
+    composed.add_argument("node", help="the node")
+    for name in ("caddy", "traefik"):
+        door = what.add_parser(name, help="a door with a key before the engines", parents=[common, json_too])
+        door.add_argument("--allow", action="append", default=[], metavar="NETWORK", help="let it in (private ones)")
+        if name == "caddy":
+            door.add_argument("--listen", default=":8090", metavar="ADDRESS", help="where Caddy listens (:8090)")
+    what.add_parser("open-webui", help="Open WebUI before the gateway", parents=[common, json_too])
 
 
 def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
@@ -240,12 +266,13 @@ def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
     what = procedures.add_subparsers(
-        dest="what", metavar="list|attach|answer|cancel|resume|abandon", parser_class=_Parser
+        dest="what", metavar="list|attach|answer|pause|cancel|resume|abandon", parser_class=_Parser
     )
     what.add_parser("list", help="all that are known here", parents=[common, json_too])
     for name, text in (
         ("attach", "follow one"),
-        ("answer", "answer the question of one: retry, skip, hold, abort or rollback"),
+        ("answer", "answer the question of one: retry, skip, hold, abort or rollback; continue where it was paused"),
+        ("pause", "have one wait at its step's edge, until it is answered: continue"),
         ("cancel", "stop one at its step's edge; again: now"),
         ("resume", "go on with one that was halted, cancelled or lost"),
         ("rollback", "take back all that a deployment did"),
@@ -254,7 +281,8 @@ def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("id", help="its id")
         if name == "answer":
-            each.add_argument("choice", choices=("retry", "skip", "hold", "abort", "rollback"), help="what to do")
+            choices = ("retry", "skip", "hold", "abort", "rollback", "continue")
+            each.add_argument("choice", choices=choices, help="what to do")
         if name == "resume":
             each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
         if name in ("resume", "rollback"):

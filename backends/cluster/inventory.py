@@ -105,9 +105,11 @@ class Inventory(Table):
 
     @property
     def gateway_endpoint(self) -> Endpoint | None:
-        """The endpoint of the proxy in front: the one that [gateway] names, else the first that LiteLLM answers at."""
-        named = self.endpoint_named.get(self.gateway.endpoint) if self.gateway else None
-        return named or next((e for e in self.endpoints if e.engine == "litellm"), None)
+        """The endpoint of the proxy in front: the one [gateway] names, else the only one of LiteLLM, else None."""
+        if self.gateway is not None:
+            return self.endpoint_named.get(self.gateway.endpoint)
+        found = [e for e in self.endpoints if e.engine == "litellm"]
+        return found[0] if len(found) == 1 else None
 
     @property
     def assigned_tasks(self) -> tuple[str, ...]:
@@ -116,10 +118,8 @@ class Inventory(Table):
 
     def runs_containers(self, node: Node) -> bool:
         """Whether a node's Docker is worth asking: the inventory speaks of it, of a queue or of a container there."""
-        if node.kubernetes is not None and node.docker is None:
-            return False
         named = any(e.container for e in self.endpoints if e.node == node.name)
-        return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)
+        return node.may_have_docker and (named or bool(node.queue.order) or node.docker is not None)
 
     def with_queue_order(self, node: str, order: Sequence[str]) -> Inventory:
         """The same cluster with another start order for one node, as a person arranged it for one run."""

@@ -194,6 +194,11 @@ class Node(Table):
     recover: Literal["manual"] | Recover = "manual"
     """"manual", or { auto = RUNG }."""
 
+    @property
+    def may_have_docker(self) -> bool:
+        """Whether a Docker Engine may be there: a node of a Kubernetes cluster has one only if that is said."""
+        return self.docker is not False if self.kubernetes is None else isinstance(self.docker, Docker)
+
 
 class Tier(Table):
     """A group of endpoints that are judged together."""

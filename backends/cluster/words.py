@@ -93,6 +93,9 @@ RUNGS: Final[tuple[Rung, ...]] = get_args(Rung)
 EXIT_CODES: Final[dict[State, int]] = {State.HEALTHY: 0, State.DEGRADED: 1, State.DOWN: 2, State.UNKNOWN: 3}
 """What `tierdeck status` exits with, as monitoring plugins do."""
 
+PLACING: Final = ("cordon", "drain", "uncordon")
+"""What a person may have done to a node of a Kubernetes cluster; nothing of it is ever done unattended."""
+
 KUBERNETES: Final = "kubernetes"
 """The runtime of Deployments and StatefulSets."""
 

@@ -20,7 +20,7 @@ from backends.gateway.document import Document, Entry, data, edited, line, read,
 from backends.gateway.findings import Finding
 from backends.gateway.limits import limits
 from backends.gateway.providers import OLLAMA, OPENAI_LIKE, PROVIDERS
-from backends.gateway.render import PREFIX, embeds, gateway_endpoint, label_of
+from backends.gateway.render import PREFIX, embeds, label_of
 from backends.text import plain
 
 SECRET: Final = re.compile(r"(?:api_?key|master_key|salt_key|password|secret|access_token|webhook_url)$", re.IGNORECASE)
@@ -150,8 +150,7 @@ def endpoint_at(inventory: Inventory, base: str) -> Endpoint | None:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return None
-    gateways = [e for e in inventory.endpoints if e.engine == "litellm"]
-    gateway = gateway_endpoint(inventory) if inventory.gateway or len(gateways) == 1 else None
+    gateway = inventory.gateway_endpoint
     for endpoint in inventory.endpoints:
         there = urlsplit(address(inventory, endpoint))
         node = inventory.node_named.get(endpoint.node or "")

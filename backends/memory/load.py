@@ -83,14 +83,14 @@ def _named(buffers: Buffers, gpus: Sequence[Gpu]) -> str:
 
 
 def alike(header: Header, one: Settings, other: Settings) -> bool:
-    """Whether an engine makes the same of both settings for this model."""
+    """Whether one engine makes the same of both settings for this model."""
     model = Model(header)
 
-    def rest(settings: Settings) -> tuple[int, int]:
+    def rest(settings: Settings) -> tuple[int, int, tuple[tuple[str, str], ...]]:
         layers = model.layers + 1 if settings.gpu_layers is None else settings.gpu_layers
-        return min(layers, model.layers + 1), settings.cpu_moe
+        return min(layers, model.layers + 1), settings.cpu_moe, settings.overrides
 
-    return plan(model, one) == plan(model, other) and rest(one) == rest(other)
+    return plan(model, replace(one, every_output=other.every_output)) == plan(model, other) and rest(one) == rest(other)
 
 
 def vllm_load(name: str, header: Header, settings: Settings, gpus: Sequence[Gpu]) -> Load:

@@ -18,7 +18,7 @@ from backends.errors import ProcedureError, RuntimeFailure
 from backends.procedures.context import Context
 from backends.procedures.copying import CopyModel
 from backends.procedures.gate import Voice
-from backends.procedures.plan import Step
+from backends.procedures.plan import Plan, Step
 from backends.procedures.runner import Report, StepKind
 from backends.reach.docker_store import DockerStore, Json
 from backends.text import plain
@@ -106,6 +106,12 @@ class Question:
 def to_json(told: Image | Trial | Volume | Container | Fragment | Ollama | Question) -> dict[str, JsonValue]:
     """As a step's arguments."""
     return {key: value for key, value in asdict(told).items() if value is not None}
+
+
+def coming_files(plan: Plan) -> dict[str, str]:
+    """The files of cluster.d that a plan writes: its own steps already speak of what stands there."""
+    written = [step.arguments for step in plan.steps if step.kind == "write_fragment"]
+    return {str(told["file"]): str(told["text"]) for told in written}
 
 
 class HaveImage:

@@ -11,6 +11,7 @@ from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
 from backends.procedures.demand import DEMAND_KINDS
 from backends.procedures.deployed import DEPLOY_KINDS
+from backends.procedures.draining import DRAIN_KINDS
 from backends.procedures.gateway import GATEWAY_KINDS
 from backends.procedures.plan import Step
 from backends.procedures.reboot import REBOOT_KINDS
@@ -23,6 +24,7 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **BOOT_KINDS,
     **RUNG_KINDS,
     **AFTER_KINDS,
+    **DRAIN_KINDS,
     **DEPLOY_KINDS,
     **DEMAND_KINDS,
     **REBOOT_KINDS,

@@ -377,5 +377,5 @@ def _failures() -> tuple[type[Exception], ...]:
 def _json(line: str) -> object:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

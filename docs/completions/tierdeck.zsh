@@ -40,11 +40,18 @@ _shtab_tierdeck_commands() {
 
 _shtab_tierdeck_export_commands() {
   local _commands=(
+    app-template:'a deployment as values of bjw-s'"'"' app-template'
     boot-unit:'what starts a node'"'"'s queue at boot'
+    caddy:'a door with a key before the engines'
+    compose:'what runs on a node, for Compose'
     gatus:'endpoints for Gatus'
     grafana:'a dashboard over the watch'"'"'s metrics'
     homepage:'services and a widget for Homepage'
+    kubernetes:'a deployment as plain manifests: claim, job that fetches the model, Deployment, Service'
+    open-webui:'Open WebUI before the gateway'
     prometheus:'scrape configuration'
+    traefik:'a door with a key before the engines'
+    vllm-chart:'a deployment as values of vLLM'"'"'s production stack'
     watch-unit:'what keeps `tierdeck watch` running: systemd'
   )
   _describe 'tierdeck export commands' _commands
@@ -71,10 +78,11 @@ _shtab_tierdeck_history_commands() {
 _shtab_tierdeck_procedures_commands() {
   local _commands=(
     abandon:'close the journal of one that no longer runs'
-    answer:'answer the question of one: retry, skip, hold, abort or rollback'
+    answer:'answer the question of one: retry, skip, hold, abort or rollback; continue where it was paused'
     attach:'follow one'
     cancel:'stop one at its step'"'"'s edge; again: now'
     list:'all that are known here'
+    pause:'have one wait at its step'"'"'s edge, until it is answered: continue'
     resume:'go on with one that was halted, cancelled or lost'
     rollback:'take back all that a deployment did'
   )
@@ -120,6 +128,8 @@ _shtab_tierdeck_deploy_options=(
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm it\; a failure halts it, to be resumed or taken back]"
   "--rollback[with --yes\: take all back where a step fails]"
+  "--gateway[then push what is rendered to the gateway, too]"
+  "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
   "--take-over[end a lease that its owner no longer renews]"
   ":what to deploy:"
@@ -165,6 +175,19 @@ _shtab_tierdeck_export_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_defaults_added=0
 
+_shtab_tierdeck_export_app_template_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_app_template_defaults_added=0
+
 _shtab_tierdeck_export_boot_unit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -175,6 +198,27 @@ _shtab_tierdeck_export_boot_unit_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_boot_unit_defaults_added=0
+
+_shtab_tierdeck_export_caddy_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "*--allow[let it in (private ones)]:NETWORK:"
+  "--listen[where Caddy listens (\:8090)]:ADDRESS:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_caddy_defaults_added=0
+
+_shtab_tierdeck_export_compose_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":the node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_compose_defaults_added=0
 
 _shtab_tierdeck_export_gatus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -204,6 +248,28 @@ _shtab_tierdeck_export_homepage_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_homepage_defaults_added=0
 
+_shtab_tierdeck_export_kubernetes_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_kubernetes_defaults_added=0
+
+_shtab_tierdeck_export_open_webui_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_open_webui_defaults_added=0
+
 _shtab_tierdeck_export_prometheus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -213,6 +279,29 @@ _shtab_tierdeck_export_prometheus_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_prometheus_defaults_added=0
+
+_shtab_tierdeck_export_traefik_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "*--allow[let it in (private ones)]:NETWORK:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_traefik_defaults_added=0
+
+_shtab_tierdeck_export_vllm_chart_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_vllm_chart_defaults_added=0
 
 _shtab_tierdeck_export_watch_unit_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -245,6 +334,8 @@ _shtab_tierdeck_fit_options=(
   "--gpu-layers[layers on the GPUs (all)]:N|all:"
   "--tensor-split[each GPU\'s share]:A,B:"
   "--cpu-moe[layers whose experts stay on the CPU]:N:"
+  "*--override-tensor[tensors that go elsewhere, by name]:REGEX=CPU:"
+  "--build[llama.cpp\'s build, if it is not of today]:b11549:"
   "(*)::a GGUF file, its address, or a model\'s name:_files"
 )
 
@@ -407,7 +498,7 @@ _shtab_tierdeck_procedures_answer_options=(
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
   ":its id:"
-  ":what to do:(retry skip hold abort rollback)"
+  ":what to do:(retry skip hold abort rollback continue)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -441,6 +532,16 @@ _shtab_tierdeck_procedures_list_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_procedures_list_defaults_added=0
+
+_shtab_tierdeck_procedures_pause_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":its id:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_procedures_pause_defaults_added=0
 
 _shtab_tierdeck_procedures_resume_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -534,7 +635,7 @@ _shtab_tierdeck_recover_options=(
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
   "--all[every node, the gateway\'s last]"
-  "--from[from service, containers, docker, wake, rdp on]:RUNG:(service containers docker wake rdp)"
+  "--from[from service, containers, docker, wake, rdp on\; of a Kubernetes node also cordon, drain, uncordon]:RUNG:(service containers docker wake rdp cordon drain uncordon)"
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm what interrupts nothing]"
   "--interrupt[confirm that running work is interrupted]"
@@ -695,11 +796,18 @@ _shtab_tierdeck_export() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_tierdeck_export-$line[1]:"
       case $line[1] in
+        app-template) _arguments -C -s $_shtab_tierdeck_export_app_template_options ;;
         boot-unit) _arguments -C -s $_shtab_tierdeck_export_boot_unit_options ;;
+        caddy) _arguments -C -s $_shtab_tierdeck_export_caddy_options ;;
+        compose) _arguments -C -s $_shtab_tierdeck_export_compose_options ;;
         gatus) _arguments -C -s $_shtab_tierdeck_export_gatus_options ;;
         grafana) _arguments -C -s $_shtab_tierdeck_export_grafana_options ;;
         homepage) _arguments -C -s $_shtab_tierdeck_export_homepage_options ;;
+        kubernetes) _arguments -C -s $_shtab_tierdeck_export_kubernetes_options ;;
+        open-webui) _arguments -C -s $_shtab_tierdeck_export_open_webui_options ;;
         prometheus) _arguments -C -s $_shtab_tierdeck_export_prometheus_options ;;
+        traefik) _arguments -C -s $_shtab_tierdeck_export_traefik_options ;;
+        vllm-chart) _arguments -C -s $_shtab_tierdeck_export_vllm_chart_options ;;
         watch-unit) _arguments -C -s $_shtab_tierdeck_export_watch_unit_options ;;
       esac
   esac
@@ -778,6 +886,7 @@ _shtab_tierdeck_procedures() {
         attach) _arguments -C -s $_shtab_tierdeck_procedures_attach_options ;;
         cancel) _arguments -C -s $_shtab_tierdeck_procedures_cancel_options ;;
         list) _arguments -C -s $_shtab_tierdeck_procedures_list_options ;;
+        pause) _arguments -C -s $_shtab_tierdeck_procedures_pause_options ;;
         resume) _arguments -C -s $_shtab_tierdeck_procedures_resume_options ;;
         rollback) _arguments -C -s $_shtab_tierdeck_procedures_rollback_options ;;
       esac

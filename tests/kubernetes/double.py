@@ -37,6 +37,8 @@ class Double:
     slow: float = 0.0
     html: bool = False
     admission: Callable[[dict[str, Any]], None] = lambda pod: None
+    budgets: set[str] = field(default_factory=set)
+    """Pods that may not be evicted."""
     conflicts: int = 0
     """So many updates meet a change of somebody else's."""
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -166,6 +168,8 @@ class Double:
             i for i in self.store.all(kind.plural, namespace)
             if selector.items() <= i["metadata"].get("labels", {}).items()
         ]  # fmt: skip
+        if node := request.query.get("fieldSelector", "").removeprefix("spec.nodeName="):
+            items = [i for i in items if i["spec"].get("nodeName") == node]
         version, start = self.store.version, 0
         if token := request.query.get("continue"):
             version, start = json.loads(base64.urlsafe_b64decode(token))
@@ -289,6 +293,8 @@ class Double:
         if sub == "log":
             self.store.get(kind, namespace, name)
             return web.Response(text="".join(f"{line}\n" for line in self.logs.get(name, [])))
+        if sub == "eviction" and name in self.budgets:
+            raise Refused(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
         if sub == "eviction":
             self.controllers.stop(self.store.get(kind, namespace, name))
             ok = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}

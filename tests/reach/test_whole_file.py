@@ -62,8 +62,11 @@ async def test_a_file_of_a_volume_through_whoever_has_it(tmp_path: Path) -> None
     sim = SimulatedCluster(tmp_path / "sim")
     node = sim.add_node("gate")
     container = sim.add_container("gate", Spec("litellm", "litellm:1", volumes={"conf": "/app"}))
-    container.files["/app/c.yaml"] = ODD
     async with sim:
+        assert node.docker is not None
+        config = node.docker.disk.real(container, "/app/c.yaml")
+        config.parent.mkdir(parents=True)
+        config.write_bytes(ODD)
         docker = DockerRuntime("gate", [str(node.docker_socket)])
         try:
             file, none = VolumeFile(docker, "conf", "c.yaml"), VolumeFile(docker, "other", "c.yaml")

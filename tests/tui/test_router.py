@@ -41,7 +41,12 @@ class Desk:
 
 @asynccontextmanager
 async def desk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, speed: float = 20.0, read_only: bool = False
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    speed: float = 20.0,
+    read_only: bool = False,
+    task: str | None = "chat",
 ) -> AsyncIterator[Desk]:
     sim = SimulatedCluster(tmp_path / "sim", speed=speed)
     sim.add_endpoint("a", LlamaCpp(sim.world, models=["/m/coder.gguf"]), tasks=["code", "chat"])
@@ -60,12 +65,13 @@ async def desk(
         async with console(tmp_path / "state", **options) as (app, pilot):
             here = Desk(sim, app, pilot)
             await until(lambda: all(e.serving for e in app.feed.snapshot.endpoints.values()), "all serve")
+            app.dashboard.router.forced = task
             await pilot.press("t")
             yield here
 
 
 async def test_decided_before_it_is_sent_then_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with desk(tmp_path, monkeypatch) as d:
+    async with desk(tmp_path, monkeypatch, task=None) as d:
         await d.types("write a python function")
         await d.sees("code", "a coder", "next b: warm, idle", "not for code: c, g")
         assert d.prompts("a") == 0
@@ -128,7 +134,7 @@ async def test_the_first_esc_closes_the_connection_and_the_second_leaves(
 async def test_an_image_is_looked_at_before_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 64)
     (tmp_path / "[red].txt").write_text("no image")
-    async with desk(tmp_path, monkeypatch) as d:
+    async with desk(tmp_path, monkeypatch, task=None) as d:
         for name in ("[red].txt", "none.png"):
             await d.pilot.press("ctrl+o")
             await d.pilot.press(*str(tmp_path / name), "enter")

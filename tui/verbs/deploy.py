@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tui.cli import USAGE
@@ -23,17 +24,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.new and not _written(opened, path):
         return USAGE
     load_spec(path)
-    return asyncio.run(_run(opened, arguments, path))
+    arguments.file = None  # of the push that may follow: what is rendered
+    code, coming = asyncio.run(_run(opened, arguments, path))
+    if code or not arguments.gateway:
+        return code
+    from backends.cluster.files import load
+    from tui.verbs.gateway import push
+
+    return push(replace(opened, loaded=load(opened.loaded.path, with_files=coming)), arguments)
 
 
-async def _run(opened: Opened, arguments: argparse.Namespace, path: Path) -> int:
+async def _run(opened: Opened, arguments: argparse.Namespace, path: Path) -> tuple[int, dict[str, str]]:
+    """The exit code, and the files of cluster.d as they are then, or would be."""
     from backends.cluster.deploying import load_spec
+    from backends.procedures.deployed import coming_files
     from backends.world import World
     from tui.verbs.carrying import carry_out
 
     async with World(opened.loaded, opened.here, opened.state_dir) as world:
         plan = await world.plan_deploy(load_spec(path), force=arguments.force, roll_back=arguments.rollback)
-    return await carry_out(plan, opened, arguments)
+    return await carry_out(plan, opened, arguments), coming_files(plan)
 
 
 def _written(opened: Opened, path: Path) -> bool:

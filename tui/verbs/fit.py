@@ -245,6 +245,7 @@ def _bytes(text: str) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
+    from backends.memory.profiles import profile
     from backends.memory.settings import Settings
 
     try:
@@ -269,7 +270,27 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         gpu_layers=layers,
         split=split,
         cpu_moe=arguments.cpu_moe,
+        overrides=tuple(_override(part) for each in arguments.override_tensor for part in each.split(",")),
+        every_output=profile(_build(arguments.build)).every_output,
     )
+
+
+def _override(text: str) -> tuple[str, str]:
+    name, _, device = text.partition("=")
+    if not name or not device:
+        raise InventoryError(
+            f"--override-tensor {text} names no device.", r"As in --override-tensor 'ffn_.*_exps=CPU'."
+        )
+    return name, device
+
+
+def _build(text: str | None) -> int | None:
+    from backends.memory.profiles import build_of
+
+    build = build_of(text if text and text.startswith("b") else f"b{text}") if text else None
+    if text and build is None:
+        raise InventoryError(f"--build {text} is no build of llama.cpp.", "As in --build b11549.")
+    return build
 
 
 def _mib(size: int) -> float:

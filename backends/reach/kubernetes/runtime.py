@@ -14,8 +14,9 @@ from backends.cluster.words import KUBERNETES
 from backends.errors import ReachError, RuntimeFailure
 from backends.reach.docker_words import timestamp
 from backends.reach.kubernetes import shapes, words
+from backends.reach.kubernetes.api import MERGE
 from backends.reach.kubernetes.cluster import KubernetesCluster
-from backends.reach.kubernetes.shapes import STATEFUL, Controller, Pod
+from backends.reach.kubernetes.shapes import STATEFUL, Controller, Host, Pod
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean
 
@@ -80,7 +81,7 @@ class KubernetesRuntime:
         return words.workload(seen, what, pods)
 
     async def start(self, name: str) -> None:
-        """Raise its replicas from none to one; nothing happens where it has some.
+        """Raise its replicas from none to one; where it has some, a pod that is stuck is deleted, to be made anew.
 
         The API is asked first, by a dry run, whether such a pod may be created at all: a quota or an admission rule
         that forbids it is named, and then nothing was changed.
@@ -89,6 +90,7 @@ class KubernetesRuntime:
             what = await self._must(name)
             scale = await self._api.get(f"{what.path}/scale")
             if (scale.get("spec") or {}).get("replicas"):
+                await asyncio.gather(*(self._delete(pod) for pod in await self._pods(what) if pod.stuck))
                 return
             await self._rehearse(what)
             if await self._changed("PUT", f"{what.path}/scale", {**scale, "spec": {"replicas": 1}}, last=not left):
@@ -159,6 +161,54 @@ class KubernetesRuntime:
                     yield RuntimeEvent(event.at, name, event.action, own[name], event.id)
         except ReachError:
             return
+
+    # -- the node itself -----------------------------------------------------------------------------------------------
+
+    async def host(self) -> Host:
+        """The node as the API has it, freshly asked."""
+        return shapes.host(await self._api.get(self._host_path))
+
+    async def cordon(self, *, on: bool) -> None:
+        """Have nothing new placed on the node, or allow it again."""
+        told = {"spec": {"unschedulable": on or None}}
+        await self._api.send("PATCH", self._host_path, told, kind=MERGE)
+
+    async def evictable(self) -> tuple[str, ...]:
+        """The pods that a drain moves away, as NAMESPACE/NAME; those of DaemonSets and of the node itself stay."""
+        listed = [page async for page in self._api.pages("/api/v1/pods", f"spec.nodeName={self._node}")]
+        return tuple(sorted(name for page in listed for item in page.get("items") or () if (name := self._moves(item))))
+
+    async def evict(self, pod: str) -> bool:
+        """Ask for a pod to be moved away; False where a disruption budget does not allow it yet."""
+        namespace, _, name = pod.partition("/")
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+        try:
+            await self._api.send("POST", f"/api/v1/namespaces/{namespace}/pods/{name}/eviction", body)
+        except RuntimeFailure as failure:
+            if failure.status not in (404, 429):
+                raise
+            return failure.status == 404
+        return True
+
+    @property
+    def _host_path(self) -> str:
+        return f"/api/v1/nodes/{self._node}"
+
+    def _moves(self, item: Mapping[str, Any]) -> str:
+        meta, status = item.get("metadata") or {}, item.get("status") or {}
+        owners = {owner.get("kind") for owner in meta.get("ownerReferences") or ()}
+        over = status.get("phase") in ("Succeeded", "Failed")
+        if over or owners & {"DaemonSet", "Node"}:
+            return ""
+        return f"{meta.get('namespace')}/{meta.get('name')}"
+
+    async def _delete(self, pod: Pod) -> None:
+        try:
+            path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+            await self._api.send("DELETE", path, {"preconditions": {"uid": pod.uid}})
+        except RuntimeFailure as failure:
+            if failure.status not in (404, 409):  # it is gone, or another has its name by now
+                raise
 
     # -- small things --------------------------------------------------------------------------------------------------
 

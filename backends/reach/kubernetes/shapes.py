@@ -16,6 +16,12 @@ GPU: Final = re.compile(r"nvidia\.com/(gpu(\.shared)?|mig-[\w.-]+)|amd\.com/gpu|
 """Resources that are GPUs or parts of them, shared by time-slicing or cut by MIG."""
 
 STATEFUL: Final = "statefulset"
+"""The word in the names of StatefulSets."""
+
+_STUCK: Final = frozenset(
+    {"CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerError", "CreateContainerConfigError",
+     "RunContainerError"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,12 @@ class Pod:
     container: str = ""
     container_id: str = ""
     digest: str = ""
+    uid: str = ""
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it waits for longer and longer to try again what failed; one made anew tries at once."""
+        return self.waiting[0] in _STUCK and not self.deleting
 
     @property
     def holds(self) -> bool:
@@ -134,6 +146,7 @@ def pod(data: Mapping[str, Any]) -> Pod | None:
         container=str(main.get("name") or ""),
         container_id=str(own.get("containerID") or "").rpartition("//")[2],
         digest=plain(str(own.get("imageID") or "")),
+        uid=str(meta.get("uid") or ""),
     )
 
 
