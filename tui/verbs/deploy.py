@@ -5,11 +5,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
+from backends.errors import ProcedureError
 from tui.cli import USAGE
 from tui.verbs.opening import Opened, open_cluster
+
+RELEASE_TRIES: Final = 100
+"""How often, ten times a second, it is asked whether a node is free again."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,7 +49,22 @@ async def _run(opened: Opened, arguments: argparse.Namespace, path: Path) -> tup
 
     async with World(opened.loaded, opened.here, opened.state_dir) as world:
         plan = await world.plan_deploy(load_spec(path), force=arguments.force, roll_back=arguments.rollback)
-    return await carry_out(plan, opened, arguments), coming_files(plan)
+    code = await carry_out(plan, opened, arguments)
+    if arguments.gateway and not (code or arguments.dry_run):
+        await _free(opened, plan.node)
+    return code, coming_files(plan)
+
+
+async def _free(opened: Opened, node: str) -> None:
+    """Wait until the procedure that is done has let go of its node, which another one may need."""
+    from backends.procedures.lock import refuse_if_held
+
+    for _ in range(RELEASE_TRIES):
+        try:
+            refuse_if_held(opened.state_dir, node, time.time())
+            return
+        except ProcedureError:
+            await asyncio.sleep(0.1)
 
 
 def _written(opened: Opened, path: Path) -> bool:
