@@ -17,6 +17,7 @@ from backends.cluster.reading import Workload
 from backends.cluster.tables import Node
 from backends.procedures import deployed
 from backends.procedures.copying import Copy
+from backends.procedures.fragment import Fragment
 from backends.procedures.plan import Danger, Plan, Step
 from backends.procedures.startup import start_step
 from backends.procedures.trouble import call
@@ -218,7 +219,7 @@ def _given(spec: Spec) -> Step:
 
 def _written(spec: Spec, site: Site, label: str, text: str, before: str | None, alone: bool) -> Step:
     name = fragment_name(spec)
-    told = deployed.Fragment(site.cluster, name, text, before, alone)
+    told = Fragment(site.cluster, name, text, before, alone)
     lines = "; ".join(line for line in text.splitlines() if line and not line.startswith("#"))
     return Step("write_fragment", label, deployed.to_json(told), 30.0, Danger.CHANGES, f"cluster.d/{name}: {lines}")
 

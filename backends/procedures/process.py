@@ -32,9 +32,9 @@ from backends.errors import ProcedureError, ReachError, StaleLease, TierdeckErro
 from backends.procedures import journal as journals
 from backends.procedures import leasing
 from backends.procedures.context import Context
-from backends.procedures.deployed import coming_files
 from backends.procedures.desk import Desk, listening, socket_path
 from backends.procedures.events import StepEvent, plan_of
+from backends.procedures.fragment import coming_files
 from backends.procedures.kinds import KINDS
 from backends.procedures.learned import Learned
 from backends.procedures.leasing import Lease

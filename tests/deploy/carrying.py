@@ -10,8 +10,8 @@ from typing import Any
 from backends.clock import SystemClock
 from backends.cluster.files import load
 from backends.errors import ProcedureError
-from backends.procedures.deployed import coming_files
 from backends.procedures.events import StepEvent
+from backends.procedures.fragment import coming_files
 from backends.procedures.kinds import KINDS
 from backends.procedures.opening import open_context
 from backends.procedures.plan import Plan

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _run(opened: Opened, arguments: argparse.Namespace, path: Path) -> tuple[int, dict[str, str]]:
     """The exit code, and the files of cluster.d as they are then, or would be."""
     from backends.cluster.deploying import load_spec
-    from backends.procedures.deployed import coming_files
+    from backends.procedures.fragment import coming_files
     from backends.world import World
     from tui.verbs.carrying import carry_out
 
