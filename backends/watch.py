@@ -19,6 +19,7 @@ from backends.cluster.fold import changes
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import State
+from backends.demand import Stopping
 from backends.engines.http import Http
 from backends.engines.target import ProbeFailure
 from backends.errors import ReachError, SecretError
@@ -28,6 +29,7 @@ from backends.history.store import history_path
 from backends.live import LiveCluster
 from backends.paths import private_copy
 from backends.poller import Poller
+from backends.procedures.used import Used
 from backends.recovering import Recovering
 from backends.secrets import Secrets
 from backends.world import World
@@ -85,6 +87,8 @@ class Watch:
                         group.create_task(self._beat(http, self.inventory.alerts.heartbeat), name="heartbeat")
                     for outbox in self.outboxes:
                         group.create_task(outbox.run(), name="outbox")
+                    if any(e.on_demand and e.idle for e in self.inventory.endpoints):
+                        group.create_task(self._stopping(world).run(), name="stopping")
                     if recover:
                         group.create_task(self._recovering(world).run(), name="recovering")
             finally:
@@ -108,6 +112,10 @@ class Watch:
 
     def _recovering(self, world: World) -> Recovering:
         return Recovering(self.inventory, world, self._clock, lambda: self.live.snapshot, self._post, self._remark)
+
+    def _stopping(self, world: World) -> Stopping:
+        used = Used(self._state_dir)
+        return Stopping(self.inventory, world, self._clock, lambda: self.live.snapshot, self._remark, used)
 
     async def _tell(self) -> None:
         kept = dict(self.news.sent)

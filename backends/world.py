@@ -353,6 +353,22 @@ class World:
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 
+    def plan_up(self, word: str, snapshot: ClusterSnapshot) -> Plan:
+        """What would start a model that is on demand: by the name of its endpoint, its container or itself."""
+        from backends.procedures.demand import found, plan_up
+        from backends.procedures.learned import Learned
+        from backends.procedures.used import Used
+
+        state_dir = self.procedures.state_dir
+        learned, endpoint = Learned(state_dir), found(self.inventory, word)
+        return plan_up(
+            self.inventory,
+            snapshot,
+            endpoint,
+            need=lambda node, name: learned.expect(node, name).mib,
+            used=Used(state_dir).read(),
+        )
+
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""
         return await self.procedures.start(plan, take_over=take_over)

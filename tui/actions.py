@@ -86,6 +86,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
         footer=3,
     ),
     Action(
+        "up",
+        ("S",),
+        "start on demand",
+        "Start the selected endpoint if it is on demand; others on demand make room.",
+        Effect.CHANGES,
+        "tierdeck up MODEL",
+    ),
+    Action(
         "procedures",
         ("p",),
         "procedures",

@@ -1,4 +1,4 @@
-"""What `d` does: a deployment's file, picked or made by a few questions, then planned, asked for, started, followed."""
+"""What `d` and `S` do: a deployment from a file or a few questions, planned, asked for, followed; a model on demand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from backends.errors import TierdeckError
 from tui.procedures import Procedures
+from tui.selection import container_selected
 
 if TYPE_CHECKING:
     from backends.cluster.drafting import Question
@@ -96,3 +97,17 @@ class Deploying(Procedures):
             app.say(str(error), "bad")
             return
         self._ask(plan, "Deploy")
+
+    def up(self) -> None:
+        """Start the selected endpoint, if it is on demand; others on demand make room."""
+        app = self._app
+        _, container = container_selected(app)
+        try:
+            plan = app.feed.world.plan_up(container, app.feed.snapshot)
+        except TierdeckError as error:
+            app.say(str(error), "bad")
+            return
+        if not plan.targets:
+            app.say(f"{plan.title}: it runs and is ready.", "dim")
+            return
+        self._ask(plan, "Start")

@@ -125,6 +125,8 @@ class Spec(Table):
     """The tasks it is to serve; chat if nothing is said."""
     on_demand: bool = False
     """Started when wanted, by `tierdeck up`, and not with the node's queue."""
+    idle: Duration | None = None
+    """on_demand: how long without work until `tierdeck watch` stops it; never if nothing is said."""
     prompt: str = "Say one word."
     """What it is asked once to see that it answers."""
 
@@ -166,6 +168,8 @@ class Spec(Table):
         for key in ("utilisation", "tensor_parallel", "offload"):
             if key in self.model_fields_set and self.preset != "vllm":
                 yield key, f"{key} is for vllm"
+        if self.idle is not None and not self.on_demand:
+            yield "idle", "idle is for what is on_demand"
         if self.keep_alive is not None and self.preset != "ollama":
             yield "keep_alive", "keep_alive is for ollama"
         if self.gpu_layers is not None and self.preset != "llama.cpp":
@@ -174,7 +178,7 @@ class Spec(Table):
 
 def load_spec(path: Path) -> Spec:
     """Read a deployment; InventoryError with file, line, expectation and nearest valid word."""
-    source = read(path, advice="Name a file, or write one by answering: tierdeck deploy --new")
+    source = read(path, advice="Name a file, or write one by answering: tierdeck deploy FILE --new")
     try:
         spec = Spec.model_validate(source.data)
     except ValidationError as error:

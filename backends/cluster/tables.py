@@ -250,6 +250,8 @@ class Endpoint(Table):
     """The model asked for in prompts, if not the first it names; its absence there is a CONFIG fault."""
     on_demand: bool = False
     """Started when wanted: while stopped on purpose it is OFF, not DOWN."""
+    idle: Duration | None = None
+    """on_demand: `tierdeck watch` stops it once it has had no work for so long; never if nothing is said."""
 
     @property
     def serves(self) -> tuple[str, ...]:

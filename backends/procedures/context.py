@@ -40,6 +40,11 @@ def _no_files(source: str, token: str | None) -> AbstractAsyncContextManager[Mod
     raise ReachError(f"There is no way to {source} from here.")
 
 
+async def _no_pull(endpoint: str, model: str) -> AsyncGenerator[tuple[str, float | None], None]:
+    raise ReachError(f"There is no way to have {endpoint} pull {model} from here.")
+    yield
+
+
 async def _no_answer(endpoint: str, prompt: str) -> str:
     raise ReachError(f"There is no way to ask {endpoint} from here.")
 
@@ -93,6 +98,7 @@ class Context:
     asks one for a token, or a vector: "" where it answered, else why not.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
+    `pull(endpoint, model)` has an Ollama fetch a model: its words, and the share that came.
     `files(source, token)` are the files of a model, `token` a reference; `ask(endpoint, prompt)` is the beginning of an
     answer, or a ChatError.
     `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do,
@@ -112,6 +118,7 @@ class Context:
     shell: Callable[[str], Shell] = _no_shell
     files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]] = _no_files
     ask: Callable[[str, str], Awaitable[str]] = _no_answer
+    pull: Callable[[str, str], AsyncGenerator[tuple[str, float | None], None]] = _no_pull
     here: str | None = None
     touch: Touch | None = None
     maintenance: Maintenance | None = None

@@ -17,6 +17,7 @@ from backends.cluster.reading import Workload
 from backends.cluster.tables import Node
 from backends.procedures import deployed
 from backends.procedures.copying import Copy
+from backends.procedures.fragment import Fragment
 from backends.procedures.plan import Danger, Plan, Step
 from backends.procedures.startup import start_step
 from backends.procedures.trouble import call
@@ -68,6 +69,8 @@ def plan_deploy(
         steps.append(_written(spec, site, label, text, before, alone))
         before, alone = text, False
     steps.append(_started(spec, node, told))
+    if spec.preset == "ollama":
+        steps.append(_given(spec))
     if spec.tasks != ("embed",):
         asked = deployed.Question(spec.endpoint, spec.prompt)
         label = f"ask {spec.endpoint} one prompt"
@@ -149,10 +152,10 @@ def _endpoint(spec: Spec, node: Node, tier: str) -> dict[str, Any]:
         told["api_key"] = spec.api_key
     if spec.tasks:
         told["tasks"] = list(spec.tasks)
-    if spec.preset != "litellm":
-        told["model"] = spec.pull or spec.name
+    if spec.preset in ("llama.cpp", "vllm"):  # an Ollama has none as it starts, and then only this one
+        told["model"] = spec.name
     if spec.on_demand:
-        told["on_demand"] = True
+        told |= {"on_demand": True} | ({"idle": spec.idle} if spec.idle else {})
     return told
 
 
@@ -205,9 +208,18 @@ def _started(spec: Spec, node: Node, told: Mapping[str, Any]) -> Step:
     return replace(step, label=f"{step.label}, through the start queue", command=call("docker", "start", spec.name))
 
 
+def _given(spec: Spec) -> Step:
+    """The model of a fresh Ollama."""
+    file = f"{MODELS}/{spec.file}" if spec.model else ""
+    told = deployed.Ollama(spec.node, spec.name, spec.endpoint, spec.pull or spec.name, file)
+    command = f"docker exec {spec.name} ollama create {spec.name} (FROM {file})" if file else f"ollama pull {spec.pull}"
+    label = f"create {spec.name} from its file" if file else f"pull {spec.pull}"
+    return Step("ollama_model", label, deployed.to_json(told), COPY_LIMIT, Danger.CHANGES, command)
+
+
 def _written(spec: Spec, site: Site, label: str, text: str, before: str | None, alone: bool) -> Step:
     name = fragment_name(spec)
-    told = deployed.Fragment(site.cluster, name, text, before, alone)
+    told = Fragment(site.cluster, name, text, before, alone)
     lines = "; ".join(line for line in text.splitlines() if line and not line.startswith("#"))
     return Step("write_fragment", label, deployed.to_json(told), 30.0, Danger.CHANGES, f"cluster.d/{name}: {lines}")
 

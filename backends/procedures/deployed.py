@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue
 
-from backends.cluster.files import FOLDER, load
 from backends.cluster.presets import KEY_FILE, MADE_BY, labels
 from backends.errors import ProcedureError, RuntimeFailure
 from backends.procedures.context import Context
 from backends.procedures.copying import CopyModel
+from backends.procedures.fragment import Fragment, WriteFragment, parsed
 from backends.procedures.gate import Voice
 from backends.procedures.plan import Step
 from backends.procedures.runner import Report, StepKind
 from backends.reach.docker_store import DockerStore, Json
 from backends.text import plain
-
-T = TypeVar("T")
 
 TRIAL: Final = "tierdeck-gpus-"
 """How the container begins by which a deployment asks whether GPUs can be had."""
@@ -70,17 +66,14 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Fragment:
-    """What the step is told: a file of cluster.d beside `cluster`, as it will be and as it was (None: not there).
+class Ollama:
+    """What the step is told; with a `file`, a path in the container, the model is created from that."""
 
-    `alone` says that the folder was not there either.
-    """
-
-    cluster: str
-    file: str
-    text: str
-    before: str | None = None
-    alone: bool = False
+    node: str
+    container: str
+    endpoint: str
+    model: str
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +84,7 @@ class Question:
     prompt: str
 
 
-def to_json(told: Image | Trial | Volume | Container | Fragment | Question) -> dict[str, JsonValue]:
+def to_json(told: Image | Trial | Volume | Container | Fragment | Ollama | Question) -> dict[str, JsonValue]:
     """As a step's arguments."""
     return {key: value for key, value in asdict(told).items() if value is not None}
 
@@ -100,7 +93,7 @@ class HaveImage:
     """Has an image fetched that is not there."""
 
     def __init__(self, step: Step, context: Context) -> None:
-        self._told, self._context = _parsed(Image, step), context
+        self._told, self._context = parsed(Image, step), context
 
     async def check(self) -> str:
         """It is there."""
@@ -140,7 +133,7 @@ class TryGpus:
     """Has a container start that does nothing, to know whether its runtime gives GPUs before gigabytes are copied."""
 
     def __init__(self, step: Step, context: Context) -> None:
-        self._told, self._context = _parsed(Trial, step), context
+        self._told, self._context = parsed(Trial, step), context
 
     async def check(self) -> str:
         """It is always tried."""
@@ -187,7 +180,7 @@ class MakeVolume:
     """Makes a volume that bears our mark."""
 
     def __init__(self, step: Step, context: Context) -> None:
-        self._told, self._context = _parsed(Volume, step), context
+        self._told, self._context = parsed(Volume, step), context
 
     async def check(self) -> str:
         """It is there, whoever made it."""
@@ -230,7 +223,7 @@ class MakeContainer:
     """Makes the container, and puts its key into a file that only its user reads."""
 
     def __init__(self, step: Step, context: Context) -> None:
-        self._told, self._context = _parsed(Container, step), context
+        self._told, self._context = parsed(Container, step), context
 
     async def check(self) -> str:
         """Ours is there, with its key."""
@@ -282,72 +275,54 @@ class MakeContainer:
         return await _store(self._context, self._told.node)
 
 
-class WriteFragment:
-    """Writes a file of cluster.d, whole or not at all; the person's own file is never touched."""
+class OllamaModel:
+    """Gives a fresh Ollama its model: pulled by itself, or created from the file in its volume."""
 
     def __init__(self, step: Step, context: Context) -> None:
-        self._told = _parsed(Fragment, step)
-        self._path = Path(self._told.cluster).parent / FOLDER / self._told.file
+        self._told, self._context = parsed(Ollama, step), context
 
     async def check(self) -> str:
-        """It says so already."""
-        return "it says so already" if await asyncio.to_thread(self._read) == self._told.text else ""
+        """It has it."""
+        names = set(await self._context.listed(self._told.endpoint))
+        return "it has the model already" if names & {self._told.model, f"{self._told.model}:latest"} else ""
 
     async def apply(self, report: Report) -> None:
-        """Beside it, then into its place; ProcedureError where somebody else has changed it meanwhile."""
-        await asyncio.to_thread(self._change, self._told.before, self._told.text)
+        """With its own progress; a pull that breaks off is gone on with."""
+        told, clock = self._told, self._context.clock
+        await self._context.confirm()
+        if told.file:
+            await self._create()
+            return
+        voice, begun = Voice(report, clock), clock.now().mono
+        async with aclosing(self._context.pull(told.endpoint, told.model)) as said:
+            async for words, share in said:
+                figures: dict[str, JsonValue] = {} if share is None else {"progress": share}
+                voice.say("pull", clock.now().mono - begun, plain(words), figures)
+
+    async def _create(self) -> None:
+        told = self._told
+        script = 'printf "FROM %s\\n" "$1" > /tmp/Modelfile && ollama create "$2" -f /tmp/Modelfile'
+        store = await _store(self._context, told.node)
+        done = await store.run(told.container, ["/bin/sh", "-c", script, "sh", told.file, told.model], limit=1800.0)
+        if done.status:
+            words = plain(done.words[-400:], 300)
+            raise ProcedureError(f"Ollama does not take {told.file}: {words}", "Is it a GGUF that it knows?")
 
     async def verify(self, report: Report) -> str:
-        """The whole cluster can be read with it."""
-        await asyncio.to_thread(load, Path(self._told.cluster))
-        return f"{FOLDER}/{self._told.file} is written"
+        """It lists it."""
+        if not await self.check():
+            raise ProcedureError(f"{self._told.endpoint} does not list {self._told.model} after it got it.")
+        return f"{self._told.endpoint} has {self._told.model}"
 
     async def undo(self) -> None:
-        """What was there before."""
-        await self.revert(lambda detail: None)
-
-    async def revert(self, report: Report) -> str:
-        """What was there before, byte for byte."""
-        return await asyncio.to_thread(self._back)
-
-    def _back(self) -> str:
-        told, now = self._told, self._read()
-        if now != told.text:
-            return ""  # not written yet, or taken back already
-        if told.before is not None:
-            self._change(told.text, told.before)
-            return f"{FOLDER}/{told.file} is as it was"
-        self._path.unlink()
-        if told.alone and not any(self._path.parent.iterdir()):
-            self._path.parent.rmdir()
-        return f"{FOLDER}/{told.file} is removed"
-
-    def _read(self) -> str | None:
-        try:
-            return self._path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ProcedureError(f"{self._path} cannot be read: {error}.") from None
-
-    def _change(self, expected: str | None, text: str) -> None:
-        if self._read() not in (expected, text):
-            raise ProcedureError(f"{self._path} was changed by somebody else meanwhile.", "Look at it, and plan anew.")
-        beside = self._path.with_suffix(".new")
-        try:
-            self._path.parent.mkdir(exist_ok=True)
-            beside.write_text(text, encoding="utf-8")
-            os.replace(beside, self._path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise ProcedureError(f"{self._path} cannot be written: {error.strerror or error}.") from None
+        """What came stays, for the next try; a volume of ours goes as a whole."""
 
 
 class AskOnce:
     """Asks the new model one prompt."""
 
     def __init__(self, step: Step, context: Context) -> None:
-        self._told, self._context = _parsed(Question, step), context
+        self._told, self._context = parsed(Question, step), context
         self._answer = ""
 
     async def check(self) -> str:
@@ -384,13 +359,6 @@ async def _remove(store: DockerStore, name: str, deployment: str) -> bool:
     return True
 
 
-def _parsed(kind: type[T], step: Step) -> T:
-    try:
-        return TypeAdapter(kind).validate_python(dict(step.arguments))
-    except ValidationError as error:
-        raise ProcedureError(f'The step "{step.label}" cannot be read: {error.error_count()} mistakes.') from None
-
-
 DEPLOY_KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     "have_image": HaveImage,
     "try_gpus": TryGpus,
@@ -398,5 +366,6 @@ DEPLOY_KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     "copy_model": CopyModel,
     "make_container": MakeContainer,
     "write_fragment": WriteFragment,
+    "ollama_model": OllamaModel,
     "ask_once": AskOnce,
 }

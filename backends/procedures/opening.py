@@ -14,11 +14,11 @@ from backends.clock import Clock, SystemClock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
-from backends.engines import asking, loading
+from backends.engines import asking, loading, pulling
 from backends.engines.chat import Delta, Message, chat
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
-from backends.engines.target import Target
+from backends.engines.target import ProbeFailure, Target
 from backends.errors import ReachError
 from backends.gpus import nvidia
 from backends.gpus.source import read_once
@@ -57,6 +57,7 @@ async def open_context(inventory: Inventory, state: Path | None = None) -> Async
             shares=outside.shares,
             files=outside.files,
             ask=outside.ask,
+            pull=outside.pull,
             listed=outside.listed,
             prompt=outside.prompt,
             here=here,
@@ -132,6 +133,16 @@ class _Outside:
         """Ask a model once; why it did not answer, or ""."""
         target = await self.target(self.inventory.endpoint_named[endpoint])
         return await asking.answered(self.http, target, model, embeds=embeds)
+
+    async def pull(self, endpoint: str, model: str) -> AsyncGenerator[tuple[str, float | None], None]:
+        """Have an Ollama fetch a model."""
+        target = await self.target(self.inventory.endpoint_named[endpoint])
+        try:
+            async with aclosing(pulling.pull(self.http, target, model)) as said:
+                async for words, share in said:
+                    yield words, share
+        except ProbeFailure as failure:
+            raise ReachError(f"{endpoint} does not pull {model}: {failure.cause.value} {failure.evidence}") from None
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""

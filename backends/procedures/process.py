@@ -34,6 +34,7 @@ from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.procedures.desk import Desk, listening, socket_path
 from backends.procedures.events import StepEvent, plan_of
+from backends.procedures.fragment import coming_files
 from backends.procedures.kinds import KINDS
 from backends.procedures.learned import Learned
 from backends.procedures.leasing import Lease
@@ -145,7 +146,7 @@ class _Starter:
 async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter: _Starter) -> None:
     """Take the journal, the node here and the node itself, in this order, and give them back in the other."""
     plan = plan_of(told.id, _journal(told)) if told.resume else from_json(_json(handed))
-    inventory = load(told.cluster, with_files=_coming(plan)).inventory
+    inventory = load(told.cluster, with_files=coming_files(plan)).inventory
     path = socket_path(told.state, told.id)
     owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}"
     desk = Desk()
@@ -166,12 +167,6 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
                 except BaseException as error:
                     journal.fail(told.id, reason(error))
                     raise
-
-
-def _coming(plan: Plan) -> dict[str, str]:
-    """The files of cluster.d that the plan writes: its own steps already speak of what stands there."""
-    written = [step.arguments for step in plan.steps if step.kind == "write_fragment"]
-    return {str(told["file"]): str(told["text"]) for told in written}
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from backends.simulator.catalogue import Fault
 from backends.simulator.containers import SimContainer, SimService, Spec
 from backends.simulator.engines.base import Engine
 from backends.simulator.engines.llamacpp import LlamaCpp
+from backends.simulator.engines.ollama import Ollama, OllamaModel
 from backends.simulator.httpserver import Fence, HttpServer
 from backends.simulator.node import SimNode
 from backends.simulator.physics import Device, SimGpu, SimHost, Vendor
@@ -164,8 +165,11 @@ class SimulatedCluster:
         self.endpoints[name] = endpoint
         return endpoint
 
-    def runs_llamacpp(self, node: str, *, vram_mib: float = 3000.0, init_s: float = 0.1, load_s: float = 0.2) -> None:
-        """Containers that are made on a node with a published port run llama.cpp's server, on its first GPU if any."""
+    def runs_engines(self, node: str, *, registry: Sequence[OllamaModel] = ()) -> None:
+        """Containers that are made on a node with a published port run an engine, on its first GPU if any.
+
+        It is Ollama, which can pull from `registry`, where the image says so, else llama.cpp's server.
+        """
         where = self.nodes[node]
         assert where.docker is not None
 
@@ -174,11 +178,14 @@ class SimulatedCluster:
             ports = [b for bindings in (host.get("PortBindings") or {}).values() for b in bindings]
             if not ports:
                 return None
-            engine = LlamaCpp(self.world, models=[name])
+            engine: Engine = LlamaCpp(self.world, models=[name])
+            if "ollama" in str(body.get("Image")):
+                engine = Ollama(self.world)
+                engine.registry = {model.name: model for model in registry}
             server = HttpServer(engine.answer, name=name, number=int(ports[0]["HostPort"]))
             gpu = where.host.gpus[0] if where.host.gpus and host.get("DeviceRequests") else None
             device = Device(where.host, gpu) if gpu else None
-            return Program(self.world, engine, server, device=device, vram_mib=vram_mib, init_s=init_s, load_s=load_s)
+            return Program(self.world, engine, server, device=device, vram_mib=3000.0, init_s=0.1, load_s=0.2)
 
         where.docker.launch = launch
 

@@ -50,7 +50,7 @@ function _shtab_tierdeck_using
   test "$_shtab_tierdeck_cmdpath" = "$argv"
 end
 
-set -g _shtab_tierdeck_commands status demo init doctor schema deploy lint queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export kubernetes' 'export vllm-chart' 'export app-template' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures pause' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
+set -g _shtab_tierdeck_commands status demo init doctor schema deploy up lint queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export kubernetes' 'export vllm-chart' 'export app-template' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures pause' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
 set -g _shtab_tierdeck_opts_with_value --allow --batch --build --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --listen --metrics --model --namespace --node --only --output --override-tensor --parallel --port --program --public-url --server --since --storage --storage-class --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
@@ -93,8 +93,17 @@ complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l new -d 'write SPEC.tom
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l dry-run -d 'print the plan and do nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l yes -d 'confirm it; a failure halts it, to be resumed or taken back'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l rollback -d 'with --yes: take all back where a step fails'
+complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l gateway -d 'then push what is rendered to the gateway, too'
+complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l interrupt -d 'confirm that the gateway'"'"'s requests are interrupted'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l force -d 'go on where it would not fit, and say what will happen'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l take-over -d 'end a lease that its owner no longer renews'
+complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a up -d 'Start a model that is on demand, others on demand making room where it would not fit.'
+complete -c tierdeck -n '_shtab_tierdeck_using up' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using up' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using up' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using up' -l dry-run -d 'print the plan and do nothing'
+complete -c tierdeck -n '_shtab_tierdeck_using up' -l yes -d 'confirm what interrupts nothing'
+complete -c tierdeck -n '_shtab_tierdeck_using up' -l take-over -d 'end a lease that its owner no longer renews'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a lint -d 'What is wrong with how containers were made; exits 1 where something is.'
 complete -c tierdeck -n '_shtab_tierdeck_using lint' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using lint' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'

@@ -32,6 +32,7 @@ _shtab_tierdeck_commands() {
     schema:'Print the JSON Schema of cluster.toml.'
     serve:'Serve the console to browsers; to this machine'"'"'s own unless told otherwise.'
     status:'Look at everything once; exits 0 healthy, 1 degraded, 2 down, 3 unknown.'
+    up:'Start a model that is on demand, others on demand making room where it would not fit.'
     watch:'Watch without a screen: log changes, tell people, give metrics; for systemd.'
   )
   _describe 'tierdeck commands' _commands
@@ -127,6 +128,8 @@ _shtab_tierdeck_deploy_options=(
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm it\; a failure halts it, to be resumed or taken back]"
   "--rollback[with --yes\: take all back where a step fails]"
+  "--gateway[then push what is rendered to the gateway, too]"
+  "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
   "--take-over[end a lease that its owner no longer renews]"
   ":what to deploy:"
@@ -704,6 +707,19 @@ _shtab_tierdeck_status_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_status_defaults_added=0
 
+_shtab_tierdeck_up_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--dry-run[print the plan and do nothing]"
+  "--yes[confirm what interrupts nothing]"
+  "--take-over[end a lease that its owner no longer renews]"
+  ":its endpoint, its container, or the model\'s name:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_up_defaults_added=0
+
 _shtab_tierdeck_watch_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -756,6 +772,7 @@ _shtab_tierdeck() {
         schema) _arguments -C -s $_shtab_tierdeck_schema_options ;;
         serve) _arguments -C -s $_shtab_tierdeck_serve_options ;;
         status) _arguments -C -s $_shtab_tierdeck_status_options ;;
+        up) _arguments -C -s $_shtab_tierdeck_up_options ;;
         watch) _arguments -C -s $_shtab_tierdeck_watch_options ;;
       esac
   esac

@@ -11,6 +11,7 @@ from backends.clock import SystemClock
 from backends.cluster.files import load
 from backends.errors import ProcedureError
 from backends.procedures.events import StepEvent
+from backends.procedures.fragment import coming_files
 from backends.procedures.kinds import KINDS
 from backends.procedures.opening import open_context
 from backends.procedures.plan import Plan
@@ -38,8 +39,7 @@ async def carry_out(
     control: Control | None = None,
 ) -> list[StepEvent]:
     """Carry it out as the runner's process does; what happened."""
-    files = {str(s.arguments["file"]): str(s.arguments["text"]) for s in plan.steps if s.kind == "write_fragment"}
-    inventory, kept = load(cluster, with_files=files).inventory, Kept()
+    inventory, kept = load(cluster, with_files=coming_files(plan)).inventory, Kept()
     async with open_context(inventory, state) as context:
         events = run(
             plan, kinds, context, procedure="p", journal=kept, ask=ask, control=control or Control(),

@@ -19,6 +19,7 @@ from backends.procedures.runner import Ask
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.docker_api import SimDocker
 from backends.simulator.engines.llamacpp import LlamaCpp
+from backends.simulator.engines.ollama import OllamaModel
 from backends.world import World
 from tests.deploy.carrying import carry_out
 
@@ -107,7 +108,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     engine = LlamaCpp(sim.world, models=["/models/a.gguf"])
     sim.add_endpoint("remote/a", engine, tier="REMOTE", node="mark", container="mark-i", gpu=0, init_s=0.1, load_s=0.1)
     sim.extra = {"router": {"code": ["remote/a"]}}
-    sim.runs_llamacpp("mark")
+    sim.runs_engines("mark", registry=[OllamaModel("qwen2.5:0.5b", 400.0, 600.0, load_s=0.1)])
     model = tmp_path / "model.gguf"
     model.write_bytes(MODEL)
     async with sim:

@@ -33,7 +33,7 @@ MOST: Final = 4 << 20
 def run(arguments: argparse.Namespace) -> int:
     """Do what is asked for."""
     opened = open_cluster(arguments)
-    return {"render": _render, "lint": _lint, "diff": _diff, "push": _push}[arguments.what](opened, arguments)
+    return {"render": _render, "lint": _lint, "diff": _diff, "push": push}[arguments.what](opened, arguments)
 
 
 def _diff(opened: Opened, arguments: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def _former_text(former: bytes | None) -> str:
     return (former or b"").decode("utf-8", "replace")
 
 
-def _push(opened: Opened, arguments: argparse.Namespace) -> int:
+def push(opened: Opened, arguments: argparse.Namespace) -> int:
     """Plan it, show what it changes, and carry it out if that is confirmed."""
     from backends.gateway.document import difference
     from backends.gateway.lint import masked

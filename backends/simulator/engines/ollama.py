@@ -53,6 +53,8 @@ class Ollama(OpenAi):
     ) -> None:
         super().__init__(world, models=[m.name for m in library], **options)
         self.library = {m.name: m for m in library}
+        self.registry: dict[str, OllamaModel] = {}
+        """What can be pulled."""
         self.keep_alive = keep_alive
         self.loads = 0
         """How often a model was loaded."""
@@ -220,9 +222,20 @@ class Ollama(OpenAi):
         return [round(self.world.rng.uniform(-1, 1), 6) for _ in range(8)]
 
     async def _pull(self, request: web.BaseRequest) -> web.StreamResponse:
+        model = self.registry.get(str((await self.body(request)).get("model", "")))
+
         async def lines() -> AsyncGenerator[bytes, None]:
             yield b'{"status":"pulling manifest"}\n'
-            yield b'{"error":"pull model manifest: file does not exist"}\n'
+            if model is None:
+                yield b'{"error":"pull model manifest: file does not exist"}\n'
+                return
+            total = int(model.file_mib * 2**20)
+            for quarter in range(5):
+                said = {"status": f"pulling {model.digest[:12]}", "digest": f"sha256:{model.digest}", "total": total}
+                yield json.dumps(said | {"completed": total * quarter // 4}).encode() + b"\n"
+            self.library[model.name] = model
+            self.models = [*self.models, model.name]
+            yield b'{"status":"success"}\n'
 
         return await self.stream(request, "application/x-ndjson", lines())
 

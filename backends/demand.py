@@ -1,0 +1,81 @@
+"""Stops on-demand models that have been idle for long enough, for as long as somebody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from backends.clock import Clock
+from backends.cluster.inventory import Inventory
+from backends.cluster.reading import Instant
+from backends.cluster.snapshot import ClusterSnapshot
+from backends.errors import TierdeckError
+from backends.procedures.demand import plan_down
+from backends.procedures.used import Used
+from backends.world import World
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks."""
+
+AGAIN: Final = 300.0
+"""Seconds before a stop that failed is tried again."""
+
+
+class Idle:
+    """Judges by the counters that engines tell: one that tells none is never called idle."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._endpoints = [e for e in inventory.endpoints if e.on_demand and e.idle and e.node]
+        self._seen: dict[str, tuple[object, float]] = {}
+
+    def due(self, snapshot: ClusterSnapshot, now: Instant) -> tuple[list[str], list[str]]:
+        """The endpoints to be stopped now, and those that just worked."""
+        due, worked = [], []
+        for endpoint in self._endpoints:
+            state = snapshot.endpoints[endpoint.name]
+            if not state.serving or state.progress is None:
+                self._seen.pop(endpoint.name, None)
+                continue
+            pulse, before = state.progress.pulse, self._seen.get(endpoint.name)
+            if before is None or before[0] != pulse or state.progress.works:
+                self._seen[endpoint.name] = pulse, now.mono
+                worked += [endpoint.name] if before is not None else []
+            elif now.mono - before[1] >= (endpoint.idle or 0.0):
+                due.append(endpoint.name)
+        return due, worked
+
+
+class Stopping:
+    """Stops what is idle, for as long as it is watched; `say` takes a line for the log."""
+
+    def __init__(
+        self, inventory: Inventory, world: World, clock: Clock, snapshot: Callable[[], ClusterSnapshot],
+        say: Callable[[str], object], used: Used,
+    ) -> None:  # fmt: skip
+        self._inventory, self._world, self._clock = inventory, world, clock
+        self._snapshot, self._say, self._used = snapshot, say, used
+        self._idle = Idle(inventory)
+        self._later: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Look every few seconds until cancelled; a stop that runs goes on without us."""
+        while True:
+            await self._clock.sleep(LOOK_EVERY)
+            now = self._clock.now()
+            due, worked = self._idle.due(self._snapshot(), now)
+            for name in worked:
+                self._used.note(name, now.wall)
+            for name in due:
+                if self._later.get(name, 0.0) <= now.mono:
+                    self._later[name] = now.mono + AGAIN
+                    await self._stop(name)
+
+    async def _stop(self, name: str) -> None:
+        endpoint = self._inventory.endpoint_named[name]
+        try:
+            plan = plan_down(self._inventory, self._snapshot(), endpoint, f"idle for {endpoint.idle or 0:.0f} s")
+            await self._world.procedures.start(plan, attended=False)
+        except TierdeckError as error:
+            self._say(f"{name} is idle and not stopped: {error}")
+            return
+        self._say(plan.title)
