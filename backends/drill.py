@@ -17,7 +17,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.tables import Node
 from backends.errors import SshError, TierdeckError
 from backends.procedures.context import residence
-from backends.procedures.rung_words import Command, docker_command
+from backends.procedures.rung_words import Command, docker_command, reboot_command
 from backends.reach import sudo
 from backends.reach.nodes import NodeReach, Reaches
 from backends.reach.rdp import find_client, missing_words
@@ -43,10 +43,11 @@ _WINDOWS_DOCKER: Final = (
 )
 _MACOS_DOCKER: Final = "command -v docker >/dev/null || test -d /Applications/Docker.app"
 
-Name = Literal["ssh", "service", "containers", "docker", "wake", "rdp"]
+Name = Literal["ssh", "service", "containers", "docker", "wake", "rdp", "reboot"]
 
 TITLES: Final[dict[str, str]] = {
     "ssh": "SSH", "service": "service", "containers": "containers", "docker": "Docker", "wake": "wake", "rdp": "RDP",
+    "reboot": "reboot",
 }  # fmt: skip
 """What people call each rung; SSH is the way to most of them."""
 
@@ -84,6 +85,7 @@ def offered(node: Node, inventory: Inventory, *, here: bool) -> tuple[Name, ...]
         ("docker", docker),
         ("wake", node.wake is not None and bool(node.wake.mac or node.wake.command)),
         ("rdp", node.wake is not None and node.wake.rdp is not None),
+        ("reboot", node.ssh is not None and not here),
     )
     return tuple(name for name, there in names if there)
 
@@ -98,6 +100,7 @@ async def drill(node: Node, inventory: Inventory, reaches: Reaches, secrets: Sec
         "docker": hand.docker,
         "wake": hand.wake,
         "rdp": hand.rdp,
+        "reboot": hand.reboot,
     }
     rungs = offered(node, inventory, here=reaches[node.name].is_here)
     return tuple(await asyncio.gather(*(_proof(rung, proofs[rung]) for rung in rungs)))
@@ -204,6 +207,18 @@ class _Hand:
         password = await self.secrets.resolve(login.password, polling=False)
         await prove_login(client, self.node.address, login, password, pins=self.pins)
         return f"{login.user} may log in by {Path(client.program).name}; no session was opened"
+
+    async def reboot(self) -> str:
+        """What reboots it is there, and allowed."""
+        await self._reach.connected()
+        command = reboot_command(self.node)
+        if command.own:
+            return await self._own(command.shown, self._reach.shell, self.node.os)
+        if command.as_root:
+            await self._may_run([*command.as_root], command.sudo)
+        elif not await _has(self._reach.shell, command.argv[0], windows=self.node.os == "windows"):
+            raise _Cannot(f"there is no {command.argv[0]}", 'Name its own command: reboot = "...".')
+        return f"allowed: {command.shown}"
 
     async def _is_root(self) -> bool:
         done = await self._reach.shell.run(["id", "-u"], timeout=COMMAND_LIMIT)

@@ -15,6 +15,7 @@ from backends.cluster.snapshot import ClusterSnapshot, EndpointState
 from backends.cluster.tables import Endpoint
 from backends.errors import TierdeckError
 from backends.figures import Figures, Observation, Overhead
+from backends.memory.profiles import build_of
 from backends.memory.spoken import Listener, Spoken
 from backends.planned import settings_of
 
@@ -99,7 +100,8 @@ class ObservedSource:
         except (TierdeckError, TimeoutError):
             return  # its log cannot be read: what is predicted stands
         launch, said = workload.launch or Launch(), listener.said
-        settings = settings_of(self._inventory, launch, said)
+        build = build_of(self._seen().endpoints[endpoint.name].version, workload.image)
+        settings = settings_of(self._inventory, launch, build, said)
         place = endpoint.node or "", workload.name, workload.id, _start(workload)
         found = Observation(*place, launch.file, settings, said)
         await asyncio.to_thread(self._figures.observe, found)

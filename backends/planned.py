@@ -17,6 +17,7 @@ from backends.errors import TierdeckError
 from backends.figures import Figures
 from backends.library import Found
 from backends.memory.estimate import estimate
+from backends.memory.profiles import build_of, profile
 from backends.memory.quants import CACHE_TYPES
 from backends.memory.settings import Settings
 from backends.memory.spoken import Spoken
@@ -65,25 +66,33 @@ def _by_container(inventory: Inventory, snapshot: ClusterSnapshot, endpoint: End
     name = launch.file
     if not name.startswith("volume:") and endpoint.node != snapshot.here:
         name = f"ssh:{endpoint.node}:{name}"
-    return [Wanted(endpoint.name, launch.file.rsplit("/", 1)[-1], name, settings_of(inventory, launch))]
+    build = build_of(snapshot.endpoints[endpoint.name].version, workload.image)
+    return [Wanted(endpoint.name, launch.file.rsplit("/", 1)[-1], name, settings_of(inventory, launch, build))]
 
 
-def settings_of(inventory: Inventory, launch: Launch, said: Spoken | None = None) -> Settings:
-    """The settings of a container: as it is started, else as its engine said, else as the inventory has its model."""
+def settings_of(inventory: Inventory, launch: Launch, build: int | None, said: Spoken | None = None) -> Settings:
+    """The settings of a container: as its engine said or it is started, as the inventory has its model, by its build.
+
+    What its arguments leave open is as llama.cpp's build has it, None for the newest.
+    """
     known = next((each for each in inventory.models if each.file == launch.file), None)
     layers = launch.gpu_layers if launch.gpu_layers is not None else known.gpu_layers if known else None
-    told, usual = said or Spoken(), Settings()
+    told, usual, own = said or Spoken(), Settings(), profile(build)
+    slots = launch.parallel if launch.parallel and launch.parallel > 0 else None
+    unified = own.unified and not slots if launch.unified is None else launch.unified
+    layers = own.gpu_layers if layers is None else layers
     return Settings(
         context=told.context or launch.context or (known.context if known else None) or 0,
-        parallel=told.slots or max(1, launch.parallel or usual.parallel),
-        unified=bool(launch.unified if told.unified is None else told.unified),
+        parallel=told.slots or slots or own.parallel,
+        unified=unified if told.unified is None else told.unified,
         batch=launch.batch or usual.batch,
         ubatch=launch.ubatch or usual.ubatch,
         cache_k=_kind(launch.cache_k),
         cache_v=_kind(launch.cache_v),
-        flash=launch.flash is not False,
+        flash=own.flash if launch.flash is None else launch.flash,
         gpu_layers=None if layers is None or layers < 0 else layers,
         cpu_moe=max(0, launch.cpu_moe or 0),
+        every_output=own.every_output,
     )
 
 

@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from backends.cluster.faults import Diagnosis
     from backends.drill import Proof
     from backends.engines.embed import Embedded
+    from backends.memory.settings import Settings
+    from backends.memory.spoken import Buffers
     from backends.reach.model_files import ModelFiles
 
 LOOK_LIMIT: Final = 20.0
@@ -200,6 +202,17 @@ class World:
         """A model's header, of whatever has it; TierdeckError where nothing does."""
         return await Library(self.inventory, self.here, self._reaches, self._http, node).find(name)
 
+    async def dry_run(self, node: str, file: str, settings: Settings) -> tuple[Buffers, ...]:
+        """What llama.cpp on a node says that a model would take of its devices; ReachError where it cannot be asked."""
+        from backends.dryrun import dry_run, starting
+
+        if busy := starting(self.inventory, await self.look(), node):
+            raise ReachError(
+                f"{busy} starts on {node}: another process on its GPU could deadlock both.",
+                "Ask again when it has started, or do without --dry-run-on.",
+            )
+        return await dry_run(node, self._reaches[node].shell, file, settings)
+
     async def detour(self, endpoint: Endpoint) -> Target | None:
         """An endpoint as its own node asks it, where the SSH connection to that stands and is not its way anyhow."""
         if endpoint.node is None or endpoint.via is not None or not self._reaches[endpoint.node].stands:
@@ -300,6 +313,12 @@ class World:
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
 
+    async def boot_mark(self, node: str) -> str:
+        """What tells one boot of a node from the next; ReachError where it cannot be asked."""
+        from backends.procedures.reboot import boot_mark
+
+        return await boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+
     async def drill(self, node: str) -> tuple[Proof, ...]:
         """Whether each rung of a node's ladder could be climbed; nothing is climbed."""
         from backends.drill import drill
@@ -337,9 +356,11 @@ class World:
         return procedure_events.fold(state, event)
 
     async def control(self, procedure: str, word: str) -> None:
-        """Cancel a procedure, or answer its question."""
+        """Cancel or pause a procedure, or answer its question."""
         if word == "cancel":
             await self.procedures.cancel(procedure)
+        elif word == "pause":
+            await self.procedures.pause(procedure)
         else:
             await self.procedures.answer(procedure, word)
 

@@ -66,6 +66,8 @@ def parser() -> argparse.ArgumentParser:
     deploy.add_argument("--rollback", action="store_true", help="with --yes: take all back where a step fails")
     deploy.add_argument("--force", action="store_true", help="go on where it would not fit, and say what will happen")
     deploy.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
+    lint = verb("lint", "What is wrong with how containers were made; exits 1 where something is.", json_too)
+    lint.add_argument("node", nargs="?", help="only of this node")
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
     _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
     _gateway(verb("gateway", "Write, check, compare or push LiteLLM's configuration."), common, json_too)
@@ -77,10 +79,13 @@ def parser() -> argparse.ArgumentParser:
     recover.add_argument("--all", action="store_true", help="every node, the gateway's last")
     words = f"from {', '.join(RUNGS)} on; of a Kubernetes node also {', '.join(PLACING)}"
     recover.add_argument("--from", dest="start", choices=(*RUNGS, *PLACING), metavar="RUNG", help=words)
-    recover.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
-    recover.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
-    recover.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
-    recover.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
+    reboot = verb("reboot", "Reboot a node: its work ended first, gone and back, its queue started again.", json_too)
+    reboot.add_argument("node", help="the node")
+    for each in (recover, reboot):
+        each.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+        each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+        each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+        each.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
     drill = verb("drill", "Prove, without climbing, that each rung of a node's recovery could be climbed.", json_too)
     drill.add_argument("node", help="the node")
     maintenance = verb("maintenance", "Leave a node or endpoint out of verdicts and alerts for a while.", json_too)
@@ -137,6 +142,7 @@ def _fit(fit: _Parser) -> None:
     learned.add_argument("--learned", action="store_true", help="list what was learned of memory by looking on")
     learned.add_argument("--forget", action="store_true", help="forget it (with --node: of that node)")
     fit.add_argument("--node", metavar="N", help="on this node's GPUs")
+    fit.add_argument("--dry-run-on", metavar="N", help="have llama.cpp's own dry run there tell it (llama-fit-params)")
     fit.add_argument(
         "--gpu", action="append", default=[], metavar="24GiB", help="on a GPU of this size; may be repeated"
     )
@@ -151,6 +157,10 @@ def _fit(fit: _Parser) -> None:
     fit.add_argument("--gpu-layers", metavar="N|all", help="layers on the GPUs (all)")
     fit.add_argument("--tensor-split", metavar="A,B", help="each GPU's share")
     fit.add_argument("--cpu-moe", type=_count(0), default=0, metavar="N", help="layers whose experts stay on the CPU")
+    fit.add_argument(
+        "--override-tensor", action="append", default=[], metavar="REGEX=CPU", help="tensors that go elsewhere, by name"
+    )
+    fit.add_argument("--build", metavar="b11549", help="llama.cpp's build, if it is not of today")
 
 
 def _count(least: int) -> Callable[[str], int]:
@@ -220,6 +230,15 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
         each.add_argument("--storage", default="100Gi", metavar="SIZE", help="of the model's volume (100Gi)")
         each.add_argument("--storage-class", default="", metavar="NAME", help="of that volume; the cluster's own")
 
+    composed = what.add_parser("compose", help="what runs on a node, for Compose", parents=[common, json_too])
+    composed.add_argument("node", help="the node")
+    for name in ("caddy", "traefik"):
+        door = what.add_parser(name, help="a door with a key before the engines", parents=[common, json_too])
+        door.add_argument("--allow", action="append", default=[], metavar="NETWORK", help="let it in (private ones)")
+        if name == "caddy":
+            door.add_argument("--listen", default=":8090", metavar="ADDRESS", help="where Caddy listens (:8090)")
+    what.add_parser("open-webui", help="Open WebUI before the gateway", parents=[common, json_too])
+
 
 def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
     what = gateway.add_subparsers(dest="what", metavar="render|lint|diff|push", required=True, parser_class=_Parser)
@@ -229,16 +248,24 @@ def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
     lint.add_argument("file", metavar="FILE", help="LiteLLM's config.yaml")
     lint.add_argument("--fix", action="store_true", help="show what can be mended safely")
     lint.add_argument("--yes", action="store_true", help="and write it")
+    what.add_parser("diff", help="what rendering would change in the gateway's file", parents=[common, json_too])
+    push = what.add_parser("push", help="replace its file; roll back if worse", parents=[common, json_too])
+    push.add_argument("--file", metavar="FILE", help="push this file, not what is rendered")
+    push.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    push.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    push.add_argument("--interrupt", action="store_true", help="confirm that requests through it are interrupted")
+    push.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
     what = procedures.add_subparsers(
-        dest="what", metavar="list|attach|answer|cancel|resume|abandon", parser_class=_Parser
+        dest="what", metavar="list|attach|answer|pause|cancel|resume|abandon", parser_class=_Parser
     )
     what.add_parser("list", help="all that are known here", parents=[common, json_too])
     for name, text in (
         ("attach", "follow one"),
-        ("answer", "answer the question of one: retry, skip, hold, abort or rollback"),
+        ("answer", "answer the question of one: retry, skip, hold, abort or rollback; continue where it was paused"),
+        ("pause", "have one wait at its step's edge, until it is answered: continue"),
         ("cancel", "stop one at its step's edge; again: now"),
         ("resume", "go on with one that was halted, cancelled or lost"),
         ("rollback", "take back all that a deployment did"),
@@ -247,7 +274,8 @@ def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("id", help="its id")
         if name == "answer":
-            each.add_argument("choice", choices=("retry", "skip", "hold", "abort", "rollback"), help="what to do")
+            choices = ("retry", "skip", "hold", "abort", "rollback", "continue")
+            each.add_argument("choice", choices=choices, help="what to do")
         if name == "resume":
             each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
         if name in ("resume", "rollback"):

@@ -16,7 +16,7 @@ from backends.memory.ledger import Ledger, ledger
 from widgets.format import age, fit, gib, percent
 from widgets.glyphs import UNICODE, Glyphs
 from widgets.lines import Line, line
-from widgets.router import wrap
+from widgets.markdown import wrapped
 from widgets.tiers import STYLES
 
 SPARK = 20
@@ -52,7 +52,7 @@ def _row(label: str, text: str, style: str, *, width: int) -> list[Line]:
         return [line("")]
     if not text:
         return [line((label, "title"))]
-    first, *more = wrap(text, max(10, width - 16)) or [""]
+    first, *more = (row.text for row in wrapped([(text, "")], max(10, width - 16)))
     return [line((f"  {label:<13} ", "dim"), (first, style)), *(line(" " * 16, (piece, style)) for piece in more)]
 
 

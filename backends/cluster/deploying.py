@@ -18,8 +18,7 @@ from backends.cluster.fields import Duration, Mib, Reference
 from backends.cluster.lines import line_of
 from backends.cluster.tables import Table
 from backends.cluster.words import Task
-from backends.cluster.written import explain, plain_place, read
-from backends.errors import InventoryError
+from backends.cluster.written import explain, mistake, plain_place, read
 
 Preset = Literal["llama.cpp", "ollama", "vllm", "litellm"]
 
@@ -180,9 +179,9 @@ def load_spec(path: Path) -> Spec:
         spec = Spec.model_validate(source.data)
     except ValidationError as error:
         first = min(
-            error.errors(include_url=False), key=lambda e: (line_of(source.text, e["loc"]) or 0, -len(e["loc"]))
+            error.errors(include_url=False), key=lambda e: (line_of(source.lines, e["loc"]) or 0, -len(e["loc"]))
         )
         raise explain(source, plain_place(first["loc"]), dict(first), Spec) from None
     for key, wrong in spec.mistakes():
-        raise InventoryError(f"{path}, line {line_of(source.text, (key,)) or 1}: {wrong}.")
+        raise mistake(source, line_of(source.lines, (key,)) or 1, f"{wrong}.")
     return spec

@@ -55,8 +55,14 @@ WORDS: Final[Mapping[Fault, tuple[str, str]]] = {
     Fault.ASLEEP: ("asleep or off: nothing answers", ""),
     Fault.DESKTOP_ONLY: ("SSH is silent, its desktop service answers", ""),
     Fault.SSH_DOWN: ("SSH does not answer, its engines do", "Work goes on; start sshd there when you can."),
-    Fault.DRIVER_HUNG: ("its GPU driver hangs", "Reboot the host; no restart cures it, and each look adds a process."),
-    Fault.GPU_OFF_BUS: ("a GPU fell off the bus", "Reboot the host (or power it off and on); see dmesg for its Xid."),
+    Fault.DRIVER_HUNG: (
+        "its GPU driver hangs",
+        "Reboot it: tierdeck reboot NODE. No restart cures it.",
+    ),
+    Fault.GPU_OFF_BUS: (
+        "a GPU fell off the bus",
+        "Reboot it: tierdeck reboot NODE; or power it off and on.",
+    ),
     Fault.NOBODY_LOGGED_IN: ("nobody is logged in, so Docker Desktop does not run", ""),
     Fault.DOCKER_DOWN: ("SSH answers, Docker does not", ""),
     Fault.GPU_LOST: ("a container has lost its GPU", ""),
@@ -148,7 +154,7 @@ class Diagnosis:
     @property
     def advice(self) -> str:
         """What a person is to do, where no rung helps."""
-        return WORDS[self.fault][1]
+        return WORDS[self.fault][1].replace("NODE", self.node)
 
 
 def diagnose(node: str, seen: Seen) -> Diagnosis:

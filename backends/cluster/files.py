@@ -16,8 +16,7 @@ from pydantic import ValidationError
 
 from backends.cluster.inventory import Inventory, Joining, Joins
 from backends.cluster.lines import Place, line_of
-from backends.cluster.written import Source, explain, nearest, parse_toml, plain_place, read
-from backends.errors import InventoryError
+from backends.cluster.written import Source, explain, mistake, nearest, parse_toml, plain_place, read
 
 FOLDER: Final = "cluster.d"
 """Beside cluster.toml: what the program found or deployed."""
@@ -75,7 +74,7 @@ def _check(own: Source, fragments: list[Source]) -> Loaded:
     for place, wrong, word, valid in inventory.mistakes():
         source, line = _line(own, origins, place)
         expected = nearest(word, valid)
-        raise InventoryError(f'{source.path}, line {line}: {wrong} "{word}".{expected}')
+        raise mistake(source, line, f'{wrong} "{word}".{expected}')
     return Loaded(inventory, own.path, own.text, remarks)
 
 
@@ -89,7 +88,7 @@ def _merge(own: Source, fragments: list[Source]) -> tuple[dict[str, Any], dict[P
                 continue
             if key in _TABLES and isinstance(value, list) and isinstance(merged.get(key, []), list):
                 entries = list(merged.get(key, []))
-                taken = {entry.get("name") for entry in entries if isinstance(entry, dict)}
+                taken = [entry.get("name") for entry in entries if isinstance(entry, dict)]
                 for i, entry in enumerate(value):
                     if isinstance(entry, dict) and entry.get("name") in taken:
                         continue
@@ -160,7 +159,7 @@ def cut_route(url: str) -> str:
 
 def _line(own: Source, origins: Mapping[Place, tuple[Source, Place]], place: Place) -> tuple[Source, int]:
     source, place = _origin(own, origins, place)
-    return source, line_of(source.text, place) or 1
+    return source, line_of(source.lines, place) or 1
 
 
 def _origin(own: Source, origins: Mapping[Place, tuple[Source, Place]], place: Place) -> tuple[Source, Place]:

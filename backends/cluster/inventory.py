@@ -105,9 +105,11 @@ class Inventory(Table):
 
     @property
     def gateway_endpoint(self) -> Endpoint | None:
-        """The endpoint of the proxy in front: the one that [gateway] names, else the first that LiteLLM answers at."""
-        named = self.endpoint_named.get(self.gateway.endpoint) if self.gateway else None
-        return named or next((e for e in self.endpoints if e.engine == "litellm"), None)
+        """The endpoint of the proxy in front: the one [gateway] names, else the only one of LiteLLM, else None."""
+        if self.gateway is not None:
+            return self.endpoint_named.get(self.gateway.endpoint)
+        found = [e for e in self.endpoints if e.engine == "litellm"]
+        return found[0] if len(found) == 1 else None
 
     @property
     def assigned_tasks(self) -> tuple[str, ...]:

@@ -187,6 +187,8 @@ class Node(Table):
     """A reference to the password that sudo asks for there; it goes to sudo's standard input."""
     wake: Wake | None = None
     """How it is woken."""
+    reboot: str | None = None
+    """The command that reboots it, as the node's shell reads it; if nothing is said the usual one of its system."""
     queue: Queue = Queue()
     """The start queue of its GPU containers."""
     recover: Literal["manual"] | Recover = "manual"
@@ -330,7 +332,7 @@ class Gateway(Table):
     endpoint: str
     """The endpoint it answers at."""
     config: str | None = None
-    """Where its configuration lies: a path or ssh:NODE:PATH."""
+    """Where its configuration lies: a path of this machine, ssh:NODE:PATH, or volume:NAME/PATH on its node."""
 
 
 class Alerts(Table):

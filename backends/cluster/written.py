@@ -6,25 +6,31 @@ import difflib
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel
 
-from backends.cluster.lines import Place, line_of
+from backends.cluster.lines import Lines, Place, index, line_of
 from backends.errors import InventoryError
 
 LIMIT: Final = 1 << 20
 """The largest file that is read, in bytes; a hundred nodes take a tenth of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """A file: where it lies, its text, and what stands in it."""
 
     path: Path
     text: str
     data: dict[str, Any]
+
+    @cached_property
+    def lines(self) -> Lines:
+        """Where everything stands; only a mistake asks for that."""
+        return index(self.text)
 
 
 def read(path: Path, *, advice: str = "Write one with: tierdeck init") -> Source:
@@ -57,6 +63,8 @@ def parse_toml(path: Path, text: str) -> dict[str, Any]:
         where, _, _ = message.rpartition("(at line ")
         line = message.rpartition("at line ")[2].split(",")[0]
         raise InventoryError(f"{path}, line {line}: not valid TOML: {where.strip() or message}.") from None
+    except ValueError:
+        raise InventoryError(f"{path}: not valid TOML: it holds a number of thousands of digits.") from None
     except RecursionError:
         raise InventoryError(f"{path}: not valid TOML: nested too deeply.") from None
 
@@ -83,16 +91,16 @@ def explain(
 
     `place` is where it stands in `source`, `root` the model that was expected, `tables` its arrays of tables.
     """
-    line = line_of(source.text, place) or 1
+    line = line_of(source.lines, place) or 1
     what = _spoken(place, source.data)
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         valid = _keys_at(root, place[:-1])
         text = f'unknown key "{place[-1]}"{_inside(place, source.data)}.{nearest(str(place[-1]), valid)}'
     elif kind == "missing" and (meant := _misspelt(root, place, source.data)):
-        source_line = line_of(source.text, (*place[:-1], meant)) or line
+        source_line = line_of(source.lines, (*place[:-1], meant)) or line
         text = f'unknown key "{meant}"{_inside(place, source.data)}. Did you mean "{place[-1]}"?'
-        return InventoryError(f"{source.path}, line {source_line}: {text}")
+        return mistake(source, source_line, text)
     elif kind == "missing":
         text = f'"{place[-1]}" is missing{_inside(place, source.data)}.'
     elif kind in ("literal_error", "enum"):
@@ -103,7 +111,12 @@ def explain(
         text = f"{what}: expected {context.get('error')}."
     else:
         text = f"{what}: expected {_WANTED.get(kind) or error['msg'].removeprefix('Input should be ').rstrip('.')}."
-    return InventoryError(f"{source.path}, line {line}: {text}")
+    return mistake(source, line, text)
+
+
+def mistake(source: Source, line: int, text: str) -> InventoryError:
+    """What is wrong, fit for a terminal whatever the file quotes."""
+    return InventoryError(f"{source.path}, line {line}: {''.join(c if c.isprintable() else '?' for c in text)[:1000]}")
 
 
 def plain_place(place: Sequence[str | int]) -> Place:

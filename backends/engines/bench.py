@@ -90,7 +90,7 @@ async def _one(send: Send, number: int, tokens: int) -> Finished | ChatError:
 def rows(levels: Sequence[Level], width: int, *, block: str = "█") -> list[str]:
     """The levels as a plot of at most `width` cells: a bar for tokens per second, and the figures behind it."""
     most = max((level.tokens_per_s or 0.0 for level in levels), default=0.0) or 1.0
-    room = max(4, width - 48)
+    room = max(4, width - 51)
     return [_row(level, most, room, block) for level in levels]
 
 

@@ -15,16 +15,18 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.outside import address
 from backends.cluster.reading import ModelInfo
 from backends.cluster.tables import Endpoint
+from backends.errors import GatewayError
 from backends.gateway.document import Document, Entry, data, edited, line, read, said, scalars
 from backends.gateway.findings import Finding
 from backends.gateway.limits import limits
 from backends.gateway.providers import OLLAMA, OPENAI_LIKE, PROVIDERS
-from backends.gateway.render import PREFIX, embeds, gateway_endpoint, label_of
+from backends.gateway.render import PREFIX, embeds, label_of
 from backends.text import plain
 
 SECRET: Final = re.compile(r"(?:api_?key|master_key|salt_key|password|secret|access_token|webhook_url)$", re.IGNORECASE)
 """Keys whose values are secrets."""
 
+_SUSPECT: Final = re.compile(r"key|passw|secret|token|://[^/@]*@", re.IGNORECASE)
 _HARMLESS: Final = re.compile(
     r"|none|null|na|n/a|empty|ollama|lm-?studio|anything|(?:fake|dummy|not?-|sk-no-|sk-x+$).*", re.IGNORECASE
 )
@@ -55,8 +57,11 @@ def mended(text: str, findings: Iterable[Finding], name: str) -> str:
 
 
 def masked(text: str) -> str:
-    """A configuration as it may be shown: its plaintext secrets as ***; GatewayError where it cannot be read."""
-    root = read(text, "the configuration").root
+    """A configuration as it may be shown: its plaintext secrets as ***; of a file that is no YAML, whole lines."""
+    try:
+        root = read(text, "the configuration").root
+    except GatewayError:
+        return "\n".join("***" if _SUSPECT.search(row) else row for row in text.split("\n"))
     hidden = {secret for key, node in scalars(root) if (secret := _secret(key, node))}
     for secret in sorted(hidden, key=len, reverse=True):
         text = text.replace(secret, "***")
@@ -145,8 +150,7 @@ def endpoint_at(inventory: Inventory, base: str) -> Endpoint | None:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return None
-    gateways = [e for e in inventory.endpoints if e.engine == "litellm"]
-    gateway = gateway_endpoint(inventory) if inventory.gateway or len(gateways) == 1 else None
+    gateway = inventory.gateway_endpoint
     for endpoint in inventory.endpoints:
         there = urlsplit(address(inventory, endpoint))
         node = inventory.node_named.get(endpoint.node or "")

@@ -143,28 +143,16 @@ def base(inventory: Inventory, endpoint: Endpoint) -> str:
 
 
 def gateway_endpoint(inventory: Inventory) -> Endpoint:
-    """The endpoint of the gateway: the one [gateway] names, else the only one of LiteLLM; GatewayError without one."""
-    if inventory.gateway is not None:
-        return inventory.endpoint_named[inventory.gateway.endpoint]
-    found = [e for e in inventory.endpoints if e.engine == "litellm"]
-    if len(found) != 1:
-        raise GatewayError(
-            "cluster.toml does not say which endpoint is the gateway.", '[gateway] endpoint = "gateway/litellm"'
-        )
-    return found[0]
-
-
-def _gateway(inventory: Inventory) -> Endpoint | None:
-    """The same; None where there is none yet, and a file may be rendered all the same."""
-    try:
-        return gateway_endpoint(inventory)
-    except GatewayError:
-        return None
+    """The endpoint of the gateway; GatewayError where there is none."""
+    found = inventory.gateway_endpoint
+    if found is None:
+        raise GatewayError("cluster.toml names no gateway.", '[gateway] endpoint = "gateway/litellm"')
+    return found
 
 
 def _beside(inventory: Inventory, endpoint: Endpoint) -> bool:
     """Whether the gateway runs on the endpoint's own machine, outside of a container, so that loopback leads to it."""
-    gateway = _gateway(inventory)
+    gateway = inventory.gateway_endpoint
     return (
         gateway is not None and gateway.node is not None and gateway.node == endpoint.node and gateway.container is None
     )
@@ -192,7 +180,11 @@ def _deployments(inventory: Inventory, endpoint: Endpoint, infos: Sequence[Model
         names = [endpoint.model, *(name for name in names if name != endpoint.model)]
     if not names and endpoint.engine == "llama.cpp":
         names = [endpoint.name.rsplit("/", 1)[-1]]  # it answers to any name
-    return [_deployment(inventory, endpoint, name, contexts.get(name)) for name in names]
+    by_label = {label_of(name): name for name in reversed(names)}  # a file and its alias are one model
+    return [
+        _deployment(inventory, endpoint, by_label[label], contexts.get(by_label[label]))
+        for label in dict.fromkeys(map(label_of, names))
+    ]
 
 
 def _deployment(inventory: Inventory, endpoint: Endpoint, name: str, context: int | None) -> _Deployment:
@@ -263,7 +255,7 @@ def _longer(each: _Deployment, than: _Deployment) -> bool:
 
 
 def _variables(inventory: Inventory, known: Mapping[str, Sequence[_Deployment]]) -> Iterator[tuple[str, str]]:
-    gateway = _gateway(inventory)
+    gateway = inventory.gateway_endpoint
     asked = gateway.api_key if gateway else None
     yield MASTER, f"its own key, {asked}" if asked else "its own key, which begins with sk-"
     for endpoint in (inventory.endpoint_named[name] for name, found in known.items() if found):

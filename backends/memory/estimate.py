@@ -6,13 +6,15 @@ All figures are bytes. After llama.cpp b11549; other builds differ by their inpu
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from string import ascii_letters
 from typing import Literal
 
-from backends.memory.headers import Header, Tensor
+from backends.memory.headers import Header, HeaderError, Tensor
 from backends.memory.layers import Builder
 from backends.memory.layout import reserve
 from backends.memory.model import Model
@@ -122,6 +124,7 @@ class _Placement:
 
     def __init__(self, model: Model, settings: Settings, gpus: int) -> None:
         self._model, self._cpu_moe, self._gpus = model, settings.cpu_moe, gpus
+        self._overrides = [(_pattern(name), _device_of(device, gpus)) for name, device in settings.overrides]
         layers = model.layers + 1
         wanted = layers if settings.gpu_layers is None else min(settings.gpu_layers, layers)
         self._offloaded = wanted if gpus else 0
@@ -145,6 +148,8 @@ class _Placement:
                 found[device] += _stored(tensor, device)
         tied = self._model.tensors.get("token_embd.weight")
         device = self.layer(self._model.layers)
+        if tied:
+            device = self._overridden(tied, device)
         if tied and device and "output.weight" not in self._model.tensors and self._model.arch not in ENCODERS:
             found[device] += _stored(tied, device)
         return found
@@ -156,7 +161,15 @@ class _Placement:
             self._offloaded
         )
 
+    def _overridden(self, tensor: Tensor, device: int) -> int:
+        """The device of the first pattern that a name has anywhere in it, else the one where it would go."""
+        return next((there for pattern, there in self._overrides if pattern.search(tensor.name)), device)
+
     def _device(self, tensor: Tensor) -> int | None:
+        device = self._usual(tensor)
+        return None if device is None else self._overridden(tensor, device)
+
+    def _usual(self, tensor: Tensor) -> int | None:
         parts = tensor.name.split(".")
         if parts[0] != "blk" or len(parts) < 3 or not parts[1].isdecimal():
             return self.layer(self._model.layers) if parts[0].startswith("output") else 0
@@ -165,6 +178,23 @@ class _Placement:
             return None
         experts = parts[2] in ("ffn_up_exps", "ffn_down_exps", "ffn_gate_exps", "ffn_gate_up_exps")
         return 0 if experts and layer < self._cpu_moe else self.layer(layer)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    try:
+        return re.compile(name)
+    except re.error as error:
+        raise HeaderError(f"the pattern {name} of tensors to move makes no sense: {error}.") from None
+
+
+def _device_of(name: str, gpus: int) -> int:
+    """A device by llama.cpp's name for it: CPU, CUDA0, ROCm1, Vulkan0."""
+    if name == CPU or name.endswith("_Host") or not gpus:
+        return 0
+    number = int(name.lstrip(ascii_letters) or 0) if name.isalnum() and name[-1].isdecimal() else gpus
+    if number < gpus:
+        return number + 1
+    raise HeaderError(f"tensors shall go to {name}, and there is no such device.", "Devices are CPU, CUDA0, CUDA1, ...")
 
 
 def _stored(tensor: Tensor, device: int) -> int:

@@ -51,9 +51,12 @@ def llama_load(
 
 
 def told_load(
-    load: Load, buffers: Sequence[Buffers], gpus: Sequence[Gpu], certainty: Certainty, remark: str = ""
+    load: Load, buffers: Sequence[Buffers], gpus: Sequence[Gpu], certainty: Certainty, remark: str, rounded: int = 0
 ) -> Load:
-    """The same model as llama.cpp itself tells what it takes, with its driver's share beside that."""
+    """The same model as llama.cpp itself tells what it takes, with its driver's share beside that.
+
+    `rounded` is by how many bytes a device's figures may be too small.
+    """
     sizes: dict[str, list[int]] = {}
     for each in sorted(buffers, key=lambda each: (not each.on_gpu, each.name)):
         name = _named(each, gpus)
@@ -62,8 +65,8 @@ def told_load(
             old + round(mib * MIB) for old, mib in zip(before, (each.weights, each.kv, each.compute), strict=True)
         ]
     devices = tuple(Device(name, *each) for name, each in sizes.items())
-    needs = {device.name: device.total + kept(gpus) for device in devices if device.name != CPU}
-    upper = sum(device.total for device in devices) + kept(gpus) * len(needs)
+    needs = {device.name: device.total + kept(gpus) + rounded for device in devices if device.name != CPU}
+    upper = sum(device.total + rounded for device in devices) + kept(gpus) * len(needs)
     fits = all(needs.get(gpu.name, 0) <= gpu.capacity for gpu in gpus) if gpus else None
     advices = load.advice if fits is False else ()
     return replace(
@@ -80,14 +83,14 @@ def _named(buffers: Buffers, gpus: Sequence[Gpu]) -> str:
 
 
 def alike(header: Header, one: Settings, other: Settings) -> bool:
-    """Whether an engine makes the same of both settings for this model."""
+    """Whether one engine makes the same of both settings for this model."""
     model = Model(header)
 
-    def rest(settings: Settings) -> tuple[int, int]:
+    def rest(settings: Settings) -> tuple[int, int, tuple[tuple[str, str], ...]]:
         layers = model.layers + 1 if settings.gpu_layers is None else settings.gpu_layers
-        return min(layers, model.layers + 1), settings.cpu_moe
+        return min(layers, model.layers + 1), settings.cpu_moe, settings.overrides
 
-    return plan(model, one) == plan(model, other) and rest(one) == rest(other)
+    return plan(model, replace(one, every_output=other.every_output)) == plan(model, other) and rest(one) == rest(other)
 
 
 def vllm_load(name: str, header: Header, settings: Settings, gpus: Sequence[Gpu]) -> Load:

@@ -92,8 +92,12 @@ class Procedures:
         """Ask it to stop: at the "edge" of its step, and asked again "now"; which of them it is, is returned."""
         return str((await self._control(procedure, {"command": "cancel"})).get("when", "edge"))
 
+    async def pause(self, procedure: str) -> None:
+        """Ask it to wait at the edge of its step until it is told to continue."""
+        await self._control(procedure, {"command": "pause"})
+
     async def answer(self, procedure: str, choice: str) -> None:
-        """Answer its question: retry, skip, hold or abort."""
+        """Answer its question: retry, skip, hold or abort; continue where it was paused."""
         await self._control(procedure, {"command": "answer", "choice": choice})
 
     def abandon(self, procedure: str) -> None:

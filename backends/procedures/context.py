@@ -15,6 +15,7 @@ from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
 from backends.cluster.words import NATIVE
 from backends.errors import ReachError, SshError
+from backends.maintenance import Maintenance
 from backends.procedures.learned import Learned
 from backends.procedures.outage import Outages
 from backends.reach.lease import Place
@@ -41,6 +42,14 @@ def _no_files(source: str, token: str | None) -> AbstractAsyncContextManager[Mod
 
 async def _no_answer(endpoint: str, prompt: str) -> str:
     raise ReachError(f"There is no way to ask {endpoint} from here.")
+
+
+async def _no_list(endpoint: str) -> tuple[str, ...]:
+    return ()
+
+
+async def _no_token(endpoint: str, model: str, embeds: bool) -> str:
+    return "nobody can be asked here"
 
 
 async def _unguarded() -> None:
@@ -80,11 +89,14 @@ class Context:
     where it cannot be read.
     `shares(endpoint)` are the shares of its model that an engine says it has loaded, from 0 to 1, as it loads; it may
     raise a ProbeFailure or a ReachError.
+    `listed(endpoint)` are the models it names now (ReachError where it does not say), `prompt(endpoint, model, embeds)`
+    asks one for a token, or a vector: "" where it answered, else why not.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
     `files(source, token)` are the files of a model, `token` a reference; `ask(endpoint, prompt)` is the beginning of an
     answer, or a ChatError.
-    `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do.
+    `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do,
+    `maintenance` what is left alone, and until when.
     `targets` are the workloads of the plan in their order. `learned` and `outages` are what is remembered.
     """
 
@@ -95,11 +107,14 @@ class Context:
     probe: Callable[[str], Awaitable[ProbeResult]]
     vram: Callable[[str], Awaitable[tuple[Gpu, ...] | None]]
     shares: Callable[[str], AsyncGenerator[float, None]] = _no_shares
+    listed: Callable[[str], Awaitable[tuple[str, ...]]] = _no_list
+    prompt: Callable[[str, str, bool], Awaitable[str]] = _no_token
     shell: Callable[[str], Shell] = _no_shell
     files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]] = _no_files
     ask: Callable[[str, str], Awaitable[str]] = _no_answer
     here: str | None = None
     touch: Touch | None = None
+    maintenance: Maintenance | None = None
     places: Callable[[str], Sequence[Place]] = _no_places
     away: Callable[[str], Sequence[Place]] = _no_places
     confirm: Callable[[], Awaitable[None]] = _unguarded

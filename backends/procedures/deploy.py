@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -86,15 +88,13 @@ def plan_deploy(
 
 def fragments(spec: Spec, inventory: Inventory) -> list[tuple[str, str]]:
     """The texts that the file of cluster.d has one after the other, each with the step's label: queue, then all."""
-    import tomli_w
-
     node = inventory.node_named[spec.node]
     queued = not spec.on_demand and gpus_of(spec, node) != "none"
-    joins: dict[str, Any] = {"queue": {spec.node: [spec.name]}} if queued else {}
-    first = [(f"join the start queue of {spec.node}", _HEAD + tomli_w.dumps({"joins": joins}))] if queued else []
+    queue: dict[str, Any] = {"queue": {spec.node: [spec.name]}} if queued else {}
+    first = [(f"join the start queue of {spec.node}", _written_out({"joins": queue}))] if queued else []
     tasks = spec.tasks or ("chat",)
     router = {task: [spec.endpoint] for task in tasks if task in inventory.router} if spec.preset != "litellm" else {}
-    joins |= {"router": router} if router else {}
+    joins = queue | ({"router": router} if router else {})
     whole: dict[str, Any] = {"joins": joins} if joins else {}
     tier = tier_of(spec, inventory)
     if tier not in inventory.endpoints_of:
@@ -104,7 +104,20 @@ def fragments(spec: Spec, inventory: Inventory) -> list[tuple[str, str]]:
         told = {"name": spec.name, "file": f"volume:{spec.volume_name}/{spec.file}", "context": spec.context}
         told |= {"gpu_layers": spec.gpu_layers, "on_demand": spec.on_demand or None}
         whole["models"] = [{key: value for key, value in told.items() if value is not None}]
-    return [*first, ("add it to the inventory and the router", _HEAD + tomli_w.dumps(whole))]
+    return [*first, ("add it to the inventory and the router", _written_out(whole))]
+
+
+def _written_out(whole: Mapping[str, Any]) -> str:
+    """Tables as TOML, one key a line; what JSON writes of words, numbers and lists is TOML too."""
+    lines = [_HEAD.rstrip()]
+    for name, tables in whole.items():
+        if isinstance(tables, dict):
+            found = [(f"[{name}.{inner}]", table) for inner, table in tables.items()]
+        else:
+            found = [(f"[[{name}]]", table) for table in tables]
+        for header, table in found:
+            lines += ["", header, *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
 
 
 def tier_of(spec: Spec, inventory: Inventory) -> str:
@@ -201,8 +214,6 @@ def _written(spec: Spec, site: Site, label: str, text: str, before: str | None, 
 
 def docker_run(told: Mapping[str, Any], spec: Spec) -> str:
     """The body for Docker as the command that people know."""
-    import shlex
-
     host = told["HostConfig"]
     words = ["docker", "create", "--name", spec.name, "--restart", host["RestartPolicy"]["Name"]]
     words += [_gpus(host)] if _gpus(host) else []

@@ -14,7 +14,7 @@ from backends.clock import Clock, SystemClock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
-from backends.engines import loading
+from backends.engines import asking, loading
 from backends.engines.chat import Delta, Message, chat
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
@@ -22,6 +22,7 @@ from backends.engines.target import Target
 from backends.errors import ReachError
 from backends.gpus import nvidia
 from backends.gpus.source import read_once
+from backends.maintenance import Maintenance
 from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.procedures.touching import Touching
@@ -56,8 +57,11 @@ async def open_context(inventory: Inventory, state: Path | None = None) -> Async
             shares=outside.shares,
             files=outside.files,
             ask=outside.ask,
+            listed=outside.listed,
+            prompt=outside.prompt,
             here=here,
             touch=Touching(inventory, reaches, secrets, state / "rdp") if state else None,
+            maintenance=Maintenance(state) if state else None,
             shell=lambda node: reaches[node].shell,
             places=lambda node: leasing.places(reaches, inventory, node),
             away=lambda node: leasing.away(reaches, inventory, node),
@@ -119,6 +123,15 @@ class _Outside:
             async for event in events:
                 words += event.text if isinstance(event, Delta) else ""
         return words
+
+    async def listed(self, endpoint: str) -> tuple[str, ...]:
+        """The models that an endpoint names now."""
+        return await asking.listed(self.http, await self.target(self.inventory.endpoint_named[endpoint]))
+
+    async def prompt(self, endpoint: str, model: str, embeds: bool) -> str:
+        """Ask a model once; why it did not answer, or ""."""
+        target = await self.target(self.inventory.endpoint_named[endpoint])
+        return await asking.answered(self.http, target, model, embeds=embeds)
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""

@@ -54,7 +54,7 @@ def plan_recovery(
     if first in ("service", "containers"):
         return _restarted(inventory, snapshot, diagnosis, node)
     is_here = snapshot.here == node.name
-    steps = [*_climb(node, first, rungs, is_here=is_here, unattended=unattended), *_after(node)]
+    steps = [*_climb(node, first, rungs, is_here=is_here, unattended=unattended), *after(node)]
     if not _climbs(steps):
         raise ProcedureError(f"{node.name}: {diagnosis.sentence}.", _no_way(node, diagnosis))
     return Plan(
@@ -120,19 +120,15 @@ def _climb(node: Node, first: Rung, rungs: Sequence[Rung], *, is_here: bool, una
         label = f"restart Docker on {node.name}"
         steps.append(Step("restart_docker", label, dict(here), limit, Danger.CHANGES, shown, may_fail=rdp))
     if rdp and (first == "rdp" or steps):
-        held: dict[str, str | bool] = {**here, "unattended": unattended}
-        limit = 2 * DOCKER_BACK + HOLD + 60
-        steps.append(
-            Step(
-                "desktop_session",
-                f"open a desktop session on {node.name}",
-                held,
-                limit,
-                Danger.CHANGES,
-                _rdp_words(node),
-            )
-        )
+        steps.append(desktop_step(node, unattended=unattended))
     return steps
+
+
+def desktop_step(node: Node, *, unattended: bool) -> Step:
+    """The step that opens a desktop session on a node whose wake names a login, unless Docker answers by then."""
+    held: dict[str, str | bool] = {"node": node.name, "unattended": unattended}
+    label, limit = f"open a desktop session on {node.name}", 2 * DOCKER_BACK + HOLD + 60
+    return Step("desktop_session", label, held, limit, Danger.CHANGES, _rdp_words(node))
 
 
 def _wake_words(node: Node) -> str:
@@ -154,7 +150,8 @@ def _climbs(steps: Iterable[Step]) -> bool:
     return any(step.danger is not Danger.NONE and step.kind != "start_queue" for step in steps)
 
 
-def _after(node: Node) -> list[Step]:
+def after(node: Node) -> list[Step]:
+    """The steps that follow once Docker should be back: all that is to run there started in order, health again."""
     here = {"node": node.name}
     steps = []
     if node.may_have_docker:

@@ -1,4 +1,4 @@
-"""How Docker is restarted on each system: the exact command, and what its refusal means. Pure."""
+"""How Docker, or the machine, is restarted on each system: the exact command, and what its refusal means. Pure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Command:
         elif "interactive authentication required" in lower or "access denied" in lower:
             advice = 'It needs root: log in as root, or name [[nodes]] sudo = "keyring:...".'
         elif "not found" in lower or "could not be found" in lower:
-            advice = "Docker is not run that way there: name its own command, docker = { restart = ... }."
+            advice = "It is not done that way there: name its own command, docker = { restart = ... } or reboot = ..."
         else:
             advice = "Look at it there: journalctl -u docker"
         return f"{self.shown} failed: {said}.", advice
@@ -74,6 +74,16 @@ def docker_command(node: Node, *, here: bool) -> Command:
         return Command(["systemctl", "--user", "restart", "docker"], "systemctl --user restart docker")
     root = os.geteuid() == 0 if here else node.ssh is not None and node.ssh.user == "root"
     return _as_root(node, ["systemctl", "restart", "docker"], root=root)
+
+
+def reboot_command(node: Node) -> Command:
+    """The command that reboots `node`, another machine: the inventory's own, else the system's."""
+    if node.reboot:
+        return _own(node, node.reboot)
+    if node.os == "windows":
+        return Command(["shutdown", "/r", "/t", "0"], "shutdown /r /t 0")
+    argv = ["shutdown", "-r", "now"] if node.os == "macos" else ["systemctl", "reboot"]
+    return _as_root(node, argv, root=node.ssh is not None and node.ssh.user == "root")
 
 
 def _own(node: Node, command: str) -> Command:

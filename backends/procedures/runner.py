@@ -83,16 +83,26 @@ Guard = Callable[[], Awaitable[None]]
 """Raises a TierdeckError where the node is no longer ours to change; asked before every `apply`."""
 
 
+CONTINUE: Final = "continue"
+"""The answer to a procedure that was paused."""
+
+
 class Control:
-    """A person's wish to stop: once at the edge of the step, twice now."""
+    """A person's wish to stop: once at the edge of the step, twice now; or to pause at the edge, and to go on."""
 
     def __init__(self) -> None:
         self.edge = asyncio.Event()
         self.now = asyncio.Event()
+        self.going = asyncio.Event()
+        self.going.set()
 
     def cancel(self) -> None:
         """Ask to stop; asked again, insist."""
         (self.now if self.edge.is_set() else self.edge).set()
+
+    def pause(self) -> None:
+        """Ask for no further step until `going` is set again."""
+        self.going.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +207,7 @@ async def _drive(
             raise ProcedureError(f'This version of tierdeck has no step "{unknown}".', "Plan it anew.")
         outcome = ROLLBACK if back else "done"
         for index, step in enumerate(() if back else plan.steps):
+            await _while_paused(index, step, desk)
             if desk.control.edge.is_set():
                 outcome = "cancelled"
                 break
@@ -287,6 +298,22 @@ async def _undo(kind: StepKind, report: Report) -> None:
         await _within(UNDO_LIMIT, kind.undo)
     except TierdeckError as error:
         report({"text": f"it could not be taken back: {error}"})
+
+
+async def _while_paused(index: int, step: Step, desk: _Desk) -> None:
+    """Wait at the edge of a step where a person paused, until they go on or cancel."""
+    control = desk.control
+    if control.going.is_set() or control.edge.is_set():
+        return
+    desk.emit(
+        "question", index, {"text": f"Paused before: {step.label}. {CONTINUE}, or cancel?", "choices": [CONTINUE]}
+    )
+    waits = [asyncio.ensure_future(control.going.wait()), asyncio.ensure_future(control.edge.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _end(*waits)
+    desk.emit("answer", index, {"text": "cancel" if control.edge.is_set() else CONTINUE})
 
 
 async def _answer(index: int, step: Step, trouble: str, desk: _Desk) -> str:

@@ -174,6 +174,29 @@ class DockerRuntime:
         async with self._stream(f"containers/{id}/archive", {"path": path}) as response:
             yield self._pieces(response)
 
+    async def packed(self, id: str, path: str, most: int) -> bytes | None:
+        """A small file of a container as a tar archive; None where there is none, RuntimeFailure over `most` bytes."""
+        found = bytearray()
+        try:
+            async with self.archive(id, path) as pieces:
+                async for piece in pieces:
+                    found += piece
+                    if len(found) > most:
+                        raise RuntimeFailure(f"{path} on {self._node} has more than {most} bytes.")
+        except RuntimeFailure as failure:
+            if failure.status == 404:
+                return None
+            raise
+        return bytes(found)
+
+    async def unpack(self, id: str, folder: str, archive: bytes) -> None:
+        """Put the files of a small tar archive into a folder of a container, running or not."""
+
+        async def put(docker: Any) -> None:
+            await docker.containers.container(id).put_archive(folder, archive)
+
+        await self._ask(put)
+
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         try:
             async for piece in response.content.iter_any():
@@ -354,5 +377,5 @@ def _failures() -> tuple[type[Exception], ...]:
 def _json(line: str) -> object:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

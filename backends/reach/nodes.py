@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -30,6 +29,7 @@ from backends.reach.local import LocalShell
 from backends.reach.newest import Newest, newest_here, newest_there
 from backends.reach.runtime import Runtime, Shell
 from backends.reach.services import MANAGERS
+from backends.reach.ssh_import import import_ssh
 from backends.secrets import Secrets, secret_variables
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class NodeReach:
 
     async def __aenter__(self) -> Self:
         if not self.is_here and self.node.ssh:
-            await asyncio.to_thread(importlib.import_module, "backends.reach.ssh_shell")
+            await asyncio.to_thread(import_ssh, "backends.reach.ssh_shell")
         return self
 
     async def __aexit__(
@@ -227,8 +227,8 @@ class NodeReach:
 
     def _remote(self) -> tuple[SshLink, SshShell]:
         if self._opened is None:
-            ssh = importlib.import_module("backends.reach.ssh")
-            shell = importlib.import_module("backends.reach.ssh_shell")
+            ssh = import_ssh("backends.reach.ssh")
+            shell = import_ssh("backends.reach.ssh_shell")
             reference = self.node.ssh.password if self.node.ssh else None
             password = partial(self._secrets.resolve, reference, polling=self._polling) if reference else None
             link = ssh.SshLink(ssh.target_of(self.node), password)

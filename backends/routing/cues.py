@@ -24,7 +24,7 @@ SHAPES: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
         ("suffix", "a file name", r"\b[\w-]+\.(?:py|js|ts|java|cpp|c|h|rs|go|sh|sql|html|css|json|ya?ml|xml|csv|txt"
          r"|conf|log|toml|ini|md|php|rb|ipynb|xlsx?)\b"),
         ("flag", "options of a command", r"(?<!\S)--?[a-z][\w-]*\b"),
-        ("trace", "a stack trace or log", r"Traceback|^\s+at \S+\(|^\s*File \"|\b\w+(?:Error|Exception)\b"
+        ("trace", "a stack trace or log", r"Traceback|^\s+at \S+\(|^\s*File \"|(?:Error|Exception)\b"
          r"|\bE[A-Z]{5,}\b|\b(?:ERROR|FATAL|WARN(?:ING)?)\b|\d\d:\d\d:\d\d"),
         ("link", "an address of the web", r"https?://|www\."),
         ("latex", "a formula", r"\$[^$\n]+\$|\\(?:frac|sqrt|sum|int|begin|cdot|left|times)\b|\\[\[(]"),
@@ -45,8 +45,7 @@ SHAPES: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
         ("story", "a person who has or buys something",
          r"\b[A-Z][a-z]{2,} (?:has|had|bought|buys|sells|sold|gives|gave|makes|wants)\b"),
         ("lower", "typed in lower case", r"\A[^A-Z]{12,}\Z"),
-        ("thanks", "polite words", r"(?i)\bplease\b|\bbitte\b|s'il (?:te|vous) pla"
-         r"|por favor|per favore|пожалуйста|请|ください|주세요"),
+        ("bare", "no punctuation", r"\A[^.,:;!?()。、，？！：]{2,}\Z"),
     )
 )  # fmt: skip
 """Outward forms: name, words for a person, pattern."""
@@ -54,12 +53,16 @@ SHAPES: Final[tuple[tuple[str, str, re.Pattern[str]], ...]] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """Words by meaning: whole words and two-word phrases, beginnings of words, and what each meaning is called."""
+    """Words by meaning: whole words and two-word phrases, beginnings of words, and what each meaning is called.
+
+    `heads` are the first characters of whole words: a text without spaces is only looked up where one stands.
+    """
 
     whole: dict[str, tuple[int, ...]]
     stems: dict[str, tuple[int, ...]]
     names: tuple[str, ...]
     words: tuple[str, ...]
+    heads: frozenset[str]
 
 
 @cache
@@ -85,4 +88,5 @@ def lexicon() -> Lexicon:
         {key: tuple(owners) for key, owners in stems.items()},
         tuple(names),
         tuple(words),
+        frozenset(key[0] for key in whole),
     )

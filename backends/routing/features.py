@@ -12,8 +12,8 @@ from zlib import crc32
 
 from backends.routing.cues import SHAPES, Lexicon, lexicon
 
-HEAD: Final = 1400
-TAIL: Final = 500
+HEAD: Final = 1000
+TAIL: Final = 400
 """Characters looked at, at the beginning and at the end: what is asked stands there, pasted logs stand between."""
 
 SIZES: Final = 4
@@ -28,6 +28,9 @@ ROWS: Final = 31_000
 LENGTHS: Final = (1, 2, 3, 4, 6, 8, 11, 15, 20, 30, 50, 80, 130, 250)
 DIGITS: Final = (1, 2, 3, 5, 8, 14)
 LINES: Final = (2, 3, 5, 9, 20)
+
+TERMS: Final = 270
+"""Words of one prompt that are looked up: more say nothing new."""
 
 FOLLOWUP: Final = 60
 FOLLOWUP_WORDS: Final = 5
@@ -50,7 +53,7 @@ def sliced(text: str) -> str:
     if len(text) > HEAD + TAIL:
         text = f"{text[:HEAD]}\n{text[-TAIL:]}"
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text).replace("\u2019", "'")
+        text = unicodedata.normalize("NFKC", text.encode("utf-8", "replace").decode()).replace("\u2019", "'")
     return text
 
 
@@ -112,15 +115,18 @@ def features(text: str) -> Features:
     crosses += [start + a * len(SHAPES) + b for a in few for b in shapes]
     start += count * len(SHAPES)
     crosses += [start + a * count + b for i, a in enumerate(few) for b in few[i + 1 :]]
-    words = {_row(term): term for term in terms}
-    words |= {_row(pair): pair for pair in map(" ".join, pairwise(terms))}
+    return Features(tuple(cues), tuple(crosses), _words(terms))
+
+
+def _words(terms: list[str]) -> dict[int, str]:
+    """Terms, pairs of terms, and how the prompt begins and ends, by row."""
+    if len(terms) > TERMS:
+        terms = terms[: TERMS - TERMS // 3] + terms[-TERMS // 3 :]
+    names = [*terms, *map(" ".join, pairwise(terms))]
     if terms:
-        words |= {_row(edge): edge for edge in ("^" + terms[0], "^" + " ".join(terms[:2]), "$" + terms[-1])}
-    return Features(tuple(cues), tuple(crosses), words)
-
-
-def _row(name: str) -> int:
-    return FIRST + crc32(name.encode("utf-8", "replace")) % (ROWS - FIRST)
+        names += ("^" + terms[0], "^" + " ".join(terms[:2]), "$" + terms[-1])
+    span = ROWS - FIRST
+    return {FIRST + crc32(name.encode()) % span: name for name in dict.fromkeys(names)}
 
 
 def _terms(text: str, known: Lexicon) -> tuple[list[str], list[int], int]:
@@ -136,7 +142,9 @@ def _terms(text: str, known: Lexicon) -> tuple[list[str], list[int], int]:
             length += 0.6 * len(token)
             before = ""
             terms += [token[i : i + 2] for i in range(len(token) - 1)] or [token]
-            for i in range(len(token)):
+            for i, head in enumerate(token):
+                if head not in known.heads:
+                    continue
                 for end in range(i + 1, min(i + 7, len(token) + 1)):
                     if found := whole.get(token[i:end]):
                         meanings.update(dict.fromkeys(found))

@@ -20,10 +20,12 @@ _shtab_tierdeck_commands() {
     gateway:'Write, check, compare or push LiteLLM'"'"'s configuration.'
     history:'Tell what happened: changes, and steps of procedures.'
     init:'Write a first cluster.toml by looking at this machine; loads nothing.'
+    lint:'What is wrong with how containers were made; exits 1 where something is.'
     maintenance:'Leave a node or endpoint out of verdicts and alerts for a while.'
     models:'Every model of the cluster: where it lies, how it is started, whether it is loaded.'
     procedures:'List, follow or stop procedures.'
     queue:'Show or run the start queue of a node.'
+    reboot:'Reboot a node: its work ended first, gone and back, its queue started again.'
     recover:'Bring a node back, by the least invasive rung that can help.'
     replay:'Open the console on a recorded history; nothing outside is touched.'
     route:'Tell who would answer a prompt and why; --send asks for the answer.'
@@ -39,11 +41,15 @@ _shtab_tierdeck_export_commands() {
   local _commands=(
     app-template:'a deployment as values of bjw-s'"'"' app-template'
     boot-unit:'what starts a node'"'"'s queue at boot'
+    caddy:'a door with a key before the engines'
+    compose:'what runs on a node, for Compose'
     gatus:'endpoints for Gatus'
     grafana:'a dashboard over the watch'"'"'s metrics'
     homepage:'services and a widget for Homepage'
     kubernetes:'a deployment as plain manifests: claim, job that fetches the model, Deployment, Service'
+    open-webui:'Open WebUI before the gateway'
     prometheus:'scrape configuration'
+    traefik:'a door with a key before the engines'
     vllm-chart:'a deployment as values of vLLM'"'"'s production stack'
     watch-unit:'what keeps `tierdeck watch` running: systemd'
   )
@@ -52,7 +58,9 @@ _shtab_tierdeck_export_commands() {
 
 _shtab_tierdeck_gateway_commands() {
   local _commands=(
+    diff:'what rendering would change in the gateway'"'"'s file'
     lint:'find what is wrong in a file of your own'
+    push:'replace its file; roll back if worse'
     render:'write it from the inventory'
   )
   _describe 'tierdeck gateway commands' _commands
@@ -69,10 +77,11 @@ _shtab_tierdeck_history_commands() {
 _shtab_tierdeck_procedures_commands() {
   local _commands=(
     abandon:'close the journal of one that no longer runs'
-    answer:'answer the question of one: retry, skip, hold, abort or rollback'
+    answer:'answer the question of one: retry, skip, hold, abort or rollback; continue where it was paused'
     attach:'follow one'
     cancel:'stop one at its step'"'"'s edge; again: now'
     list:'all that are known here'
+    pause:'have one wait at its step'"'"'s edge, until it is answered: continue'
     resume:'go on with one that was halted, cancelled or lost'
     rollback:'take back all that a deployment did'
   )
@@ -187,6 +196,27 @@ _shtab_tierdeck_export_boot_unit_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_boot_unit_defaults_added=0
 
+_shtab_tierdeck_export_caddy_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "*--allow[let it in (private ones)]:NETWORK:"
+  "--listen[where Caddy listens (\:8090)]:ADDRESS:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_caddy_defaults_added=0
+
+_shtab_tierdeck_export_compose_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":the node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_compose_defaults_added=0
+
 _shtab_tierdeck_export_gatus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -228,6 +258,15 @@ _shtab_tierdeck_export_kubernetes_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_kubernetes_defaults_added=0
 
+_shtab_tierdeck_export_open_webui_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_open_webui_defaults_added=0
+
 _shtab_tierdeck_export_prometheus_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -237,6 +276,16 @@ _shtab_tierdeck_export_prometheus_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_prometheus_defaults_added=0
+
+_shtab_tierdeck_export_traefik_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "*--allow[let it in (private ones)]:NETWORK:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_traefik_defaults_added=0
 
 _shtab_tierdeck_export_vllm_chart_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -269,6 +318,7 @@ _shtab_tierdeck_fit_options=(
   "--learned[list what was learned of memory by looking on]"
   "--forget[forget it (with --node\: of that node)]"
   "--node[on this node\'s GPUs]:N:"
+  "--dry-run-on[have llama.cpp\'s own dry run there tell it (llama-fit-params)]:N:"
   "*--gpu[on a GPU of this size\; may be repeated]:24GiB:"
   "--ctx[tokens of context (0\: as it was trained)]:N:"
   "--parallel[slots]:N:"
@@ -281,6 +331,8 @@ _shtab_tierdeck_fit_options=(
   "--gpu-layers[layers on the GPUs (all)]:N|all:"
   "--tensor-split[each GPU\'s share]:A,B:"
   "--cpu-moe[layers whose experts stay on the CPU]:N:"
+  "*--override-tensor[tensors that go elsewhere, by name]:REGEX=CPU:"
+  "--build[llama.cpp\'s build, if it is not of today]:b11549:"
   "(*)::a GGUF file, its address, or a model\'s name:_files"
 )
 
@@ -295,6 +347,15 @@ _shtab_tierdeck_gateway_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_gateway_defaults_added=0
 
+_shtab_tierdeck_gateway_diff_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_gateway_diff_defaults_added=0
+
 _shtab_tierdeck_gateway_lint_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -306,6 +367,20 @@ _shtab_tierdeck_gateway_lint_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_gateway_lint_defaults_added=0
+
+_shtab_tierdeck_gateway_push_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--file[push this file, not what is rendered]:FILE:_files"
+  "--dry-run[print the plan and do nothing]"
+  "--yes[confirm what interrupts nothing]"
+  "--interrupt[confirm that requests through it are interrupted]"
+  "--take-over[end a lease that its owner no longer renews]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_gateway_push_defaults_added=0
 
 _shtab_tierdeck_gateway_render_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -365,6 +440,16 @@ _shtab_tierdeck_init_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_init_defaults_added=0
 
+_shtab_tierdeck_lint_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":only of this node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_lint_defaults_added=0
+
 _shtab_tierdeck_maintenance_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
@@ -410,7 +495,7 @@ _shtab_tierdeck_procedures_answer_options=(
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
   ":its id:"
-  ":what to do:(retry skip hold abort rollback)"
+  ":what to do:(retry skip hold abort rollback continue)"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -444,6 +529,16 @@ _shtab_tierdeck_procedures_list_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_procedures_list_defaults_added=0
+
+_shtab_tierdeck_procedures_pause_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  ":its id:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_procedures_pause_defaults_added=0
 
 _shtab_tierdeck_procedures_resume_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -517,6 +612,20 @@ _shtab_tierdeck_queue_show_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_queue_show_defaults_added=0
+
+_shtab_tierdeck_reboot_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--dry-run[print the plan and do nothing]"
+  "--yes[confirm what interrupts nothing]"
+  "--interrupt[confirm that running work is interrupted]"
+  "--take-over[end a lease that its owner no longer renews]"
+  ":the node:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_reboot_defaults_added=0
 
 _shtab_tierdeck_recover_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -635,10 +744,12 @@ _shtab_tierdeck() {
         gateway) _shtab_tierdeck_gateway ;;
         history) _shtab_tierdeck_history ;;
         init) _arguments -C -s $_shtab_tierdeck_init_options ;;
+        lint) _arguments -C -s $_shtab_tierdeck_lint_options ;;
         maintenance) _arguments -C -s $_shtab_tierdeck_maintenance_options ;;
         models) _arguments -C -s $_shtab_tierdeck_models_options ;;
         procedures) _shtab_tierdeck_procedures ;;
         queue) _shtab_tierdeck_queue ;;
+        reboot) _arguments -C -s $_shtab_tierdeck_reboot_options ;;
         recover) _arguments -C -s $_shtab_tierdeck_recover_options ;;
         replay) _arguments -C -s $_shtab_tierdeck_replay_options ;;
         route) _arguments -C -s $_shtab_tierdeck_route_options ;;
@@ -670,11 +781,15 @@ _shtab_tierdeck_export() {
       case $line[1] in
         app-template) _arguments -C -s $_shtab_tierdeck_export_app_template_options ;;
         boot-unit) _arguments -C -s $_shtab_tierdeck_export_boot_unit_options ;;
+        caddy) _arguments -C -s $_shtab_tierdeck_export_caddy_options ;;
+        compose) _arguments -C -s $_shtab_tierdeck_export_compose_options ;;
         gatus) _arguments -C -s $_shtab_tierdeck_export_gatus_options ;;
         grafana) _arguments -C -s $_shtab_tierdeck_export_grafana_options ;;
         homepage) _arguments -C -s $_shtab_tierdeck_export_homepage_options ;;
         kubernetes) _arguments -C -s $_shtab_tierdeck_export_kubernetes_options ;;
+        open-webui) _arguments -C -s $_shtab_tierdeck_export_open_webui_options ;;
         prometheus) _arguments -C -s $_shtab_tierdeck_export_prometheus_options ;;
+        traefik) _arguments -C -s $_shtab_tierdeck_export_traefik_options ;;
         vllm-chart) _arguments -C -s $_shtab_tierdeck_export_vllm_chart_options ;;
         watch-unit) _arguments -C -s $_shtab_tierdeck_export_watch_unit_options ;;
       esac
@@ -699,7 +814,9 @@ _shtab_tierdeck_gateway() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_tierdeck_gateway-$line[1]:"
       case $line[1] in
+        diff) _arguments -C -s $_shtab_tierdeck_gateway_diff_options ;;
         lint) _arguments -C -s $_shtab_tierdeck_gateway_lint_options ;;
+        push) _arguments -C -s $_shtab_tierdeck_gateway_push_options ;;
         render) _arguments -C -s $_shtab_tierdeck_gateway_render_options ;;
       esac
   esac
@@ -752,6 +869,7 @@ _shtab_tierdeck_procedures() {
         attach) _arguments -C -s $_shtab_tierdeck_procedures_attach_options ;;
         cancel) _arguments -C -s $_shtab_tierdeck_procedures_cancel_options ;;
         list) _arguments -C -s $_shtab_tierdeck_procedures_list_options ;;
+        pause) _arguments -C -s $_shtab_tierdeck_procedures_pause_options ;;
         resume) _arguments -C -s $_shtab_tierdeck_procedures_resume_options ;;
         rollback) _arguments -C -s $_shtab_tierdeck_procedures_rollback_options ;;
       esac

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,28 @@ async def test_what_was_learned_is_used_listed_and_forgotten(model: str, tmp_pat
     assert (await tierdeck("fit", "--forget", "--node", "rack", env=env)).out == "forgot 0 figures\n"
     assert (await tierdeck("fit", "--forget", env=env)).out == "forgot 2 figures\n"
     assert "nothing was learned yet" in (await tierdeck("fit", "--learned", env=env)).out
+
+
+async def test_a_dry_run_of_llama_cpp_counts_more(model: str, tmp_path: Path) -> None:
+    cluster, tool = tmp_path / "cluster.toml", tmp_path / "bin" / "llama-fit-params"
+    cluster.write_text(
+        'version = 1\nname = "c"\n[[nodes]]\nname = "desk"\naddress = "127.0.0.1"\nvram = ["24GiB"]\ndocker = false\n'
+    )
+    tool.parent.mkdir()
+    rows = 'echo "I main: printing" >&2\necho "CUDA0 6956 112 304 "\necho "Host 545 0 32 "\n'
+    tool.write_text(f'#!/bin/sh\n[ "$2" = "{model}" ] || exit 1\n{rows}')
+    tool.chmod(0o755)
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "TIERDECK_STATE": str(tmp_path / "state")}
+    words = ("fit", model, "--dry-run-on", "desk", "--ctx", "2048", "--cluster", str(cluster), "--json")
+    done = await tierdeck(*words, env=env | {"PATH": f"{tool.parent}:{os.environ['PATH']}"})
+    assert (done.code, done.err) == (0, "")
+    found = json.loads(done.out)
+    jsonschema.validate(found, SCHEMA)
+    (only,) = found["models"]
+    assert (only["certainty"], found["fits"]) == ("dry run", True)
+    assert only["devices"][0] == {"name": "GPU0", "weights_mib": 6956.0, "kv_mib": 112.0, "compute_mib": 304.0}
+    assert only["upper_mib"] == 6956 + 112 + 304 + 545 + 32 + 2 * 3 + 555
+    done = await tierdeck(*words, env=env)
+    assert (done.code, "not on the PATH of desk" in done.err) == (1, True)
+    done = await tierdeck("fit", model, "--dry-run-on", "rack", "--gpu", "24GiB", "--cluster", str(cluster), env=env)
+    assert (done.code, 'no node "rack"' in done.err) == (1, True)

@@ -64,7 +64,7 @@ async def test_a_decision_is_told_and_nothing_is_sent(sim: SimulatedCluster) -> 
 
 async def test_an_answer_on_standard_output_and_the_rest_beside_it(sim: SimulatedCluster) -> None:
     async with started(
-        "route", "--cluster", str(sim.inventory_path), "--send", "-", stdin=asyncio.subprocess.PIPE
+        "route", "--cluster", str(sim.inventory_path), "--send", "--task", "chat", "-", stdin=asyncio.subprocess.PIPE
     ) as process:
         out, err = await process.communicate(b"hello there")
     assert process.returncode == 0
@@ -72,7 +72,7 @@ async def test_an_answer_on_standard_output_and_the_rest_beside_it(sim: Simulate
     assert b"b/chat" in err
     assert b"b/chat" not in out
     assert b"to first token" in err
-    ran = await route(sim, "--send", "--json", "--gateway", "hello")
+    ran = await route(sim, "--send", "--json", "--gateway", "--task", "chat", "hello")
     data = json.loads(ran.out)
     assert data["answer"]
     assert data["tokens_out"] > 10
@@ -122,7 +122,7 @@ async def test_who_died_since_the_look_is_passed_over(sim: SimulatedCluster) -> 
 
 async def test_a_prompt_of_a_megabyte_is_measured_and_passed_over(sim: SimulatedCluster) -> None:
     async with started(
-        "route", "--cluster", str(sim.inventory_path), "--json", "-", stdin=asyncio.subprocess.PIPE
+        "route", "--cluster", str(sim.inventory_path), "--json", "--task", "chat", "-", stdin=asyncio.subprocess.PIPE
     ) as process:
         out, _ = await process.communicate(b"word " * 200_000)
     data = json.loads(out)
@@ -146,7 +146,7 @@ async def test_a_prompt_of_a_megabyte_is_measured_and_passed_over(sim: Simulated
         (["bench"], 2, "Which endpoint?"),
         (["bench", "nobody"], 2, "There is no endpoint"),
         (["bench", "b/chat", "--concurrency", "0"], 2, "numbers from 1 to 64"),
-        (["--model", "gpt-9", "hi"], 3, "b/chat has no gpt-9"),
+        (["--model", "gpt-9", "--task", "chat", "hi"], 3, "b/chat has no gpt-9"),
     ],
 )
 async def test_what_is_wrong_is_said(sim: SimulatedCluster, words: list[str], code: int, said: str) -> None:
@@ -157,7 +157,9 @@ async def test_what_is_wrong_is_said(sim: SimulatedCluster, words: list[str], co
 
 
 async def test_read_only_decides_and_does_not_send(sim: SimulatedCluster) -> None:
-    ran = await tierdeck("--read-only", "route", "--cluster", str(sim.inventory_path), "--send", "hi", env=sim.secrets)
+    ran = await tierdeck(
+        "--read-only", "route", "--cluster", str(sim.inventory_path), "--send", "--task", "chat", "hi", env=sim.secrets
+    )
     assert ran.code == 0
     assert "b/chat" in ran.out
     assert "decided, not sent" in ran.err
@@ -178,7 +180,7 @@ async def test_a_bench_by_levels(sim: SimulatedCluster) -> None:
 
 async def test_control_c_closes_the_connection(sim: SimulatedCluster) -> None:
     sim.world.speed = 0.5
-    async with started("route", "--cluster", str(sim.inventory_path), "--send", "hello") as process:
+    async with started("route", "--cluster", str(sim.inventory_path), "--send", "--task", "chat", "hello") as process:
         engine = sim.endpoints["b/chat"].engine
         async with asyncio.timeout(30):
             while not engine.running:

@@ -214,3 +214,57 @@ async def test_the_command_line_prints_them(tmp_path: Path) -> None:
         assert (ran.code, words in ran.out, advice in ran.err) == (0, True, True), (what, ran)
     ran = await tierdeck("export", "gatus", "--json", "--cluster", str(file), env=env)
     assert json.loads(ran.out)["what"] == "gatus"
+
+
+CHECKS = """
+[[checks]]
+name = "web"
+tier = "A"
+kind = "http"
+node = "nas"
+url = "http://localhost:8080/login"
+[[checks]]
+name = "db"
+tier = "A"
+kind = "tcp"
+address = "10.0.10.30:5432"
+[[checks]]
+name = "sync"
+tier = "A"
+kind = "syncthing"
+url = "http://10.0.10.30:8384"
+folder = "x"
+api_key = "env:K"
+[[checks]]
+name = "the backup"
+tier = "A"
+kind = "age"
+path = "/b"
+limit = "26h"
+[[checks]]
+name = "closed"
+tier = "A"
+kind = "http"
+node = "nas"
+url = "http://127.0.0.1:1"
+via = "ssh"
+"""
+
+
+async def test_checks_are_exported_as_far_as_others_can_look(tmp_path: Path) -> None:
+    told = parse(TOML + CHECKS, Path("cluster.toml")).inventory
+    found = {each["name"]: each for each in pyyaml.safe_load(gatus(told))["endpoints"]}
+    assert {"web", "db", "sync"} <= set(found)
+    assert not {"the backup", "closed"} & set(found)
+    assert [found[name]["url"] for name in ("web", "db", "sync")] == [
+        "http://10.0.10.30:8080/login", "tcp://10.0.10.30:5432", "http://10.0.10.30:8384/rest/noauth/health"
+    ]  # fmt: skip
+    assert found["db"]["conditions"] == ["[CONNECTED] == true"]
+    rows = pyyaml.safe_load(homepage(told, "http://prom:9090"))[0]["Language models"]
+    shown = {name: each for row in rows for name, each in row.items()}
+    assert shown["web"]["siteMonitor"] == "http://10.0.10.30:8080/login"
+    query = shown["the backup"]["widget"]["metrics"][0]["query"]
+    assert query == 'tierdeck_endpoint_up{endpoint="the backup"}'
+    (tmp_path / "cluster.toml").write_text(TOML + CHECKS)
+    ran = await tierdeck("export", "gatus", "--cluster", str(tmp_path / "cluster.toml"))
+    assert "only tierdeck can look at them: the backup, closed" in ran.err

@@ -101,6 +101,12 @@ def test_a_model_at_two_endpoints_is_one_group_and_may_be_its_own_fallback() -> 
     assert document["router_settings"]["fallbacks"] == [{"chat": ["m"]}]
 
 
+def test_a_models_file_and_its_name_are_one_deployment() -> None:
+    found = render(inventory(engine("a", "llama.cpp", model="tiny")), {"a": [ModelInfo("/models/tiny.gguf")]})
+    assert found.groups == ("chat", "tiny")
+    assert entry(found, "tiny")["litellm_params"]["model"] == "openai/tiny"
+
+
 def test_limits_that_litellm_heeds() -> None:
     document = written(render(inventory(engine("a", "llama.cpp")), {}))
     settings = document["router_settings"]

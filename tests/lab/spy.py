@@ -6,11 +6,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-OURS = (b"tui.cli", b"backends.procedures.process", b"oqs")
-"""Programs that have the secret in their environment, since cluster.toml refers to it there.
-
-Among them the linker, by which asyncssh looks for liboqs when it is imported where a compiler is installed.
-"""
+OURS = (b"tui.cli", b"backends.procedures.process")
+"""Programs of ours that have the secret in their environment, since cluster.toml refers to it there."""
 
 
 class Spy(threading.Thread):

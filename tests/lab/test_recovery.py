@@ -106,7 +106,8 @@ def test_a_drill_proves_what_each_rung_needs_and_climbs_none(node: DeadNode, env
     with Spy(node.desk.password) as spy:
         ran = tierdeck(env, "drill", "mark", "--json")
     found = {rung["rung"]: rung for rung in json.loads(ran.stdout)["rungs"]}
-    assert [rung for rung, said in found.items() if said["proven"]] == ["ssh", "containers", "docker", "wake"], found
+    proven = [rung for rung, said in found.items() if said["proven"]]
+    assert proven == ["ssh", "containers", "docker", "wake", "reboot"], found
     assert "NLA is not offered there" in found["rdp"]["words"], "xrdp has none: a login would open a session"
     assert ran.returncode == 1
     assert not node.desk.logged_on()
@@ -119,6 +120,21 @@ def test_a_drill_proves_what_each_rung_needs_and_climbs_none(node: DeadNode, env
     assert "cannot  SSH" in ran.stdout
     assert "proven  wake" in ran.stdout
     assert re.search(r"mark: drill: SSH last proven \d+ s ago, .*RDP never", tierdeck(env, "doctor").stdout)
+
+
+def test_a_reboot_takes_it_out_brings_it_back_and_puts_it_back(node: DeadNode, env: dict[str, str]) -> None:
+    before = node.boot_id.read_text()
+    refused = tierdeck(env, "reboot", "mark", "--yes")
+    assert (refused.returncode, node.boot_id.read_text()) == (2, before), "running work is not interrupted by --yes"
+    planned = json.loads(tierdeck(env, "reboot", "mark", "--dry-run", "--json").stdout)
+    ran = tierdeck(env, "reboot", "mark", "--yes", "--interrupt", "--json")
+    assert ran.returncode == 0, (ran.stdout[-3000:], ran.stderr[-3000:])
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert done(events, planned) == ["begin_maintenance", "reboot", "start_queue", "end_maintenance"]
+    assert node.boot_id.read_text() != before
+    assert node.whole()
+    assert tierdeck(env, "maintenance").stdout == "nothing is under maintenance\n"
+    assert tierdeck(env, "status").returncode == 0
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from backends.routing.table import COLUMNS, TASKS
 from tests.learn.own import Prompt, own
-from tests.learn.report import report
+from tests.learn.report import CAUTION, HEAT, report
 from tests.learn.softmax import learn, sample
 
 TABLE = Path(__file__).parents[2] / "backends/routing/table.bin"
@@ -38,11 +38,12 @@ def _shared(path: Path) -> Iterator[Prompt]:
             yield Prompt(row["text"], row["label"], row["set"], row["lang"])
 
 
-def _table(weights: list[list[float]], heat: float = 1.5) -> bytes:
+def _table(weights: list[list[float]]) -> bytes:
     chat = TASKS.index("chat")
+    weights[0][TASKS.index("fast")] -= CAUTION
     flat = [row[task] - row[chat] for row in weights for task in range(COLUMNS)]
     step = max(map(abs, flat)) / 127
-    head = json.dumps({"heat": heat, "step": round(step, 8)})
+    head = json.dumps({"heat": HEAT, "step": round(step, 8)})
     return head.encode() + b"\n" + array("b", [round(weight / step) for weight in flat]).tobytes()
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp, sqrt
 
 from backends.routing.features import ROWS, features
 from backends.routing.table import TASKS, shares
 
 RATE = 0.2
 ROUNDS = 6
+KNOWN = 0.01
+"""A prompt whose task is missed by less teaches nothing."""
+
 BALANCE = 0.5
 """0 weighs prompts alike, 1 weighs whole sets alike."""
 
@@ -33,10 +36,10 @@ def sample(text: str, task: str, source: str) -> Sample:
 
 
 def learn(samples: Sequence[Sample]) -> list[list[float]]:
-    """A row of weights per feature, one for each task."""
-    width = len(TASKS)
-    weights = [[0.0] * width for _ in range(ROWS)]
-    squares = [[0.01] * width for _ in range(ROWS)]
+    """A row of weights per feature, one for each task; what is known for certain already teaches nothing more."""
+    width = range(len(TASKS))
+    weights = [[0.0] * len(TASKS) for _ in range(ROWS)]
+    squares = [[0.01] * len(TASKS) for _ in range(ROWS)]
     sizes = Counter(each.source for each in samples)
     mean = len(samples) / len(sizes)
     order = list(samples)
@@ -44,15 +47,17 @@ def learn(samples: Sequence[Sample]) -> list[list[float]]:
     for _ in range(ROUNDS):
         chance.shuffle(order)
         for each in order:
-            pull = (mean / sizes[each.source]) ** BALANCE
             off = likely(weights, each)
             off[each.task] -= 1.0
+            if off[each.task] > -KNOWN:
+                continue
+            pull = (mean / sizes[each.source]) ** BALANCE
             for row, share in each.lit:
                 mine, past = weights[row], squares[row]
-                for task in range(width):
+                for task in width:
                     slope = pull * share * off[task]
                     past[task] += slope * slope
-                    mine[task] -= RATE * slope / math.sqrt(past[task])
+                    mine[task] -= RATE * slope / sqrt(past[task])
     return weights
 
 
@@ -63,6 +68,6 @@ def likely(weights: list[list[float]], each: Sample, heat: float = 1.0) -> list[
         for task, weight in enumerate(weights[row]):
             scores[task] += share * weight
     top = max(scores)
-    powers = [math.exp((score - top) / heat) for score in scores]
+    powers = [exp((score - top) / heat) for score in scores]
     whole = sum(powers)
     return [power / whole for power in powers]

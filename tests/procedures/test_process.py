@@ -25,6 +25,7 @@ from backends.procedures.desk import LONGEST_SOCKET
 from backends.procedures.journal import read_events
 from backends.procedures.lock import holder
 from backends.procedures.plan import Danger, Plan, Step
+from tests.cli.driving import hears_hang_ups
 
 ROOT = Path(__file__).parents[2]
 RUNNER = (sys.executable, "-m", "tests.procedures.toy_runner")
@@ -189,6 +190,7 @@ async def test_a_closed_terminal_detaches_and_the_procedure_goes_on(bench: Bench
         stdin=slave,
         stdout=slave,
         stderr=slave,
+        preexec_fn=hears_hang_ups,
     )
     os.close(slave)
     await bench.reached("apply-a")
@@ -248,6 +250,19 @@ async def test_cancelled_over_the_socket(bench: Bench) -> None:
     assert await bench.procedures.cancel(procedure) == "now"
     assert (await bench.followed(procedure))[-1]["outcome"] == "cancelled"
     assert bench.done("b") == ""
+
+
+async def test_paused_over_the_socket_though_nobody_attends(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    procedure = await bench.procedures.start(bench.plan("a", "b"), attended=False)
+    await bench.reached("apply-a")
+    await bench.procedures.pause(procedure)
+    held.unlink()
+    await until(lambda: bench.state_of(procedure).state == "asking", "the pause")
+    assert (bench.done("a"), bench.done("b")) == ("x", "")
+    await bench.procedures.answer(procedure, "continue")
+    assert (await bench.followed(procedure))[-1]["outcome"] == "done"
+    assert bench.done("b") == "x"
 
 
 async def test_a_polite_kill_stops_at_the_edge(bench: Bench) -> None:

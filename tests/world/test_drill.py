@@ -85,7 +85,7 @@ async def drilled(sim: SimulatedCluster, node: str) -> tuple[int, dict[str, dict
 async def test_all_is_proven_and_nothing_is_done(sim: SimulatedCluster, tmp_path: Path) -> None:
     code, found = await drilled(sim, "mark")
     assert {rung: said["words"] for rung, said in found.items() if not said["proven"]} == {}
-    assert (code, list(found)) == (0, ["ssh", "containers", "docker", "wake"])
+    assert (code, list(found)) == (0, ["ssh", "containers", "docker", "wake", "reboot"])
     assert found["containers"]["words"].endswith("1 of 1 containers are there")
     assert found["docker"]["words"] == "allowed: sudo -n systemctl restart docker"
     assert found["wake"]["words"].startswith("nas can send a packet to AA:BB:CC:DD:EE:FF (perl)")
@@ -95,7 +95,7 @@ async def test_all_is_proven_and_nothing_is_done(sim: SimulatedCluster, tmp_path
     assert all(route.startswith("GET ") for route in docker.requests)
     assert all(node.commands.extra["sudo"].ran == 0 for node in sim.nodes.values())  # type: ignore[attr-defined]
     code, found = await drilled(sim, "nas")
-    assert (code, list(found)) == (0, ["ssh", "service"])
+    assert (code, list(found)) == (0, ["ssh", "service", "reboot"])
 
 
 async def test_what_cannot_be_climbed_says_why_and_what_to_do(sim: SimulatedCluster, tmp_path: Path) -> None:
@@ -137,8 +137,8 @@ RDP = {"mac": "AA:BB:CC:DD:EE:FF", "rdp": {"user": "ops", "password": "env:X"}}
 @pytest.mark.parametrize(
     ("node", "rungs"),
     [
-        ({}, ("ssh", "containers", "docker")),
-        ({"wake": RDP}, ("ssh", "containers", "docker", "wake", "rdp")),
+        ({}, ("ssh", "containers", "docker", "reboot")),
+        ({"wake": RDP}, ("ssh", "containers", "docker", "wake", "rdp", "reboot")),
         ({"ssh": None, "wake": {"command": "ipmi on"}}, ("wake",)),
         ({"ssh": None}, ()),
     ],
@@ -157,7 +157,12 @@ def test_what_cluster_toml_offers(node: dict[str, object], rungs: tuple[str, ...
             "warn",
             "RDP last proven 41 d ago",
         ),
-        ({"recover": {"auto": "docker"}}, dict.fromkeys(("ssh", "containers", "docker"), OLD), "ok", "Docker last"),
+        (
+            {"recover": {"auto": "docker"}},
+            dict.fromkeys(("ssh", "containers", "docker", "reboot"), OLD),
+            "ok",
+            "Docker last",
+        ),
         ({"recover": {"auto": "docker"}}, {"ssh": 0.0}, "warn", "containers never proven, Docker never proven"),
         ({}, {}, "", ""),
     ],

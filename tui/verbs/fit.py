@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InventoryError("Say which model: a file, its address or its name.", "tierdeck fit FILE --gpu 24GiB")
     from backends.memory.advice import Gpu
 
+    arguments.node = arguments.node or arguments.dry_run_on
     opened = _opened(arguments)
     gpus = [Gpu(f"GPU{number}", _bytes(text)) for number, text in enumerate(arguments.gpu)]
     settings = _settings(arguments)
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         found = asyncio.run(_find(arguments, opened))
         loads = _loads(arguments, found, settings, gpus, _known(arguments, opened))
+        if opened and arguments.dry_run_on:
+            loads = asyncio.run(_dry_runs(opened, arguments, found, settings, loads, gpus))
     except TierdeckError as error:
         print(f"tierdeck: {error}", file=sys.stderr)
         return 1
@@ -59,8 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _opened(arguments: argparse.Namespace) -> Opened | None:
     """The inventory, where something needs one; a file or an address on named GPUs does not."""
     from backends.library import is_file
-    from tui.verbs.opening import cluster_path, open_cluster
+    from tui.verbs.opening import cluster_path, known_node, open_cluster
 
+    if arguments.dry_run_on:
+        opened = open_cluster(arguments)
+        known_node(opened, arguments.dry_run_on)
+        return opened
     plain_files = all(is_file(name) and not name.startswith(("ssh:", "volume:")) for name in arguments.models)
     if plain_files and (arguments.gpu or not arguments.node):
         return None
@@ -115,6 +122,30 @@ def _as_seen(load: Load, found: Found, settings: Settings, gpus: Sequence[Gpu], 
         if each.said and each.said.gpu_mib and each.file == found.file and alike(found.header, settings, each.settings):
             return told_load(load, each.said.buffers, gpus, "observed", f"As {each.container} said when it started.")
     return load
+
+
+async def _dry_runs(
+    opened: Opened,
+    arguments: argparse.Namespace,
+    found: Sequence[Found],
+    settings: Settings,
+    loads: Sequence[Load],
+    gpus: Sequence[Gpu],
+) -> list[Load]:
+    """Each model as llama.cpp on a node tells it; one after the other, and vLLM's models as they are."""
+    from backends.memory.dryrun import ROUNDED
+    from backends.memory.load import told_load
+    from backends.world import World
+
+    told, node = [], arguments.dry_run_on
+    async with World(opened.loaded, opened.here, opened.state_dir) as world:
+        for each, load in zip(found, loads, strict=True):
+            if each.safetensors:
+                told.append(load)
+                continue
+            buffers = await world.dry_run(node, each.file or load.name, _own(settings, each, arguments))
+            told.append(told_load(load, buffers, gpus, "dry run", f"As llama.cpp on {node} laid it out.", ROUNDED))
+    return told
 
 
 def _load(name: str, found: Found, settings: Settings, gpus: Sequence[Gpu]) -> Load:
@@ -214,6 +245,7 @@ def _bytes(text: str) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
+    from backends.memory.profiles import profile
     from backends.memory.settings import Settings
 
     try:
@@ -238,7 +270,27 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         gpu_layers=layers,
         split=split,
         cpu_moe=arguments.cpu_moe,
+        overrides=tuple(_override(part) for each in arguments.override_tensor for part in each.split(",")),
+        every_output=profile(_build(arguments.build)).every_output,
     )
+
+
+def _override(text: str) -> tuple[str, str]:
+    name, _, device = text.partition("=")
+    if not name or not device:
+        raise InventoryError(
+            f"--override-tensor {text} names no device.", r"As in --override-tensor 'ffn_.*_exps=CPU'."
+        )
+    return name, device
+
+
+def _build(text: str | None) -> int | None:
+    from backends.memory.profiles import build_of
+
+    build = build_of(text if text and text.startswith("b") else f"b{text}") if text else None
+    if text and build is None:
+        raise InventoryError(f"--build {text} is no build of llama.cpp.", "As in --build b11549.")
+    return build
 
 
 def _mib(size: int) -> float:

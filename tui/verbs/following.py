@@ -19,7 +19,7 @@ from backends.cluster.reading import ProcedureState
 from backends.errors import ProcedureError
 from backends.procedures.commands import Procedures
 from backends.procedures.events import StepEvent, fold
-from backends.procedures.runner import CHOICES, ROLLBACK
+from backends.procedures.runner import CHOICES, CONTINUE, ROLLBACK
 
 EXIT: Final = {"done": 0, "failed": 1, "halted": 1, "cancelled": 130}
 """Exit codes by outcome."""
@@ -81,7 +81,7 @@ async def _cancel(procedures: Procedures, begun: asyncio.Future[str]) -> None:
 
 
 async def _answer(procedures: Procedures, begun: asyncio.Future[str], words: str) -> None:
-    choice = next((choice for choice in (*CHOICES, ROLLBACK) if choice.startswith(words)), words)
+    choice = next((choice for choice in (*CHOICES, ROLLBACK, CONTINUE) if choice.startswith(words)), words)
     try:
         await procedures.answer(await asyncio.shield(begun), choice)
     except ProcedureError as error:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Served = Mapping[str, Sequence[ModelInfo]]
 
 RENDER_SCHEMA: Final = "tierdeck.gateway-render/1"
+DIFF_SCHEMA: Final = "tierdeck.gateway-diff/1"
 LINT_SCHEMA: Final = "tierdeck.gateway-lint/1"
 
 MOST: Final = 4 << 20
@@ -32,7 +33,70 @@ MOST: Final = 4 << 20
 def run(arguments: argparse.Namespace) -> int:
     """Do what is asked for."""
     opened = open_cluster(arguments)
-    return {"render": _render, "lint": _lint}[arguments.what](opened, arguments)
+    return {"render": _render, "lint": _lint, "diff": _diff, "push": _push}[arguments.what](opened, arguments)
+
+
+def _diff(opened: Opened, arguments: argparse.Namespace) -> int:
+    """Compare the gateway's file with what would be rendered, and with what it serves; 1 where they differ."""
+    from backends.gateway.compare import compare, unread
+    from backends.gateway.document import difference
+    from backends.gateway.lint import masked
+    from backends.gateway.render import gateway_endpoint, render
+
+    snapshot, served = look(opened)
+    inventory = opened.loaded.inventory
+    rendered = render(inventory, served)
+    former = _former_text(asyncio.run(former_of(opened)))
+    running = snapshot.endpoints[gateway_endpoint(inventory).name].models
+    changes = compare(former, rendered.text) if former else [f"+ {group}" for group in rendered.groups]
+    stale = unread(former, [model.name for model in running]) if running and former else []
+    shown = difference(masked(former), masked(rendered.text), "the gateway's file", "rendered")
+    if getattr(arguments, "json", False):
+        told = {
+            "schema": DIFF_SCHEMA, "same": former == rendered.text, "changes": changes, "not_read": stale, "diff": shown
+        }  # fmt: skip
+        print(json.dumps(told, ensure_ascii=False))
+    else:
+        blank = [""] if changes and shown else []
+        print("\n".join([*changes, *stale, *blank, *shown] or ["The gateway's file is what would be rendered."]))
+        tell_remarks(rendered)
+    return 0 if former == rendered.text else 1
+
+
+async def former_of(opened: Opened) -> bytes | None:
+    """What the gateway's file holds now."""
+    from backends.procedures.pushing import read_former
+    from tui.verbs.boot import reached
+
+    async with reached(opened) as outside:
+        return await read_former(opened.loaded.inventory, opened.here, outside.shell, outside.runtime)
+
+
+def _former_text(former: bytes | None) -> str:
+    return (former or b"").decode("utf-8", "replace")
+
+
+def _push(opened: Opened, arguments: argparse.Namespace) -> int:
+    """Plan it, show what it changes, and carry it out if that is confirmed."""
+    from backends.gateway.document import difference
+    from backends.gateway.lint import masked
+    from backends.gateway.render import render
+    from backends.procedures.pushing import plan_push
+    from tui.verbs.carrying import carry_out
+
+    snapshot, served = look(opened)
+    inventory = opened.loaded.inventory
+    rendered = None if arguments.file else render(inventory, served)
+    text = rendered.text if rendered else _read(Path(arguments.file))
+    former = asyncio.run(former_of(opened))
+    if former == text.encode():
+        print("tierdeck: the gateway's file is this one already; nothing is to be done.", file=sys.stderr)
+        return 0
+    remarks, name = (rendered.remarks, "what is rendered") if rendered else ((), Path(arguments.file).name)
+    plan = plan_push(inventory, snapshot, text, former, remarks, name=name)
+    shown = difference(masked(_former_text(former)), masked(text), "the gateway's file", "the new one")
+    print("\n".join(shown), file=sys.stderr)
+    return asyncio.run(carry_out(plan, opened, arguments))
 
 
 def look(opened: Opened) -> tuple[ClusterSnapshot, Served]:

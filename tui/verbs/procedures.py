@@ -58,6 +58,8 @@ async def _one(procedures: Procedures, arguments: argparse.Namespace, *, as_json
             words = "stopping now" if when == "now" else "stops at the step's edge; once more stops it now"
             told = {"schema": "tierdeck.cancel/1", "procedure": procedure, "when": when}
             print(json.dumps(told) if as_json else words)
+        case "pause":
+            await procedures.pause(procedure)
         case "answer":
             await procedures.answer(procedure, arguments.choice)
         case "abandon":

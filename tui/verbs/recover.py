@@ -11,14 +11,13 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.words import PLACING
 from backends.errors import ProcedureError, TierdeckError
 from tui.cli import USAGE
+from tui.verbs.carrying import carry_out, would_ask
 from tui.verbs.opening import Opened, open_cluster
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Diagnose, plan, confirm and climb, node by node."""
-    as_json = getattr(arguments, "json", False)
-    if as_json and not (arguments.yes or arguments.dry_run):
-        print("tierdeck: recover --json needs --yes or --dry-run: it never asks.", file=sys.stderr)
+    if would_ask(arguments, "recover"):
         return USAGE
     opened = open_cluster(arguments)
     nodes = _nodes(opened.loaded.inventory, arguments.target, everything=arguments.all)
@@ -41,7 +40,6 @@ async def _each(opened: Opened, node: str, arguments: argparse.Namespace) -> int
 
 async def _recover(opened: Opened, node: str, arguments: argparse.Namespace) -> int:
     from backends.procedures.recovery import plan_recovery
-    from tui.verbs.carrying import carry_out
     from tui.verbs.diagnose import diagnosed
 
     diagnosis, snapshot = await diagnosed(opened, node)
