@@ -255,3 +255,30 @@ async def test_the_doctor_asks_a_cluster_too(double: Double, tmp_path: Path) -> 
         ("bad", "gpu-1: container llm/mistral"),
     ]
     assert "version v1.35.6, 1 workloads" in found[0].text
+
+
+async def test_who_goes_away_ends_what_runs_behind_the_proxy(double: Double, tmp_path: Path) -> None:
+    from aiohttp import ClientSession, web
+
+    ended = asyncio.Event()
+
+    async def engine(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"token ")
+                await asyncio.sleep(0.01)
+        except ConnectionResetError:
+            ended.set()
+        return response
+
+    double.services["coder:8000"] = engine
+    loaded = inventory(tmp_path, double)
+    async with Reaches(loaded.inventory, None, Secrets()) as reaches:
+        port = await reaches.clusters.service("home", "http://coder.llm:8000")
+        assert await reaches.clusters.service("home", "http://coder.llm:8000") == port
+        async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/v1/completions") as answer:
+            assert (await answer.content.readany()).startswith(b"token")
+        async with asyncio.timeout(5):
+            await ended.wait()
