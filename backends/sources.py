@@ -177,7 +177,8 @@ class EndpointSource:
         except SecretError as error:
             return ProbeResult(Cause.CONFIG, str(error))
         except ReachError as error:
-            return ProbeResult(Cause.UNREACHABLE, f"through SSH: {error.message}")
+            way = "SSH" if self._endpoint.via == "ssh" else "Kubernetes"
+            return ProbeResult(Cause.UNREACHABLE, f"through {way}: {error.message}")
         except TimeoutError:
             return ProbeResult(Cause.TIMEOUT, f"no SSH connection to {self._endpoint.node} within {limit:.3g} s")
         try:

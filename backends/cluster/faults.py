@@ -68,7 +68,7 @@ WORDS: Final[Mapping[Fault, tuple[str, str]]] = {
     Fault.GPU_LOST: ("a container has lost its GPU", ""),
     Fault.ON_CPU: ("an engine works on the CPU", ""),
     Fault.SERVICE_DOWN: ("a native service is down", ""),
-    Fault.CONTAINERS_DOWN: ("Docker answers, containers are down", ""),
+    Fault.CONTAINERS_DOWN: ("containers are down", ""),
     Fault.ENGINE_STUCK: ("a container runs, and its engine does not answer", ""),
     Fault.CLOSED: (
         "closed from here, open on the node",

@@ -11,6 +11,7 @@ from typing import Final
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Workload
 from backends.cluster.tables import Node
+from backends.cluster.words import KUBERNETES
 from backends.doctor.finding import Finding, bad, ok, warn
 from backends.errors import ReachError
 from backends.gpus.source import read_once
@@ -36,7 +37,10 @@ async def examine_node(
 ) -> tuple[Finding, ...]:
     """All that is to be said of `node`; where it is not reached, only that. `now` is our clock, in Unix seconds."""
     first: tuple[Finding, ...] = ()
+    cluster = reach.kubernetes()
     if not reach.is_here:
+        if node.ssh is None and cluster is not None:
+            return await _bounded(node, "Kubernetes", _containers(node, inventory, cluster, "Kubernetes"))
         if node.ssh is None:
             return (_untouched(node, inventory),)
         first = await _bounded(node, "SSH", _ssh(node, reach))
@@ -47,6 +51,8 @@ async def examine_node(
         checks.insert(0, _bounded(node, "clock", _clock(node, reach, now)))
     if inventory.runs_containers(node):
         checks.append(_bounded(node, "Docker", _docker(node, inventory, reach)))
+    if cluster is not None:
+        checks.append(_bounded(node, "Kubernetes", _containers(node, inventory, cluster, "Kubernetes")))
     if (services := reach.services()) is not None:
         checks.append(_bounded(node, "services", _services(node, services)))
     return first + tuple(finding for found in await asyncio.gather(*checks) for finding in found)
@@ -122,12 +128,18 @@ def _gpu_words(gpus: Sequence[Gpu]) -> str:
 
 
 async def _docker(node: Node, inventory: Inventory, reach: NodeReach) -> tuple[Finding, ...]:
-    subject = f"{node.name}: Docker"
-    runtime = await reach.runtime()
+    return await _containers(node, inventory, await reach.runtime(), "Docker")
+
+
+async def _containers(node: Node, inventory: Inventory, runtime: Runtime, title: str) -> tuple[Finding, ...]:
+    """A runtime that answers, and what the inventory names there and it does not have."""
+    subject = f"{node.name}: {title}"
     version, workloads = await runtime.version(), await runtime.workloads()
     named = [e.container for e in inventory.endpoints if e.node == node.name and e.container]
-    found = [ok(subject, f"version {version}, {len(workloads)} containers")]
-    found += _missing(node, dict.fromkeys([*named, *node.queue.order]), workloads)
+    named = [name for name in (*named, *node.queue.order) if ("/" in name) is (runtime.kind == KUBERNETES)]
+    what = "workloads" if runtime.kind == KUBERNETES else "containers"
+    found = [ok(subject, f"version {version}, {len(workloads)} {what}")]
+    found += _missing(node, dict.fromkeys(named), workloads)
     found += _unruly(node, workloads)
     return tuple(found)
 

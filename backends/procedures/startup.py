@@ -213,7 +213,8 @@ def _warnings(
             found.append(f"{one} and {other} both publish port {min(shared)}: only one of them can run.")
     blind = [name for name in names if known[name].gpu and not endpoints_in(inventory, node.name, name)]
     if blind:
-        found.append(f"No endpoint in cluster.toml, so ready means no more than running: {', '.join(blind)}.")
+        listed = ", ".join(blind)
+        found.append(f"No endpoint in cluster.toml, so ready is what a health check says, or running: {listed}.")
     state = snapshot.nodes[node.name]
     if any(known[name].gpu for name in names) and (node.gpus == "none" or state.gpus_trouble):
         found.append(f"The GPU memory of {node.name} cannot be read: the gate is ready and gap only.")

@@ -53,15 +53,17 @@ class Clusters:
         return self._opened[name]
 
     async def service(self, name: str, url: str) -> int:
-        """A port of ours that leads to a Service of a cluster, through its API."""
+        """A port of ours that leads to a Service of a cluster, through its API; RuntimeFailure where that is away."""
         from urllib.parse import urlsplit
 
         from backends.reach.kubernetes.proxy import ServiceProxy
 
-        where = urlsplit(url).netloc
+        where, api = urlsplit(url).netloc, self[name].api
+        if (name, where) not in self._services or api.failure is not None:
+            await api.get("/version")
         async with self._opening:
             if (name, where) not in self._services:
-                proxy = ServiceProxy(self[name].api, url)
+                proxy = ServiceProxy(api, url)
                 self._services[name, where] = await proxy.open(), proxy
         return self._services[name, where][0]
 

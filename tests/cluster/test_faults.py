@@ -76,4 +76,4 @@ def test_the_fault_that_explains_the_others(found: Seen, fault: Fault, parts: tu
 def test_every_fault_has_words_and_what_no_rung_cures_an_advice() -> None:
     assert set(WORDS) == set(Fault)
     assert all(WORDS[fault][1] for fault in HOLDS)
-    assert diagnose("mark", seen(DOWN, **UP)).sentence == "Docker answers, containers are down: b"
+    assert diagnose("mark", seen(DOWN, **UP)).sentence == "containers are down: b"

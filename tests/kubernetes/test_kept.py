@@ -170,3 +170,16 @@ async def test_a_list_that_outdates_between_its_pages_begins_anew(double: Double
     async with watching(api) as kept:
         await until(lambda: len(kept.objects) == 250)
         assert kept.lists == 1
+
+
+async def test_what_cannot_be_read_is_told_and_not_passed_over(double: Double, api: KubernetesApi) -> None:
+    double.add_deployment("coder")
+    async with watching(api) as kept:
+        await until(lambda: bool(double.store.watchers))
+        strange = {"metadata": {"name": "strange", "namespace": "llm"}}
+        double.store.put(KINDS["deployments"], "llm", strange, "ADDED")
+        await until(lambda: kept.trouble is not None)
+        assert "llm/strange cannot be read" in str(kept.trouble)
+        double.store.delete(KINDS["deployments"], "llm", "strange")
+        double.store.compact()
+        await until(lambda: kept.trouble is None and kept.objects == {"llm/coder": 0})

@@ -190,6 +190,27 @@ async def test_a_conflict_is_retried_from_a_fresh_read(double: Double, api: Kube
         await runtime.start("coder")
 
 
+async def test_several_replicas_come_back_one_by_one(double: Double, api: KubernetesApi) -> None:
+    double.add_node("gpu-1", 8)
+    double.add_deployment("coder", 3)
+    runtime = KubernetesRuntime(KubernetesCluster(api, ["llm"]), "gpu-1")
+    await runtime.stop("llm/coder")
+    assert (await runtime.state("llm/coder")).error == "no replicas"
+    double.controllers.started.clear()
+    double.controllers.times.ready = 0.5
+    begun = asyncio.create_task(runtime.start("llm/coder"))
+    await until(lambda: ("ready", "coder") in double.controllers.started, "the first to be ready")
+    begun.cancel()
+    await asyncio.gather(begun, return_exceptions=True)
+    state = await runtime.state("llm/coder")
+    assert (state.state, state.error) == ("created", "1 of 3 replicas")
+    await runtime.start("llm/coder")
+    await until(lambda: double.controllers.started.count(("ready", "coder")) == 3, "all to be ready")
+    assert double.controllers.started == [("running", "coder"), ("ready", "coder")] * 3
+    assert double.deployment("coder")["metadata"]["annotations"] == {}
+    assert (await runtime.state("llm/coder")).health == "healthy"
+
+
 async def test_who_may_not_create_pods_may_start_all_the_same(double: Double, api: KubernetesApi) -> None:
     double.add_node("gpu-1", 8)
     double.add_deployment("coder", kind="statefulsets")
@@ -199,6 +220,31 @@ async def test_who_may_not_create_pods_may_start_all_the_same(double: Double, ap
     double.forbidden.add(("update", "statefulsets/scale"))
     with pytest.raises(RuntimeFailure, match=r"may not: update statefulsets/scale\.apps in llm"):
         await runtime.stop("llm/statefulset/coder")
+
+
+async def test_the_rehearsed_pod_of_a_statefulset_has_its_volumes(double: Double, api: KubernetesApi) -> None:
+    seen: list[dict[str, Any]] = []
+    double.admission = seen.append
+    double.add_node("gpu-1", 8)
+    double.add_deployment("cache", kind="statefulsets")
+    item = double.store.get(KINDS["statefulsets"], "llm", "cache")
+    item["spec"]["volumeClaimTemplates"] = [{"metadata": {"name": "models"}}]
+    await KubernetesRuntime(KubernetesCluster(api, ["llm"]), "gpu-1").start("llm/statefulset/cache")
+    volume = {"name": "models", "persistentVolumeClaim": {"claimName": "models-cache-0"}}
+    assert seen[0]["spec"]["volumes"] == [volume]
+    assert item["spec"]["replicas"] == 0
+    assert double.store.get(KINDS["statefulsets"], "llm", "cache")["spec"]["replicas"] == 1
+
+
+async def test_a_rule_that_knows_no_dry_run_hinders_nobody(double: Double, api: KubernetesApi) -> None:
+    def refuse(pod: dict[str, Any]) -> None:
+        raise Refused(400, "BadRequest", 'admission webhook "old.example.com" does not support dry run')
+
+    double.admission = refuse
+    double.add_node("gpu-1", 8)
+    double.add_deployment("coder")
+    await KubernetesRuntime(KubernetesCluster(api, ["llm"]), "gpu-1").start("llm/coder")
+    assert double.deployment("coder")["spec"]["replicas"] == 1
 
 
 def holder(token: str) -> Holder:

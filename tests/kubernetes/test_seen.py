@@ -196,6 +196,14 @@ container = "llm/coder"
     state = snapshot.endpoints["t/coder"]
     assert (state.cause and state.cause.value, [m.name for m in state.models]) == ("OK", ["qwen"]), state.evidence
     assert ("GET", "/api/v1/namespaces/llm/services/coder:8000/proxy/health", "Bearer admin-token") in seen
+    async with World(loaded, None, tmp_path / "state") as world:
+        (source,) = [s for s in world.sources() if s.key == "t/coder"]
+        assert (await source.read())[0][0].result.cause.value == "OK"  # type: ignore[union-attr]
+        double.html = True
+        for _ in range(2):
+            (reading,), _ = await source.read()
+        assert reading.result.cause.value == "BAD_RESPONSE"  # type: ignore[union-attr]
+        double.html = False
     double.services.clear()
     snapshot = await survey(loaded, None, tmp_path / "state")
     assert snapshot.endpoints["t/coder"].cause is not None
@@ -212,3 +220,65 @@ async def test_both_runtimes_of_one_node_are_listed(double: Double, tmp_path: Pa
     loaded.path.write_text(text)
     async with Reaches(load(loaded.path).inventory, "gpu-1", Secrets()) as reaches:
         assert [r.kind for r in await reaches["gpu-1"].runtimes()] == ["docker", "kubernetes"]
+
+
+async def test_an_api_that_is_away_is_no_fault_of_the_engine(double: Double, tmp_path: Path) -> None:
+    more = """[[endpoints]]
+name = "t/coder"
+tier = "T"
+node = "gpu-1"
+engine = "vllm"
+url = "http://coder.llm:8000"
+via = "kubernetes"
+"""
+    loaded = inventory(tmp_path, double, more)
+    double.kubeconfig(tmp_path, server="https://127.0.0.1:9")
+    snapshot = await survey(loaded, None, tmp_path / "state")
+    state = snapshot.endpoints["t/coder"]
+    assert state.cause is not None
+    assert (state.cause.value, state.evidence) == (
+        "UNREACHABLE",
+        "through Kubernetes: home: its API https://127.0.0.1:9 refuses connections.",
+    )
+
+
+async def test_the_doctor_asks_a_cluster_too(double: Double, tmp_path: Path) -> None:
+    from backends.doctor.nodes import examine_node
+
+    double.add_node("gpu-1", 8)
+    double.add_deployment("coder")
+    loaded = inventory(tmp_path, double)
+    async with Reaches(loaded.inventory, None, Secrets()) as reaches:
+        found = await examine_node(loaded.inventory.node_named["gpu-1"], loaded.inventory, reaches["gpu-1"])
+    assert [(f.state, f.subject) for f in found] == [
+        ("ok", "gpu-1: Kubernetes"),
+        ("bad", "gpu-1: container llm/mistral"),
+    ]
+    assert "version v1.35.6, 1 workloads" in found[0].text
+
+
+async def test_who_goes_away_ends_what_runs_behind_the_proxy(double: Double, tmp_path: Path) -> None:
+    from aiohttp import ClientSession, web
+
+    ended = asyncio.Event()
+
+    async def engine(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"token ")
+                await asyncio.sleep(0.01)
+        except ConnectionResetError:
+            ended.set()
+        return response
+
+    double.services["coder:8000"] = engine
+    loaded = inventory(tmp_path, double)
+    async with Reaches(loaded.inventory, None, Secrets()) as reaches:
+        port = await reaches.clusters.service("home", "http://coder.llm:8000")
+        assert await reaches.clusters.service("home", "http://coder.llm:8000") == port
+        async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/v1/completions") as answer:
+            assert (await answer.content.readany()).startswith(b"token")
+        async with asyncio.timeout(5):
+            await ended.wait()

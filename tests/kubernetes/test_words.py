@@ -95,7 +95,7 @@ def test_a_claim_that_is_not_bound_is_named_too() -> None:
 
 
 STATES = [
-    ("stopped", {"replicas": 0}, None, ("exited", None, "", 0)),
+    ("stopped", {"replicas": 0}, None, ("exited", None, "no replicas", 0)),
     ("not created yet", {}, None, ("created", None, "its pod is not created yet", None)),
     ("loading", {}, {"running": True, "started_at": 5.0}, ("running", "starting", "", None)),
     ("ready", {}, {"running": True, "ready": True}, ("running", "healthy", "", None)),

@@ -62,6 +62,8 @@ class KubernetesApi:
         self._server = ""
         self._opening = asyncio.Lock()
         self._told: tuple[float, float] | None = None
+        self.failure: RuntimeFailure | None = None
+        """Why it did not answer last; None where it did, or was not asked yet."""
 
     @property
     def now(self) -> float:
@@ -193,11 +195,13 @@ class KubernetesApi:
             return content[:2000].decode(errors="replace")
 
     def _hear(self, response: httpx.Response) -> None:
+        self.failure = None
         with suppress(KeyError, ValueError, TypeError):  # a server that does not tell the time just does not
             self._told = parsedate_to_datetime(response.headers["date"]).timestamp(), time.monotonic()
 
     def _failure(self, error: Exception) -> RuntimeFailure:
-        return refusals.no_answer(self.name, self._server, error, self._limit)
+        self.failure = refusals.no_answer(self.name, self._server, error, self._limit)
+        return self.failure
 
     async def _log_in_anew(self, refused: Api) -> None:
         async with self._opening:

@@ -98,14 +98,19 @@ class Kept(Generic[_T]):
             return  # the end of a connection that was cut in mid-word; the next watch tells it again
         if kind == "ERROR":
             raise refusals.refusal(self._api.name, int(item.get("code") or 500), item)
-        self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
         if kind == "DELETED":
             self.objects.pop(_key(item), None)
         elif kind in ("ADDED", "MODIFIED"):
             self._put(self.objects, item)
+        self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
 
     def _put(self, objects: dict[str, _T], item: Mapping[str, Any]) -> None:
-        kept = self._keep(item)
+        try:
+            kept = self._keep(item)
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise RuntimeFailure(
+                f"{self._api.name}: what its API says of {_key(item)} cannot be read.", "Is it a Kubernetes API?"
+            ) from error
         if kept is None:
             objects.pop(_key(item), None)
         else:

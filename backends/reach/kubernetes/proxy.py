@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -40,7 +41,8 @@ class ServiceProxy:
         library = await asyncio.to_thread(_web)
         application = library.Application(client_max_size=1 << 28)
         application.router.add_route("*", "/{path:.*}", self._carry)
-        runner: web.AppRunner = library.AppRunner(application, shutdown_timeout=1.0, access_log=None)
+        quiet = {"access_log": None, "logger": _silent(), "handler_cancellation": True, "shutdown_timeout": 1.0}
+        runner: web.AppRunner = library.AppRunner(application, **quiet)
         self._runner = runner
         await runner.setup()
         await library.TCPSite(runner, "127.0.0.1", 0).start()
@@ -63,17 +65,28 @@ class ServiceProxy:
             headers=headers,
             silence=SILENCE,
         )
+        response: web.StreamResponse | None = None
         try:
             async with asking as answer:
                 told = {k: v for k, v in answer.headers.items() if k.lower() in _TOLD}
-                response: web.StreamResponse = library.StreamResponse(status=answer.status_code, headers=told)
+                response = library.StreamResponse(status=answer.status_code, headers=told)
                 await response.prepare(request)
                 async for piece in answer.aiter_bytes():
                     await response.write(piece)
                 return response
-        except ReachError as error:
+        except (ReachError, ConnectionError) as error:
+            if response is not None and request.transport is not None:  # it was begun, and cannot be ended well
+                request.transport.abort()
+                return response
             failed: web.Response = library.Response(status=502, text=str(error))
             return failed
+
+
+def _silent() -> logging.Logger:
+    """A log that nobody sees: a client that goes away is no news, and the screen is not ours to write on."""
+    logger = logging.Logger("tierdeck.proxy")
+    logger.addHandler(logging.NullHandler())
+    return logger
 
 
 def _web() -> Any:

@@ -16,7 +16,7 @@ from backends.reach.docker_words import timestamp
 from backends.reach.kubernetes import shapes, words
 from backends.reach.kubernetes.api import MERGE
 from backends.reach.kubernetes.cluster import KubernetesCluster
-from backends.reach.kubernetes.shapes import STATEFUL, Controller, Host, Pod
+from backends.reach.kubernetes.shapes import STATEFUL, WANTED, Controller, Host, Pod
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean
 
@@ -25,6 +25,9 @@ TRIES: Final = 5
 
 STOP_LIMIT: Final = 120.0
 """Seconds for the pods of a workload to be gone, beyond the grace they are given."""
+
+READY_LIMIT: Final = 1800.0
+"""Seconds for one replica of several to be ready before the next is let in."""
 
 QUIET_LOG: Final = 3600.0
 """Seconds of silence after which a followed log is taken for dead."""
@@ -81,30 +84,33 @@ class KubernetesRuntime:
         return words.workload(seen, what, pods)
 
     async def start(self, name: str) -> None:
-        """Raise its replicas from none to one; where it has some, a pod that is stuck is deleted, to be made anew.
+        """Raise its replicas to one, or, one after the other, to as many as it had; a pod that is stuck is made anew.
 
         The API is asked first, by a dry run, whether such a pod may be created at all: a quota or an admission rule
         that forbids it is named, and then nothing was changed.
         """
-        for left in range(TRIES - 1, -1, -1):
-            what = await self._must(name)
-            scale = await self._api.get(f"{what.path}/scale")
-            if (scale.get("spec") or {}).get("replicas"):
-                await asyncio.gather(*(self._delete(pod) for pod in await self._pods(what) if pod.stuck))
-                return
+        what = await self._must(name)
+        wanted = max(what.wanted, 1)
+        if what.replicas:
+            await asyncio.gather(*(self._delete(pod) for pod in await self._pods(what) if pod.stuck))
+        for count in range(what.replicas + 1, wanted + 1):
             await self._rehearse(what)
-            if await self._changed("PUT", f"{what.path}/scale", {**scale, "spec": {"replicas": 1}}, last=not left):
-                return
+            await self._scale(name, count)
+            if count < wanted:
+                await self._until_ready(what, count)
+        if what.wanted:
+            await self._api.send("PATCH", what.path, {"metadata": {"annotations": {WANTED: None}}}, kind=MERGE)
 
     async def stop(self, name: str, *, grace: float = 10.0) -> None:
-        """Lower its replicas to none, and wait until its pods are gone; each is given its own grace, not `grace`."""
-        for left in range(TRIES - 1, -1, -1):
-            what = await self._must(name)
-            scale = await self._api.get(f"{what.path}/scale")
-            if not (scale.get("spec") or {}).get("replicas"):
-                break
-            if await self._changed("PUT", f"{what.path}/scale", {**scale, "spec": {"replicas": 0}}, last=not left):
-                break
+        """Lower its replicas to none, and wait until its pods are gone; each is given its own grace, not `grace`.
+
+        How many it had, if several, is remembered on itself.
+        """
+        what = await self._must(name)
+        if what.replicas > 1:
+            remembered = {"metadata": {"annotations": {WANTED: str(what.replicas)}}}
+            await self._api.send("PATCH", what.path, remembered, kind=MERGE)
+        await self._scale(name, 0)
         for _ in range(math.ceil((STOP_LIMIT + grace) / _GLANCE)):
             if not await self._pods(what):
                 return
@@ -242,35 +248,61 @@ class KubernetesRuntime:
 
     async def _rehearse(self, what: Controller) -> None:
         """Have the API say what stands in the way of one more pod; where we may not ask that, the start will tell."""
-        data = await self._api.get(what.path)
-        template = (data.get("spec") or {}).get("template") or {}
-        meta = template.get("metadata") or {}
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "generateName": f"{what.bare[:50]}-",
-                "namespace": what.namespace,
-                "labels": meta.get("labels") or {},
-                "annotations": meta.get("annotations") or {},
-            },
-            "spec": template.get("spec") or {},
-        }
+        body = _pod_of(what, await self._api.get(what.path))
         try:
-            await self._api.send("POST", f"/api/v1/namespaces/{what.namespace}/pods", pod, params={"dryRun": "All"})
+            await self._api.send("POST", f"/api/v1/namespaces/{what.namespace}/pods", body, params={"dryRun": "All"})
         except RuntimeFailure as failure:
-            if not (failure.status == 403 and "may not:" in failure.message):
+            if not any(words in failure.message for words in ("may not:", "does not support dry run")):
                 raise
 
-    async def _changed(self, method: str, path: str, body: Mapping[str, Any], *, last: bool) -> bool:
-        """Whether a change was taken; False where somebody else was faster, which the next read will show."""
-        try:
-            await self._api.send(method, path, body)
-        except RuntimeFailure as failure:
-            if failure.status != 409 or last:
-                raise
-            return False
-        return True
+    async def _scale(self, name: str, count: int) -> None:
+        """Have so many replicas; where somebody else changes it meanwhile, anew from a fresh read."""
+        for left in range(TRIES - 1, -1, -1):
+            path = f"{(await self._must(name)).path}/scale"
+            scale = await self._api.get(path)
+            if ((scale.get("spec") or {}).get("replicas") or 0) == count:
+                return
+            try:
+                await self._api.send("PUT", path, {**scale, "spec": {"replicas": count}})
+            except RuntimeFailure as failure:
+                if failure.status != 409 or not left:
+                    raise
+            else:
+                return
+
+    async def _until_ready(self, what: Controller, count: int) -> None:
+        """Let no further replica in before these are ready."""
+        for _ in range(math.ceil(READY_LIMIT / _GLANCE)):
+            if sum(pod.ready for pod in await self._pods(what)) >= count:
+                return
+            await asyncio.sleep(_GLANCE)
+        raise RuntimeFailure(
+            f"{count} of {what.wanted} replicas of {what.name} are not ready after {READY_LIMIT:.0f} s.",
+            "No more are let in; look at its pods: kubectl describe pod",
+            status=408,
+        )
+
+
+def _pod_of(what: Controller, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The pod that a workload would make; a StatefulSet's with the volumes that it claims for each."""
+    spec = data.get("spec") or {}
+    template = spec.get("template") or {}
+    meta, inner = template.get("metadata") or {}, dict(template.get("spec") or {})
+    claims = [str((claim.get("metadata") or {}).get("name")) for claim in spec.get("volumeClaimTemplates") or ()]
+    own = [{"name": c, "persistentVolumeClaim": {"claimName": f"{c}-{what.bare}-0"}} for c in claims]
+    if own:
+        inner["volumes"] = [*(inner.get("volumes") or ()), *own]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "generateName": f"{what.bare[:50]}-",
+            "namespace": what.namespace,
+            "labels": meta.get("labels") or {},
+            "annotations": meta.get("annotations") or {},
+        },
+        "spec": inner,
+    }
 
 
 def _parsed(name: str) -> tuple[str, str, str]:

@@ -18,6 +18,9 @@ GPU: Final = re.compile(r"nvidia\.com/(gpu(\.shared)?|mig-[\w.-]+)|amd\.com/gpu|
 STATEFUL: Final = "statefulset"
 """The word in the names of StatefulSets."""
 
+WANTED: Final = "tierdeck/replicas"
+"""The annotation that remembers how many replicas a workload had before it was stopped, until it has them again."""
+
 _STUCK: Final = frozenset(
     {"CrashLoopBackOff", "ImagePullBackOff", "ErrImagePull", "CreateContainerError", "CreateContainerConfigError",
      "RunContainerError"}
@@ -65,7 +68,10 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """A Deployment or StatefulSet; `failure` is why its pods may not be created, `checked` that a probe says ready."""
+    """A Deployment or StatefulSet; `failure` is why its pods may not be created, `checked` that a probe says ready.
+
+    `wanted` is how many replicas it is to have again (0: as many as it has).
+    """
 
     name: str
     kind: str
@@ -83,6 +89,7 @@ class Controller:
     terms: tuple[Mapping[str, Any], ...]
     checked: bool = False
     failure: str = ""
+    wanted: int = 0
 
     @property
     def path(self) -> str:
@@ -171,7 +178,7 @@ def controller(data: Mapping[str, Any], kind: str) -> Controller:
     environment = {str(e.get("name")): plain(str(e.get("value") or ""), 300) for e in _list(main, "env")}
     failed = next((c for c in _list(_dict(data, "status"), "conditions") if c.get("type") == "ReplicaFailure"), {})
     affinity = _dict(_dict(_dict(inner, "affinity"), "nodeAffinity"), "requiredDuringSchedulingIgnoredDuringExecution")
-    replicas = spec.get("replicas")
+    replicas, wanted = spec.get("replicas"), str(_dict(meta, "annotations").get(WANTED) or "")
     return Controller(
         name=f"{namespace}/{bare}" if kind != STATEFUL else f"{namespace}/{STATEFUL}/{bare}",
         kind=kind,
@@ -189,6 +196,7 @@ def controller(data: Mapping[str, Any], kind: str) -> Controller:
         terms=tuple(_list(affinity, "nodeSelectorTerms")),
         checked=any(main.get(probe) for probe in ("readinessProbe", "startupProbe")),
         failure=plain(str(failed.get("message") or ""), 400) if failed.get("status") == "True" else "",
+        wanted=int(wanted) if wanted.isdecimal() and len(wanted) < 4 else 0,
     )
 
 

@@ -70,10 +70,12 @@ def workload(seen: Seen, what: Controller, pods: Sequence[Pod]) -> Workload:
     )
     if not pods:
         if not what.replicas:
-            return replace(plainly, exit_code=0)
+            return replace(plainly, exit_code=0, error="no replicas")
         refused = denied(what.failure)
         why = refused[0] if refused else what.failure or "its pod is not created yet"
         return replace(plainly, state="created", error=why)
+    if 0 < what.replicas < what.wanted and all(pod.ready for pod in pods):
+        return replace(plainly, state="created", error=f"{what.replicas} of {what.wanted} replicas")
     pod = min(pods, key=lambda p: (p.deleting, p.ready, -p.created))
     told = replace(
         plainly,
