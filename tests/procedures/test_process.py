@@ -184,11 +184,12 @@ async def test_a_closed_terminal_detaches_and_the_procedure_goes_on(bench: Bench
     starter = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        f"import os, fcntl, signal, termios; signal.signal(signal.SIGHUP, signal.SIG_DFL); os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{STARTER}",
+        f"import os, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{STARTER}",
         *(str(bench.state), str(bench.cluster), plan, *RUNNER),
         stdin=slave,
         stdout=slave,
         stderr=slave,
+        preexec_fn=hears_hang_ups,
     )
     os.close(slave)
     await bench.reached("apply-a")
