@@ -25,6 +25,7 @@ from backends.procedures.desk import LONGEST_SOCKET
 from backends.procedures.journal import read_events
 from backends.procedures.lock import holder
 from backends.procedures.plan import Danger, Plan, Step
+from tests.cli.driving import hears_hang_ups
 
 ROOT = Path(__file__).parents[2]
 RUNNER = (sys.executable, "-m", "tests.procedures.toy_runner")
@@ -163,6 +164,7 @@ async def test_it_belongs_to_nobody_and_holds_nothing_of_its_starter(bench: Benc
 STARTER = """
 import asyncio, json, sys
 from pathlib import Path
+from tests.cli.driving import hears_hang_ups
 from backends.procedures.commands import Procedures
 from backends.procedures.plan import from_json
 state, cluster, plan, *runner = sys.argv[1:]
