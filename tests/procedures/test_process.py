@@ -164,7 +164,6 @@ async def test_it_belongs_to_nobody_and_holds_nothing_of_its_starter(bench: Benc
 STARTER = """
 import asyncio, json, sys
 from pathlib import Path
-from tests.cli.driving import hears_hang_ups
 from backends.procedures.commands import Procedures
 from backends.procedures.plan import from_json
 state, cluster, plan, *runner = sys.argv[1:]

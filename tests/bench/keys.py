@@ -1,0 +1,21 @@
+"""How long a key takes to show on the screen."""
+
+from __future__ import annotations
+
+import time
+
+from tests.bench.terminal import Terminal
+
+
+def slowest(terminal: Terminal) -> float:
+    """Seconds from a key to the screen, the 99th percentile of two hundred."""
+    return sorted(_delay(terminal, key) for key in "jk" * 100)[197]
+
+
+def _delay(terminal: Terminal, key: str) -> float:
+    terminal.read(0.03)
+    began = time.perf_counter()
+    terminal.send(key)
+    if not terminal.read_some(1.0):
+        raise TimeoutError("a key without an answer")
+    return time.perf_counter() - began
