@@ -13,8 +13,8 @@ from tests.bench.terminal import PYTHON, Terminal, environment
 
 SECONDS = 20.0
 """Of watching: four rounds of all endpoints."""
-SETTLING = 20.0
-"""Seconds after the last endpoint was seen, until SSH, GPUs and libraries are all there."""
+SETTLING = 40.0
+"""Seconds after the first frame, until SSH, GPUs and libraries are all there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def _cost(folder: Path, *, nodes: int, endpoints: int) -> Cost:
         cluster(folder, nodes=nodes, gpus=1, endpoints=endpoints, containers=0, interval="5s") as found,
         Terminal([PYTHON, "-m", "tui.cli"], environment() | found) as terminal,
     ):
-        terminal.until([f"{endpoints // 4}/{endpoints // 4}"], limit=180)
+        terminal.until(["T0", "T3"], limit=60)
         terminal.read(SETTLING)
         cpu = terminal.cpu()
         terminal.read(SECONDS)

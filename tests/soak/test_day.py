@@ -58,7 +58,7 @@ class Rounds:
 @pytest.fixture
 async def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimulatedCluster]:
     sim = demo(tmp_path / "sim", speed=100.0)
-    sim.extra["defaults"] = {"interval": "20ms", "timeout": "500ms", "down_after": 2, "up_after": 1}
+    sim.extra["defaults"] = {"interval": "20ms", "timeout": "5s", "down_after": 2, "up_after": 1}
     async with sim:
         for name, value in sim.secrets.items():
             monkeypatch.setenv(name, value)
