@@ -58,7 +58,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench
 
 docs: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.tools.readme
+	$(BIN)/python -m tests.tools.generated
 
 snapshots: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/tui --snapshot-update

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -112,5 +112,3 @@ Url = Annotated[str, AfterValidator(_url)]
 Name = Annotated[str, AfterValidator(_name)]
 Mac = Annotated[str, AfterValidator(_mac)]
 Service = Annotated[str, AfterValidator(_service)]
-Task = Literal["code", "reason", "chat", "vision", "fast", "embed"]
-Rung = Literal["service", "containers", "docker", "wake", "rdp"]

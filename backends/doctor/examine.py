@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -11,10 +12,12 @@ from backends.cluster.files import Loaded, load
 from backends.cluster.inventory import Inventory
 from backends.doctor import here as own
 from backends.doctor import secrets as references
+from backends.doctor.drills import drills
 from backends.doctor.finding import Finding, failed, ok, warn
 from backends.doctor.here import Here
 from backends.doctor.nodes import examine_node
 from backends.errors import InventoryError
+from backends.proven import Proven
 from backends.reach.local import which_node
 from backends.reach.nodes import Reaches
 from backends.secrets import Secrets
@@ -64,6 +67,8 @@ def _known(loaded: Loaded, here: Here) -> list[Finding]:
     found = [_inventory(loaded), *(warn("inventory", remark) for remark in loaded.remarks), _where(inventory, here)]
     found += [own.versions(here), own.terminal(here), own.state_directory(here), own.open_files(here, inventory)]
     found += own.desktops(here, inventory)
+    us = which_node(inventory, here.hostname, here.addresses)
+    found += drills(inventory, us, Proven(here.state).read(), time.time())
     return found
 
 

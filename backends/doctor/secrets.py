@@ -35,6 +35,7 @@ def references(inventory: Inventory) -> dict[str, Use]:
     for node in inventory.nodes:
         note(node.ssh.password if node.ssh else None, f"SSH to {node.name}", polled=True)
         note(node.wake.rdp.password if node.wake and node.wake.rdp else None, f"RDP to {node.name}", polled=False)
+        note(node.sudo, f"sudo on {node.name}", polled=False)
     for endpoint in inventory.lamps:
         note(endpoint.api_key, endpoint.name, polled=True)
     for reference in inventory.alerts.to:

@@ -54,6 +54,12 @@ class Desk:
             case {"command": "cancel"}:
                 self.control.cancel()
                 return {"ok": True, "when": "now" if self.control.now.is_set() else "edge"}
+            case {"command": "pause"}:
+                self.control.pause()
+                return {"ok": True}
+            case {"command": "answer", "choice": "continue"} if not self.control.going.is_set():
+                self.control.going.set()
+                return {"ok": True}
             case {"command": "answer", "choice": str(choice)}:
                 if self._open is None or self._open[1].done():
                     return {"error": "It asks nothing now."}
@@ -61,7 +67,7 @@ class Desk:
                     return {"error": f"The answers are: {', '.join(self._open[0].choices)}."}
                 self._open[1].set_result(choice)
                 return {"ok": True}
-        return {"error": "The commands are cancel and answer."}
+        return {"error": "The commands are cancel, pause and answer."}
 
     async def receive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one caller."""

@@ -45,6 +45,12 @@ class StepEvent:
         return found if isinstance(found, str) else ""
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """The answers to the question that it asks."""
+        found = self.detail.get("choices") if isinstance(self.detail, Mapping) else None
+        return tuple(word for word in found if isinstance(word, str)) if isinstance(found, list) else ()
+
+    @property
     def log(self) -> list[str]:
         """The lines of a log that it carries."""
         found = self.detail.get("log") if isinstance(self.detail, Mapping) else None

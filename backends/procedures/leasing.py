@@ -10,14 +10,16 @@ import asyncio
 import secrets
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import quote
 
 from backends.cluster.inventory import Inventory
+from backends.cluster.tables import Node
 from backends.errors import ProcedureError, ReachError, SshError, StaleLease, TierdeckError
 from backends.procedures import journal as journals
 from backends.reach.lease import STALE, Holder, NoPlace, Place, Seen
@@ -31,6 +33,9 @@ HEARTBEAT: Final = 10.0
 RELEASE_LIMIT: Final = 5.0
 """Seconds for giving a lease back; one that cannot be given back is free a minute later."""
 
+AGAIN: Final = 1.0
+"""Seconds between two tries to take a lease on a node that was out of reach."""
+
 _GLANCE: Final = 5.0
 _TRIES: Final = 3
 
@@ -38,7 +43,7 @@ _TRIES: Final = 3
 def places(reaches: Reaches, inventory: Inventory, node: str) -> tuple[Place, ...]:
     """Where the lease of `node` may be kept, the first that works to be used."""
     reach = reaches[node]
-    found = [*_file(reach)]
+    found = [*_object(reaches, reach.node), *_file(reach)]
     if (reach.is_here or reach.node.ssh) and inventory.runs_containers(reach.node):
         found.append(ContainerPlace(reach))
     return tuple(found)
@@ -50,6 +55,15 @@ def away(reaches: Reaches, inventory: Inventory, node: str) -> tuple[Place, ...]
     if host is None or host == node:
         return ()
     return tuple(_file(reaches[host], str(PurePosixPath(FILE).with_name(f"lock-{quote(node, safe='')}.json"))))
+
+
+def _object(reaches: Reaches, node: Node) -> list[Place]:
+    """The Lease of a Kubernetes node: whoever works on it through the API looks there."""
+    if node.kubernetes is None:
+        return []
+    from backends.reach.kubernetes.lease import LeaseObject
+
+    return [LeaseObject(reaches.clusters[node.kubernetes.cluster], node.name)]
 
 
 def _file(reach: NodeReach, path: str = FILE) -> list[Place]:
@@ -102,6 +116,39 @@ class Lease:
         await self.place.clear(self.holder.token)
 
 
+@dataclass(slots=True)
+class AwayLease(Lease):
+    """A lease held elsewhere while its node is out of reach; `come_home` takes it there, too, once that is back."""
+
+    home: Lease | None = None
+    refusal: ProcedureError | None = None
+
+    async def come_home(self, take: Callable[[], Awaitable[Lease]]) -> None:
+        """Try until the node answers; that another has it there by then is for `confirm` to say."""
+        while self.home is None and self.refusal is None:
+            try:
+                async with asyncio.timeout(_GLANCE):
+                    self.home = await take()
+            except ProcedureError as error:
+                self.refusal = error
+            except (ReachError, TimeoutError):
+                await asyncio.sleep(AGAIN)
+
+    async def confirm(self) -> None:
+        """Both places are ours, as far as the node has come back; ProcedureError where another has one of them."""
+        if self.refusal is not None:
+            raise self.refusal
+        await Lease.confirm(self)
+        if self.home is not None:
+            await self.home.confirm()
+
+    async def beat(self) -> None:
+        """Give a sign of life in both places; a ReachError where one cannot be asked."""
+        await Lease.beat(self)
+        if self.home is not None:
+            await self.home.beat()
+
+
 @asynccontextmanager
 async def leasing(
     where: Sequence[Place],
@@ -113,21 +160,28 @@ async def leasing(
 ) -> AsyncIterator[Lease]:
     """Hold the lease of a node in the first place of `where` that keeps one; `elsewhere` while it is out of reach.
 
+    Held elsewhere, it is taken on the node, too, as soon as that answers.
+
     ProcedureError naming owner, host and age where another has it. `died` says that a holder is known to be gone;
     with `take_over`, one that no longer renews it gives way too.
     """
+    coming: list[asyncio.Task[None]] = []
     try:
         lease = await _take(where, holder, died, take_over)
     except SshError:
         if not elsewhere:
             raise
-        lease = await _take(elsewhere, holder, died, take_over)
-    task = asyncio.create_task(_renew(lease))
+        lease = away = AwayLease((await _take(elsewhere, holder, died, take_over)).place, holder)
+        coming = [asyncio.create_task(away.come_home(partial(_take, where, holder, died, take_over)))]
+    tasks = [asyncio.create_task(_renew(lease)), *coming]
     try:
         yield lease
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if isinstance(lease, AwayLease) and lease.home is not None:
+            await _release(lease.home)
         await _release(lease)
 
 

@@ -7,19 +7,16 @@ from dataclasses import replace
 from typing import Final
 
 from backends.cluster.faults import HOLDS, Diagnosis, Fault
-from backends.cluster.fields import Rung
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
+from backends.cluster.words import RUNGS, Rung
 from backends.errors import ProcedureError
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.rung_words import docker_command
 from backends.procedures.rungs import DOCKER_BACK, DOCKER_LIMIT, HOLD, WAKE_BACK
 from backends.procedures.startup import blast, plan_queue
-
-RUNGS: Final[tuple[Rung, ...]] = ("service", "containers", "docker", "wake", "rdp")
-"""The ladder, the least invasive first."""
 
 SOON: Final = 90.0
 """Seconds for which Docker may take to come up by itself on a machine that was woken."""
@@ -57,7 +54,7 @@ def plan_recovery(
     if first in ("service", "containers"):
         return _restarted(inventory, snapshot, diagnosis, node)
     is_here = snapshot.here == node.name
-    steps = [*_climb(node, first, rungs, is_here=is_here, unattended=unattended), *_after(node)]
+    steps = [*_climb(node, first, rungs, is_here=is_here, unattended=unattended), *after(node)]
     if not _climbs(steps):
         raise ProcedureError(f"{node.name}: {diagnosis.sentence}.", _no_way(node, diagnosis))
     return Plan(
@@ -115,27 +112,23 @@ def _climb(node: Node, first: Rung, rungs: Sequence[Rung], *, is_here: bool, una
     steps: list[Step] = []
     if first == "wake" and node.wake is not None and (node.wake.mac or node.wake.command):
         steps.append(Step("wake", f"wake {node.name}", dict(here), WAKE_BACK + 30, Danger.CHANGES, _wake_words(node)))
-        if node.docker is not False:
+        if node.may_have_docker:
             soon = {**here, "limit": SOON}
             steps.append(Step("wait_docker", f"wait for Docker on {node.name}", soon, SOON + 30, may_fail=True))
-    if (first == "docker" or (first == "wake" and steps)) and node.docker is not False:
+    if (first == "docker" or (first == "wake" and steps)) and node.may_have_docker:
         shown, limit = docker_command(node, here=is_here).shown, DOCKER_LIMIT + DOCKER_BACK + 30
         label = f"restart Docker on {node.name}"
         steps.append(Step("restart_docker", label, dict(here), limit, Danger.CHANGES, shown, may_fail=rdp))
     if rdp and (first == "rdp" or steps):
-        held: dict[str, str | bool] = {**here, "unattended": unattended}
-        limit = 2 * DOCKER_BACK + HOLD + 60
-        steps.append(
-            Step(
-                "desktop_session",
-                f"open a desktop session on {node.name}",
-                held,
-                limit,
-                Danger.CHANGES,
-                _rdp_words(node),
-            )
-        )
+        steps.append(desktop_step(node, unattended=unattended))
     return steps
+
+
+def desktop_step(node: Node, *, unattended: bool) -> Step:
+    """The step that opens a desktop session on a node whose wake names a login, unless Docker answers by then."""
+    held: dict[str, str | bool] = {"node": node.name, "unattended": unattended}
+    label, limit = f"open a desktop session on {node.name}", 2 * DOCKER_BACK + HOLD + 60
+    return Step("desktop_session", label, held, limit, Danger.CHANGES, _rdp_words(node))
 
 
 def _wake_words(node: Node) -> str:
@@ -157,14 +150,21 @@ def _climbs(steps: Iterable[Step]) -> bool:
     return any(step.danger is not Danger.NONE and step.kind != "start_queue" for step in steps)
 
 
-def _after(node: Node) -> list[Step]:
+def after(node: Node) -> list[Step]:
+    """The steps that follow once Docker should be back: all that is to run there started in order, health again."""
     here = {"node": node.name}
     steps = []
-    if node.docker is not False:
+    if node.may_have_docker:
         steps.append(Step("wait_docker", f"wait for Docker on {node.name}", dict(here), DOCKER_BACK + 30))
+    if node.kubernetes is not None:
+        label = f"wait until {node.name} is ready in {node.kubernetes.cluster}"
+        steps.append(Step("wait_kubernetes", label, dict(here), DOCKER_BACK + 30))
+    if steps:
         limit = node.queue.hard_timeout * max(1, len(node.queue.order))
         label = f"start queue of {node.name}"
-        steps.append(Step("start_queue", label, dict(here), limit, Danger.CHANGES, "docker start, one after the other"))
+        steps.append(
+            Step("start_queue", label, dict(here), limit, Danger.CHANGES, "one after the other, each behind its gate")
+        )
     return [*steps, _healthy(node)]
 
 

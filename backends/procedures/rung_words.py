@@ -1,4 +1,4 @@
-"""How Docker is restarted on each system: the exact command, and what its refusal means. Pure."""
+"""How Docker, or the machine, is restarted on each system: the exact command, and what its refusal means. Pure."""
 
 from __future__ import annotations
 
@@ -31,11 +31,16 @@ MACOS_RESTART: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command for a node: `shown` is what people read, `sudo` the reference whose secret goes to standard input."""
+    """A command for a node: `shown` is what people read, `sudo` the reference whose secret goes to standard input.
+
+    `as_root` is what sudo is to run, where it is sudo that runs it; `own` that cluster.toml names the command.
+    """
 
     argv: Sequence[str]
     shown: str
     sudo: str | None = None
+    as_root: Sequence[str] = ()
+    own: bool = False
 
     def refused(self, done: Completed) -> tuple[str, str]:
         """What its failure means, and what to do."""
@@ -50,7 +55,7 @@ class Command:
         elif "interactive authentication required" in lower or "access denied" in lower:
             advice = 'It needs root: log in as root, or name [[nodes]] sudo = "keyring:...".'
         elif "not found" in lower or "could not be found" in lower:
-            advice = "Docker is not run that way there: name its own command, docker = { restart = ... }."
+            advice = "It is not done that way there: name its own command, docker = { restart = ... } or reboot = ..."
         else:
             advice = "Look at it there: journalctl -u docker"
         return f"{self.shown} failed: {said}.", advice
@@ -71,9 +76,19 @@ def docker_command(node: Node, *, here: bool) -> Command:
     return _as_root(node, ["systemctl", "restart", "docker"], root=root)
 
 
+def reboot_command(node: Node) -> Command:
+    """The command that reboots `node`, another machine: the inventory's own, else the system's."""
+    if node.reboot:
+        return _own(node, node.reboot)
+    if node.os == "windows":
+        return Command(["shutdown", "/r", "/t", "0"], "shutdown /r /t 0")
+    argv = ["shutdown", "-r", "now"] if node.os == "macos" else ["systemctl", "reboot"]
+    return _as_root(node, argv, root=node.ssh is not None and node.ssh.user == "root")
+
+
 def _own(node: Node, command: str) -> Command:
     argv = powershell(command) if node.os == "windows" else ["sh", "-c", command]
-    return Command(argv, command)
+    return Command(argv, command, own=True)
 
 
 def _as_root(node: Node, argv: Sequence[str], *, root: bool) -> Command:
@@ -81,6 +96,6 @@ def _as_root(node: Node, argv: Sequence[str], *, root: bool) -> Command:
         return Command(argv, shlex.join(argv))
     if node.sudo is None:
         full = ["sudo", "-n", *argv]
-        return Command(full, shlex.join(full))
+        return Command(full, shlex.join(full), as_root=argv)
     full = ["sudo", "-S", "-p", "", *argv]
-    return Command(full, f"sudo {shlex.join(argv)}  (its password by standard input)", node.sudo)
+    return Command(full, f"sudo {shlex.join(argv)}  (its password by standard input)", node.sudo, argv)

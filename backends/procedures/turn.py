@@ -1,7 +1,7 @@
 """Whose turn it is on a host: nobody starts behind a GPU workload that is not ready.
 
-After an outage of its Docker, what came up by itself, all at once, is stopped, and what ran before is started again,
-one after the other.
+After an outage of its Docker, what came up by itself, all at once, is stopped but for one, which passes the gate first;
+then what ran before is started again, one after the other.
 """
 
 from __future__ import annotations
@@ -84,27 +84,30 @@ async def put_right(context: Context, node: str, name: str, report: Report, agai
         return
     with outages.watched():
         known = {title(w): w for w in await context.workloads(node)}
-    rogue = await _rogue(context, node, known) if outages.count > outages.settled else []
+    order = context.inventory.node_named[node].queue.order
+    spared, rogue = await _rogue(context, node, known, order) if outages.count > outages.settled else (None, [])
     missing = outages.taken_along(_running(known)) & set(known) if outages.count > outages.settled else frozenset()
     own_step = {name, *context.targets[context.targets.index(name) + 1 :]} if name in context.targets else {name}
     owed = dict.fromkeys([*outages.owed, *missing, *(title(w) for w in rogue)])
-    order = context.inventory.node_named[node].queue.order
     left = sorted((t for t in owed if t not in own_step), key=lambda t: _place(order, t))
     if rogue:
         names = ", ".join(w.name for w in rogue)
-        report({"text": f"restarted by themselves with Docker: {names}; stopped, and queued", "stopped": [*left]})
+        kept = f"; {spared.name}, the first, goes on" if spared else ""
+        report({"text": f"restarted by themselves with Docker: {names}; stopped, and queued{kept}", "stopped": [*left]})
         await context.confirm()
         await asyncio.gather(*(_stop(context, node, workload) for workload in rogue))
     outages.settled, outages.owed = outages.count, []
-    while left:
-        owes, *left = left
-        try:
-            if owes in known and not (known[owes].running and known[owes] not in rogue):
+    try:
+        if spared is not None and await _hangs(context, node, spared, report):
+            left.insert(0, title(spared))
+        while left:
+            owes = left.pop(0)
+            if owes in known and not (known[owes].running and known[owes] not in (*rogue, spared)):
                 await again(known[owes], naming(known[owes].name, report))
-        except BaseException:
-            outages.owed += left
-            raise
-        report({"text": f"{owes} runs again", "again": owes})
+            report({"text": f"{owes} runs again", "again": owes})
+    except BaseException:
+        outages.owed += left
+        raise
 
 
 async def goes_away(context: Context, node: str, name: str) -> bool:
@@ -125,15 +128,39 @@ async def goes_away(context: Context, node: str, name: str) -> bool:
         await context.clock.sleep(0.25)
 
 
-async def _rogue(context: Context, node: str, known: Mapping[str, Workload]) -> list[Workload]:
-    """The GPU workloads that Docker started by itself and that are not ready, where one is not the only such."""
+async def _rogue(
+    context: Context, node: str, known: Mapping[str, Workload], order: Sequence[str]
+) -> tuple[Workload | None, list[Workload]]:
+    """Of the GPU workloads that are not ready, those that Docker started by itself: the one that goes on, the others.
+
+    None goes on beside one that starts for another reason; where there is but one, it is no rogue.
+    """
     blockers = [workload for workload, _ in await gate.blockers(context, node, _running(known).values())]
-    alone = len(blockers) < 2
-    return [] if alone else [w for w in blockers if context.outages.by_itself(title(w), w)]
+    found = [w for w in blockers if context.outages.by_itself(title(w), w)]
+    if len(blockers) < 2 or len(found) < len(blockers):
+        return None, found if len(blockers) > 1 else []
+    first, *others = sorted(found, key=lambda w: (w.started_at or 0.0, _place(order, title(w))))
+    return first, others
+
+
+async def _hangs(context: Context, node: str, spared: Workload, report: Report) -> bool:
+    """Wait at the gate for the one that went on; without progress, the others were too near, and it is stopped, too."""
+    voice = gate.Voice(naming(spared.name, report), context.clock)
+    limit = context.inventory.node_named[node].queue.ready_timeout
+    try:
+        await wait_for_others(context, node, "the next", limit, voice)
+        return False
+    except ProcedureError:
+        if not await gate.blockers(context, node, [spared]):
+            raise
+    report({"text": f"{spared.name} hangs; stopped, and queued", "stopped": [title(spared)]})
+    await context.confirm()
+    await _stop(context, node, spared)
+    return True
 
 
 def _running(known: Mapping[str, Workload]) -> dict[str, Workload]:
-    return {t: w for t, w in known.items() if w.gpu and w.state in ("running", "restarting")}
+    return {t: w for t, w in known.items() if w.gpu and w.astir}
 
 
 async def _stop(context: Context, node: str, workload: Workload) -> None:

@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,15 +121,28 @@ class Desktop:
         self._changed.set()
 
     async def _begun(self, limit: float) -> None:
-        """Wait until the login is accepted."""
+        """Wait until the login is accepted and a session has begun."""
         try:
-            async with asyncio.timeout(limit):
-                while not self._progress.begun:
-                    self.check()
-                    self._changed.clear()
-                    await self._changed.wait()
+            await self.until(lambda: self._progress.begun, limit)
         except TimeoutError:
             raise self._late(limit) from None
+
+    async def accepted(self, limit: float) -> None:
+        """Wait until the login is accepted (by NLA), before anything of a session; RdpError where it is not."""
+        try:
+            await self.until(lambda: self._progress.accepted, limit)
+        except TimeoutError:
+            words = f"{self.who}: the login was neither accepted nor refused within {limit:g} s."
+            why = last_words(list(self._lines))
+            raise RdpError(words, "Does the node hang?", fault="timeout", why=why) from None
+
+    async def until(self, reached: Callable[[], bool], limit: float) -> None:
+        """Wait for what the client says; RdpError where it ends first, TimeoutError after `limit` seconds."""
+        async with asyncio.timeout(limit):
+            while not reached():
+                self.check()
+                self._changed.clear()
+                await self._changed.wait()
 
     def _late(self, limit: float) -> RdpError:
         why = last_words(list(self._lines))
@@ -167,29 +180,47 @@ async def desktop(
     if client is None:
         words, advice = missing_words()
         raise RdpError(f"{address}: {words}", advice, fault="no client")
+    options = ["/w:1024", "/h:768", "-clipboard", "/audio-mode:2"]
+    async with connecting(client, address, login, password, options, pins=pins, environment=ours) as session:
+        await session._begun(limit)
+        yield session
+
+
+@asynccontextmanager
+async def connecting(
+    client: Client,
+    address: str,
+    login: Rdp,
+    password: SecretStr,
+    options: Sequence[str],
+    *,
+    pins: Path,
+    environment: Mapping[str, str],
+) -> AsyncGenerator[Desktop, None]:
+    """Run the client with more `options` of its own; it is ended on leaving, and what it says is in what is yielded."""
     if "\n" in password.get_secret_value():
         raise RdpError(f"{address}: the password for RDP has more than one line.", fault="password")
     await _answers(address, login.port)
     await asyncio.to_thread(pins.mkdir, parents=True, exist_ok=True, mode=0o700)
     session = Desktop(f"{login.user} on {address}:{login.port}", pins)
-    keeper = LocalShell({**{name: ours[name] for name in _OURS if name in ours}, "HOME": str(pins)})
+    keeper = LocalShell({**{name: environment[name] for name in _OURS if name in environment}, "HOME": str(pins)})
     async with keeper.pipe([sys.executable, "-I", "-S", str(_KEEPER)]) as duplex:
-        order = _order(client, address, login, pins, ours)
+        order = _order(client, address, login, options, pins, environment)
         duplex.writer.write(json.dumps({**order, "password": password.get_secret_value()}).encode() + b"\n")
         following = asyncio.create_task(session._follow(duplex))
         try:
             await duplex.writer.drain()
-            await session._begun(limit)
             yield session
         finally:
             await _let_go(duplex, following)
 
 
-def _order(client: Client, address: str, login: Rdp, pins: Path, environment: Mapping[str, str]) -> dict[str, object]:
+def _order(
+    client: Client, address: str, login: Rdp, options: Sequence[str], pins: Path, environment: Mapping[str, str]
+) -> dict[str, object]:
     """What the keeper is to start, without the password; FreeRDP's home is the folder of the pins."""
     host = f"[{address}]" if ":" in address else address
-    options = [f"/v:{host}:{login.port}", f"/u:{login.user}", "/from-stdin:force", "/cert:tofu"]
-    quiet = ["/w:1024", "/h:768", "-clipboard", "/audio-mode:2", f"/log-filters:{FILTERS}"]
+    who = [f"/v:{host}:{login.port}", f"/u:{login.user}", "/from-stdin:force", "/cert:tofu"]
     passed = _OURS if client.screen else (*_OURS, *_DISPLAY)
     unbuffered = {  # its console log lies in a buffer until it ends, its file log does not
         "WLOG_APPENDER": "file",
@@ -197,7 +228,7 @@ def _order(client: Client, address: str, login: Rdp, pins: Path, environment: Ma
         "WLOG_FILEAPPENDER_OUTPUT_FILE_NAME": "stderr",
     }
     return {
-        "client": [client.program, *options, *quiet],
+        "client": [client.program, *who, *options, f"/log-filters:{FILTERS}"],
         "screen": client.screen,
         "environment": {n: environment[n] for n in passed if n in environment} | unbuffered | {"HOME": str(pins)},
     }

@@ -20,6 +20,7 @@ FILTERS: Final = ",".join(
 
 _AUTHENTICATED: Final = re.compile(r"Negotiated (?:NLA|HYBRID|NLA-EXT|AAD) security|Negotiated RDSTLS", re.IGNORECASE)
 _ACTIVE: Final = re.compile(r"(?:-->|to) CONNECTION_STATE_ACTIVE\b|gdi\] - Local framebuffer format")
+_ACCEPTED: Final = re.compile(r"CONNECTION_STATE_NLA\W+(?:--> |to )?CONNECTION_STATE_(?:MCS|AAD)")
 _LOGGED_ON: Final = re.compile(r"recv Save Session Info|USER_LOGGEDON|to RDPDR_CHANNEL_STATE_READY")
 _HEAD: Final = re.compile(r"^(?:Password:\s*)?(?:\[[^\]]*\]\s*)+-\s*")
 _NOISE: Final = re.compile(
@@ -86,6 +87,8 @@ class Progress:
     def __init__(self) -> None:
         self.active = False
         """The desktop service took the connection; what it thinks of the login is not said yet."""
+        self.accepted = False
+        """NLA accepted the login; nothing of a session was asked for yet."""
         self.begun = False
         """The login was accepted: before connecting (NLA), or by a session that says so or whose channels speak."""
         self._authenticated = False
@@ -93,6 +96,7 @@ class Progress:
     def hear(self, line: str) -> None:
         """Take in a line."""
         self._authenticated |= bool(_AUTHENTICATED.search(line))
+        self.accepted |= bool(_ACCEPTED.search(line))
         self.active |= bool(_ACTIVE.search(line))
         self.begun |= (self.active and self._authenticated) or bool(_LOGGED_ON.search(line))
 

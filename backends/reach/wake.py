@@ -93,6 +93,12 @@ async def _resolve(address: str) -> ipaddress.IPv4Address | None:
     return ipaddress.IPv4Address(found[0][4][0])
 
 
+async def way_from_here(address: str) -> bool:
+    """Whether a network of this machine holds the node's address, so that a packet gets there; nothing is sent."""
+    found = await _resolve(address)
+    return found is not None and bool(_networks(found))
+
+
 def _networks(address: ipaddress.IPv4Address) -> list[tuple[str, str]]:
     """Of each network of this machine that holds the address: our address in it, and its broadcast address."""
     found = []

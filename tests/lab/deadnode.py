@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -32,6 +34,8 @@ DEVICE = "lan0"
 MAX_NODES = 100
 FAULTS = ("kill_containers", "kill_docker", "log_off", "sleep", "quit_docker_desktop")
 PROGRAMS = Path(__file__).with_name("node")
+OWN_BOOT = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+"""The node's id of its boot is its own, seen by whoever comes by SSH."""
 ONLY_AT_LOGON = "Docker Desktop is not running: it starts when somebody logs on"
 
 
@@ -77,6 +81,7 @@ class DeadNode:
         self.lan, self.engine, self.ssh, self.desk, self.nas = lan, engine, ssh, desk, nas
         self.ports = {name: free_port() for name in NAMES}
         self.config = folder / "cluster.toml"
+        self.boot_id = folder / "boot_id"
         self.docker_needs_logon = False
         self.at_logon: tuple[str, ...] = ()
         self._lock = threading.RLock()
@@ -134,6 +139,18 @@ class DeadNode:
             self.engine.end(limit=40)
             self._nobody()
 
+    def reboot(self) -> None:
+        """All of it goes down, and comes back as another boot."""
+        with self._lock:
+            time.sleep(0.3)  # whoever asked for it by SSH is told that it begins
+            self.ssh.close()
+            self.engine.end(limit=40)
+            self._nobody()
+            time.sleep(1.5)
+            self.boot_id.write_text(f"{uuid.uuid4()}\n")
+            self._start("ssh")
+            self._start("docker")
+
     def heal(self) -> None:
         """Undoes every fault by hand, one container after the other; nobody is logged on afterwards."""
         with self._lock:
@@ -170,6 +187,9 @@ class DeadNode:
                         return 1, ONLY_AT_LOGON
                     self.engine.restart()
                     return 0, ""
+                if asked == ["reboot"]:
+                    threading.Thread(target=self.reboot, name="reboot").start()
+                    return 0, ""
                 return 1, f"no such service: {' '.join(asked)}"
             except LabError as error:
                 return 1, str(error)
@@ -198,7 +218,11 @@ def start_dead_node(
     with ExitStack() as stack:
         lan = stack.enter_context(Lan(folder))
         engine = stack.enter_context(DockerEngine(directory / "docker", address=lan.address, netns=lan.netns))
-        ssh = stack.enter_context(_with_home(OpenSsh(directory / "ssh", address=lan.address, netns=lan.netns)))
+        (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        own = {"HOME": str(directory / "ssh/home")}  # a shell of it may be killed in the midst of our ~/.bashrc
+        ssh = _with_home(OpenSsh(directory / "ssh", address=lan.address, netns=lan.netns, session_env=own))
+        ssh.wrap += ["sh", "-c", OWN_BOOT, str(folder / "boot_id")]
+        stack.enter_context(ssh)
         nas = stack.enter_context(_with_home(OpenSsh(directory / "nas")))
         desk = stack.enter_context(Desk(folder / "desk", lan.netns, lan.address, folder / "service.sh logon"))
         node = DeadNode(folder, lan, engine, ssh, desk, nas)
@@ -251,6 +275,7 @@ def inventory(node: DeadNode, gap: float, recover: str) -> dict[str, object]:
         "ssh": login(node.ssh),
         "docker": {"socket": str(node.engine.socket), "restart": f"{node.folder}/service.sh restart docker"},
         "wake": {"mac": node.lan.mac, "rdp": rdp},
+        "reboot": f"{node.folder}/service.sh reboot",
         "queue": {"order": list(node.ports), "gap": f"{gap:g}s", "ready_timeout": "30s"},
         "recover": recover if recover == "manual" else {"auto": recover},
     }

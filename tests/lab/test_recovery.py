@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +21,7 @@ import pytest
 from tests.lab.cache import require
 from tests.lab.deadnode import FAULTS, DeadNode, start_dead_node
 from tests.lab.process import free_port, wait_until
+from tests.lab.spy import Spy
 from tests.procedures.test_process import ROOT
 
 NAMED = {
@@ -91,43 +91,6 @@ def test_one_command_brings_it_back(node: DeadNode, env: dict[str, str], fault: 
     assert node.desk.password not in ran.stdout + ran.stderr + _written(Path(env["TIERDECK_STATE"]))
 
 
-OURS = (b"tui.cli", b"backends.procedures.process", b"oqs")
-"""Programs that have the secret in their environment, since cluster.toml refers to it there.
-
-Among them the linker, by which asyncssh looks for liboqs when it is imported where a compiler is installed.
-"""
-
-
-class Spy(threading.Thread):
-    """Looks through the command lines and environments of all processes for a secret, as fast as it can."""
-
-    def __init__(self, secret: str) -> None:
-        super().__init__(daemon=True)
-        self._secret = secret.encode()
-        self._over = threading.Event()
-        self.seen: set[str] = set()
-        self.leaks: set[str] = set()
-
-    def run(self) -> None:
-        while not self._over.is_set():
-            for process in Path("/proc").glob("[0-9]*"):
-                with suppress(OSError):
-                    argv = (process / "cmdline").read_bytes()
-                    name = argv.replace(b"\0", b" ").decode(errors="replace")[:200]
-                    self.seen.add(name)
-                    spared = any(ours in argv for ours in OURS)
-                    if self._secret in argv or (not spared and self._secret in (process / "environ").read_bytes()):
-                        self.leaks.add(name)
-
-    def __enter__(self) -> Spy:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
-
-
 def test_no_process_and_no_file_ever_holds_the_secret(node: DeadNode, env: dict[str, str]) -> None:
     node.log_off()
     with Spy(node.desk.password) as spy:
@@ -137,6 +100,41 @@ def test_no_process_and_no_file_ever_holds_the_secret(node: DeadNode, env: dict[
     assert spy.leaks == set()
     folders = (Path(env["TIERDECK_STATE"]), Path(env["XDG_RUNTIME_DIR"]))
     assert node.desk.password not in ran.stdout + ran.stderr + "".join(map(_written, folders))
+
+
+def test_a_drill_proves_what_each_rung_needs_and_climbs_none(node: DeadNode, env: dict[str, str]) -> None:
+    with Spy(node.desk.password) as spy:
+        ran = tierdeck(env, "drill", "mark", "--json")
+    found = {rung["rung"]: rung for rung in json.loads(ran.stdout)["rungs"]}
+    proven = [rung for rung, said in found.items() if said["proven"]]
+    assert proven == ["ssh", "containers", "docker", "wake", "reboot"], found
+    assert "NLA is not offered there" in found["rdp"]["words"], "xrdp has none: a login would open a session"
+    assert ran.returncode == 1
+    assert not node.desk.logged_on()
+    assert any("xfreerdp" in name for name in spy.seen)
+    assert spy.leaks == set()
+    assert node.desk.password not in ran.stdout + ran.stderr + _written(Path(env["TIERDECK_STATE"]))
+    node.sleep()
+    ran = tierdeck(env, "drill", "mark")
+    assert ran.returncode == 3, ran.stdout
+    assert "cannot  SSH" in ran.stdout
+    assert "proven  wake" in ran.stdout
+    assert re.search(r"mark: drill: SSH last proven \d+ s ago, .*RDP never", tierdeck(env, "doctor").stdout)
+
+
+def test_a_reboot_takes_it_out_brings_it_back_and_puts_it_back(node: DeadNode, env: dict[str, str]) -> None:
+    before = node.boot_id.read_text()
+    refused = tierdeck(env, "reboot", "mark", "--yes")
+    assert (refused.returncode, node.boot_id.read_text()) == (2, before), "running work is not interrupted by --yes"
+    planned = json.loads(tierdeck(env, "reboot", "mark", "--dry-run", "--json").stdout)
+    ran = tierdeck(env, "reboot", "mark", "--yes", "--interrupt", "--json")
+    assert ran.returncode == 0, (ran.stdout[-3000:], ran.stderr[-3000:])
+    events = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert done(events, planned) == ["begin_maintenance", "reboot", "start_queue", "end_maintenance"]
+    assert node.boot_id.read_text() != before
+    assert node.whole()
+    assert tierdeck(env, "maintenance").stdout == "nothing is under maintenance\n"
+    assert tierdeck(env, "status").returncode == 0
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -306,6 +306,36 @@ async def test_while_a_node_is_out_of_reach_its_lease_is_kept_elsewhere() -> Non
         await take(down)
 
 
+async def test_once_the_node_is_back_its_lease_is_taken_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leasing, "AGAIN", 0.01)
+    monkeypatch.setattr(leasing, "HEARTBEAT", 0.02)
+    own, away = Fake(SshError("mark does not answer.")), Fake()
+    async with leasing.leasing((own,), (away,), ME, died=alive) as lease:
+        await lease.confirm()
+        assert (own.held, away.held) == (None, ME.token)
+        own.error = None
+        await until(lambda: own.held == ME.token, "the lease on the node")
+        await lease.confirm()
+        own.held = OTHER.token
+        own.seen = Seen(OTHER, 3.0, 1.0)
+        with pytest.raises(ProcedureError, match="eva@nas:8 took mark over"):
+            await lease.confirm()
+        own.held, own.seen = ME.token, None
+    assert (own.held, away.held) == (None, None)
+
+
+async def test_who_was_quicker_on_the_node_itself_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leasing, "AGAIN", 0.01)
+    own, away = Fake(SshError("mark does not answer.")), Fake()
+    async with leasing.leasing((own,), (away,), ME, died=alive) as lease:
+        own.error, own.seen, own.held = None, Seen(OTHER, 3.0, 1.0), OTHER.token
+        assert isinstance(lease, leasing.AwayLease)
+        await until(lambda: lease.refusal is not None, "the refusal")
+        with pytest.raises(ProcedureError, match="eva@nas:8 has held mark for 3 s"):
+            await lease.confirm()
+    assert (own.held, away.held) == (OTHER.token, None)
+
+
 def test_the_kernel_of_this_machine_tells_whether_a_runner_has_died(tmp_path: Path) -> None:
     mine = holder_for("mark", "ops@here:1", "20261121-100000-cccc")
     assert not has_died(tmp_path, mine, ours="p")  # no journal of it here

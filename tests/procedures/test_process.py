@@ -252,6 +252,19 @@ async def test_cancelled_over_the_socket(bench: Bench) -> None:
     assert bench.done("b") == ""
 
 
+async def test_paused_over_the_socket_though_nobody_attends(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    procedure = await bench.procedures.start(bench.plan("a", "b"), attended=False)
+    await bench.reached("apply-a")
+    await bench.procedures.pause(procedure)
+    held.unlink()
+    await until(lambda: bench.state_of(procedure).state == "asking", "the pause")
+    assert (bench.done("a"), bench.done("b")) == ("x", "")
+    await bench.procedures.answer(procedure, "continue")
+    assert (await bench.followed(procedure))[-1]["outcome"] == "done"
+    assert bench.done("b") == "x"
+
+
 async def test_a_polite_kill_stops_at_the_edge(bench: Bench) -> None:
     held = bench.hold("apply-a")
     procedure = await bench.procedures.start(bench.plan("a", "b"))

@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from backends.cluster.faults import HOLDS, Check, Diagnosis, Fault
-from backends.cluster.fields import Rung
 from backends.cluster.fold import empty
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.words import Rung
 from backends.errors import ProcedureError, SshError
 from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS
@@ -257,9 +257,11 @@ def test_docker_restarted_and_everything_started_one_after_the_other() -> None:
     assert SECRET not in repr(events)
 
 
-def test_what_came_up_by_itself_with_docker_is_stopped_and_queued() -> None:
+@pytest.mark.parametrize(("init", "stopped"), [(1.5, {"b", "z"}), (0.01, {"a", "b", "z"})])
+def test_what_came_up_by_itself_with_docker_is_stopped_but_for_one_and_queued(init: float, stopped: set[str]) -> None:
+    """The first goes on; where those beside it had locked it up by then, it is stopped, too."""
     inv = inventory("a", "b")
-    world = World(Host(Box("a", policy="always"), Box("b", policy="always"), Box("z", policy="always")))
+    world = World(Host(*(Box(name, policy="always", init=init) for name in ("a", "b", "z"))))
     plan = plan_for(Fault.DOCKER_DOWN, inv)
 
     async def docker_dies() -> None:
@@ -269,7 +271,9 @@ def test_what_came_up_by_itself_with_docker_is_stopped_and_queued() -> None:
     world.docker_cures = False
     events = climbed(world, plan, inv, docker_dies)
     assert story(events, plan)[-1] == "finished done", events[-1]
-    assert {"a", "b", "z"} <= {name for _, name in world.host.stops} | {"z"}
+    assert {name for _, name in world.host.stops} == stopped
+    assert set(world.host.ready_at) == {"a", "b", "z"}
+    assert any("a hangs; stopped, and queued" in e.text for e in events) == ("a" in stopped)
     assert world.host.beside == 0
 
 

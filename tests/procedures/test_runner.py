@@ -264,6 +264,42 @@ def test_cancelled_twice_it_stops_now(stage: str) -> None:
     assert world.calls[-1] in (f"{stage} a", "undo a")
 
 
+@pytest.mark.parametrize("answer", ["continue", "cancel"])
+def test_paused_it_waits_at_the_edge_until_it_is_told_to_go_on(answer: str) -> None:
+    world, control = World(), Control()
+    later: list[asyncio.Task[None]] = []
+
+    async def tell() -> None:
+        await asyncio.sleep(500)
+        assert "check b" not in world.calls
+        control.going.set() if answer == "continue" else control.cancel()
+
+    async def before(seen: str) -> None:
+        if seen == "apply a":
+            control.pause()
+            later.append(asyncio.create_task(tell()))
+
+    world.before = before
+    events = carried(world, plan_of("a", "b"), control=control)
+    asked = next(event for event in events if event.event == "question")
+    assert (asked.step, asked.choices) == (1, ("continue",))
+    assert asked.text == "Paused before: b. continue, or cancel?"
+    last = ["step_done 1", "finished done"] if answer == "continue" else ["finished cancelled"]
+    assert story(events)[-len(last) :] == last
+
+
+def test_a_pause_that_is_taken_back_before_the_edge_is_none() -> None:
+    world, control = World(), Control()
+
+    async def before(seen: str) -> None:
+        if seen == "apply a":
+            control.pause()
+            control.going.set()
+
+    world.before = before
+    assert not [event for event in carried(world, plan_of("a", "b"), control=control) if event.event == "question"]
+
+
 def test_cancelled_before_the_first_step() -> None:
     world, control = World(), Control()
     control.cancel()

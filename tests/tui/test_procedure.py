@@ -48,6 +48,34 @@ async def followed() -> AsyncGenerator[StepEvent, None]:
     await asyncio.Event().wait()
 
 
+async def test_paused_and_continued_by_one_key(tmp_path: Path) -> None:
+    said: list[str] = []
+    news: asyncio.Queue[StepEvent] = asyncio.Queue()
+
+    async def follow() -> AsyncGenerator[StepEvent, None]:
+        for event in STORY:
+            yield event
+        while True:
+            yield await news.get()
+
+    async def hear(word: str) -> None:
+        said.append(word)
+
+    async with console(tmp_path, size=SIZES["100x30"]) as (app, pilot):
+        await app.push_screen(
+            ProcedureScreen(PLAN.title, follow, fold, hear, lambda: AT + 41, UNICODE, read_only=False)
+        )
+        await until(lambda: "p pause" in shown(app), "the key")
+        await pilot.press("r", "s", "a", "p")
+        await until(lambda: "p continue" in shown(app), "the pause is taken")
+        detail: dict[str, JsonValue] = {"text": "Paused before: start x. continue, or cancel?", "choices": ["continue"]}
+        news.put_nowait(StepEvent(AT + 42, "p", "question", 1, detail))
+        await until(lambda: "Paused before: start x" in shown(app), "the question")
+        await pilot.press("p")
+        await until(lambda: said == ["pause", "continue"], "the answer")
+        await until(lambda: "p pause" in shown(app), "the key once more")
+
+
 async def nothing(word: str) -> None:
     raise AssertionError(word)
 

@@ -10,9 +10,10 @@ import httpx
 import pytest
 import tomli_w
 
+from backends.cluster.engines import ENGINES
 from backends.cluster.files import load, parse
 from backends.cluster.reading import EndpointReading, GpuReading, WorkloadReading
-from backends.cluster.words import ENGINES, Cause, State, Verdict
+from backends.cluster.words import Cause, State, Verdict
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.demo import demo
 from backends.simulator.engines.litellm import Deployment, LiteLlm

@@ -38,9 +38,11 @@ class ProcedureScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "app.pop_screen", "detach", show=False),
         Binding("c", "cancel", "cancel", show=False),
+        Binding("p", "pause", "pause", show=False),
         Binding("r", "answer('retry')", "retry", show=False),
         Binding("s", "answer('skip')", "skip", show=False),
         Binding("a", "answer('abort')", "abort", show=False),
+        Binding("b", "answer('rollback')", "take back", show=False),
     ]
     DEFAULT_CSS = "ProcedureScreen #steps { height: auto; max-height: 50%; }"
 
@@ -68,6 +70,10 @@ class ProcedureScreen(Screen[None]):
         self._steps.id = "steps"
         self._log = Page("Output", lambda width: list(self._output), glyphs)
         self._outcome = ""
+        self._paused = False
+        """A person asked for a pause; it holds at the edge of the step that runs."""
+        self._choices: tuple[str, ...] = ()
+        """The answers to the question that is open."""
         self._said: tuple[int | None, str] = (None, "")
         """The step that spoke last, and its words or the stage of the gate at which it waits."""
 
@@ -97,6 +103,9 @@ class ProcedureScreen(Screen[None]):
         self._draw()
 
     def _take(self, event: StepEvent) -> None:
+        self._choices = event.choices
+        if event.event == "question":
+            self._paused = "continue" in self._choices
         if event.event == "finished":
             self._outcome = event.outcome or ""
             words = f"{self._outcome}: {event.text}" if event.text else self._outcome
@@ -149,9 +158,9 @@ class ProcedureScreen(Screen[None]):
     def _show_keys(self) -> None:
         keys = [("Esc", "detach" if self._open else "back")]
         if self._open and not self._read_only:
-            asking = self._state is not None and self._state.question
-            keys += [("r", "retry"), ("s", "skip"), ("a", "abort")] if asking else []
-            keys.append(("c", "cancel (again: now)"))
+            keys += [(word[0], word) for word in ("retry", "skip", "abort") if word in self._choices]
+            keys += [("b", "take all back")] if "rollback" in self._choices else []
+            keys += [("p", "continue" if self._paused else "pause"), ("c", "cancel (again: now)")]
         self.query_one(KeysBar).show(keys)
 
     @property
@@ -164,8 +173,12 @@ class ProcedureScreen(Screen[None]):
 
     def action_answer(self, word: str) -> None:
         """Answer its question."""
-        if self._state is not None and self._state.question:
+        if word in self._choices:
             self._say_to_runner(word)
+
+    def action_pause(self) -> None:
+        """Hold it at the edge of its step, or let it go on."""
+        self._say_to_runner("continue" if self._paused else "pause")
 
     @work(group="control", exit_on_error=False)
     async def _say_to_runner(self, word: str) -> None:
@@ -175,7 +188,10 @@ class ProcedureScreen(Screen[None]):
             await self._control(word)
         except TierdeckError as error:
             self._output.append(line((str(error), "bad")))
-            self._draw()
+        else:
+            self._paused = word == "pause" or (self._paused and word != "continue")
+        self._show_keys()
+        self._draw()
 
 
 def _bar_cells(width: int) -> int:

@@ -32,6 +32,14 @@ async def carry_out(plan: Plan, opened: Opened, arguments: argparse.Namespace) -
     return await follow(procedures, begin(), as_json=as_json)
 
 
+def would_ask(arguments: argparse.Namespace, verb: str) -> bool:
+    """Whether --json was said without what makes a question unnecessary; then that is told."""
+    asks = getattr(arguments, "json", False) and not (arguments.yes or arguments.dry_run)
+    if asks:
+        print(f"tierdeck: {verb} --json needs --yes or --dry-run: it never asks.", file=sys.stderr)
+    return asks
+
+
 def agreed(plan: Plan, arguments: argparse.Namespace, *, as_json: bool) -> int | None:
     """Have `plan` confirmed by --yes (and --interrupt where it interrupts) or by a person; else the exit code."""
     print("\n".join(describe(plan)), file=sys.stderr)

@@ -8,14 +8,14 @@ import json
 import sys
 
 from tui.cli import USAGE
+from tui.verbs.carrying import carry_out, would_ask
 from tui.verbs.opening import Opened, known_node, open_cluster
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show or run it."""
     as_json = getattr(arguments, "json", False)
-    if arguments.what == "run" and as_json and not (arguments.yes or arguments.dry_run):
-        print("tierdeck: queue run --json needs --yes or --dry-run: it never asks.", file=sys.stderr)
+    if arguments.what == "run" and would_ask(arguments, "queue run"):
         return USAGE
     opened = open_cluster(arguments)
     known_node(opened, arguments.node)
@@ -70,7 +70,6 @@ def _show(opened: Opened, node: str, *, as_json: bool) -> int:
 async def _run(opened: Opened, arguments: argparse.Namespace) -> int:
     from backends.procedures.startup import plan_queue
     from tui.verbs.boot import survey_patiently
-    from tui.verbs.carrying import carry_out
 
     snapshot = await survey_patiently(opened, arguments.node, arguments.wait)
     only = [name.strip() for name in arguments.only.split(",")] if arguments.only else None
