@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types fuzz lab bench docs snapshots lock clean
+.PHONY: help setup demo test lint types fuzz soak lab bench docs snapshots lock clean
 
 help:
 	@echo "make demo   open the console on an embedded cluster"
 	@echo "make test   lint, types, import contracts and all tests that need nothing but Python"
 	@echo "make fuzz   try hostile input and random keys for minutes; TIERDECK_FUZZ says how many times as much as in the tests"
+	@echo "make soak   a day of polling as fast as it goes, with flapping nodes; memory must stay flat"
 	@echo "make lab    install the real parts (Debian, root) and run the tests against them"
 	@echo "make bench  measure the budgets"
 
@@ -45,6 +46,9 @@ test: $(VENV)/dev.stamp lint types
 
 fuzz: $(VENV)/dev.stamp
 	TIERDECK_FUZZ=$${TIERDECK_FUZZ:-40} $(BIN)/python -m pytest tests/fuzz -n 2
+
+soak: $(VENV)/dev.stamp
+	TIERDECK_SOAK=$${TIERDECK_SOAK:-17280} $(BIN)/python -m pytest tests/soak
 
 lab: $(VENV)/dev.stamp
 	tests/lab/setup.sh

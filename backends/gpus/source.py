@@ -60,18 +60,22 @@ async def _nvidia_stream(
 ) -> AsyncGenerator[tuple[Gpu, ...], None]:
     rounds, running = nvidia.Rounds(len(first)), _Running(shell, first)
     seconds = max(1, round(interval))
+    fault: CommandError | None = None
     try:
         async with shell.lines([*nvidia.QUERY, "-l", str(seconds)]) as lines:
             while (line := await _next(lines, _SILENT * seconds + LIMIT)) is not None:
                 gpu = nvidia.parse_line(line)
-                if gpu is None and (fault := nvidia.known_fault(line)):
-                    raise fault
+                fault = None if gpu else nvidia.known_fault(line)
+                if fault:
+                    break
                 for gpus in rounds.feed(gpu) if gpu else ():
                     yield await running.on(gpus)
     except TimeoutError:
         raise _hung(node, _SILENT * seconds + LIMIT) from None
     except CommandError as error:
         raise nvidia.known_fault(error.message) or error from None
+    if fault:
+        raise fault
     raise CommandError(f"nvidia-smi on {node.name} ended by itself.", "Is the driver being reloaded?")
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from tests.bench.classifying import classifying
 from tests.bench.cluster import cluster
+from tests.bench.keys import slowest
 from tests.bench.memory import memory
+from tests.bench.probes import probes
 from tests.bench.rows import Row
+from tests.bench.scale import scale
 from tests.bench.starts import TOGETHER, timings
 from tests.bench.terminal import PYTHON, Terminal, environment
 from tests.lab.cache import missing
@@ -71,8 +74,7 @@ def idle(folder: Path, seconds: float = 30.0) -> Iterator[Row]:
         cpu = terminal.cpu() - cpu
         yield Row("idle bytes, 50 endpoints, 16 GPUs, 10 containers", count / seconds / 1000, 0.0, 1.0, "KB/s")
         yield Row("idle CPU, the same", 100 * cpu / seconds, 0.0, 6.0, "% of a core")
-        delays = sorted(_key(terminal, key) for key in "jk" * 100)
-        yield Row("key to screen meanwhile, 99th percentile", 1000 * delays[int(len(delays) * 0.99)], 0.0, 30.0, "ms")
+        yield Row("key to screen meanwhile, 99th percentile", 1000 * slowest(terminal), 0.0, 30.0, "ms")
 
 
 def start_queue() -> Iterator[Row]:
@@ -92,21 +94,12 @@ def start_queue() -> Iterator[Row]:
     print(f"the whole of `tierdeck queue run`, start and plan included: {seen.command:.3f} s", file=sys.stderr)
 
 
-def _key(terminal: Terminal, key: str) -> float:
-    terminal.read(0.03)
-    began = time.perf_counter()
-    terminal.send(key)
-    if not terminal.read_some(1.0):
-        raise TimeoutError("a key without an answer")
-    return time.perf_counter() - began
-
-
 def main() -> int:
     """Print the table."""
     with tempfile.TemporaryDirectory(prefix="tierdeck-bench-") as name:
         folder = Path(name)
-        rows = [*first_frame(folder), *version(), *idle(folder / "idle"), *classifying(), *start_queue()]
-        rows += memory(folder / "memory")
+        rows = [*first_frame(folder), *version(), *idle(folder / "idle"), *probes(folder / "probes")]
+        rows += [*scale(folder / "scale"), *classifying(), *start_queue(), *memory(folder / "memory")]
     print(f"{'what':<50} {'measured':>10} {'yardstick':>10} {'limit':>10}")
     for row in rows:
         verdict = "" if row.kept else "  MISSED"

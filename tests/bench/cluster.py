@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-async def _serve(directory: Path, nodes: int, gpus: int, endpoints: int, containers: int) -> None:
+async def _serve(directory: Path, interval: str, nodes: int, gpus: int, endpoints: int, containers: int) -> None:
     from backends.simulator.demo import many
 
     sim = many(directory, nodes=nodes, gpus=gpus, endpoints=endpoints, containers=containers)
-    sim.extra = {"defaults": {"interval": "2s", "timeout": "3s"}}
+    sim.extra = {"defaults": {"interval": interval, "timeout": "3s"}}
     async with sim:
         print(json.dumps({"cluster": str(sim.inventory_path), "environment": sim.secrets}), flush=True)
         ended = asyncio.Event()
@@ -27,10 +27,12 @@ async def _serve(directory: Path, nodes: int, gpus: int, endpoints: int, contain
 
 
 @contextlib.contextmanager
-def cluster(directory: Path, *, nodes: int, gpus: int, endpoints: int, containers: int) -> Iterator[dict[str, str]]:
+def cluster(
+    directory: Path, *, nodes: int, gpus: int, endpoints: int, containers: int, interval: str = "2s"
+) -> Iterator[dict[str, str]]:
     """Run one; yields the environment in which the console finds it."""
     counts = map(str, (nodes, gpus, endpoints, containers))
-    argv = [sys.executable, "-m", "tests.bench.cluster", str(directory), *counts]
+    argv = [sys.executable, "-m", "tests.bench.cluster", str(directory), interval, *counts]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -50,4 +52,4 @@ if __name__ == "__main__":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1 << 20), hard))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    asyncio.run(_serve(Path(sys.argv[1]), *map(int, sys.argv[2:])))
+    asyncio.run(_serve(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])))

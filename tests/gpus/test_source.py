@@ -109,6 +109,7 @@ async def test_stream_ends_with_its_cause(sim: SimulatedCluster, reaches: Reache
         with pytest.raises(CommandError, match="fell off the bus") as caught:
             await _to_the_end(rounds)
     assert "Reboot the host" in caught.value.advice
+    assert caught.value.message.count("nvidia-smi") == 1
     with pytest.raises(CommandError, match="fell off the bus"):
         await source.read_once(mark.node, mark.shell)
 
