@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types lab bench docs snapshots lock clean
+.PHONY: help setup demo test lint types fuzz lab bench docs snapshots lock clean
 
 help:
 	@echo "make demo   open the console on an embedded cluster"
 	@echo "make test   lint, types, import contracts and all tests that need nothing but Python"
+	@echo "make fuzz   try hostile input and random keys for minutes; TIERDECK_FUZZ says how many times as much as in the tests"
 	@echo "make lab    install the real parts (Debian, root) and run the tests against them"
 	@echo "make bench  measure the budgets"
 
@@ -42,6 +43,9 @@ types: $(VENV)/dev.stamp
 test: $(VENV)/dev.stamp lint types
 	$(BIN)/python -m pytest -m "not lab" -n 2
 
+fuzz: $(VENV)/dev.stamp
+	TIERDECK_FUZZ=$${TIERDECK_FUZZ:-40} $(BIN)/python -m pytest tests/fuzz -n 2
+
 lab: $(VENV)/dev.stamp
 	tests/lab/setup.sh
 	TIERDECK_LAB=required $(BIN)/python -m pytest -m lab tests/lab tests/contract
@@ -50,7 +54,7 @@ bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench
 
 docs: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.tools.readme
+	$(BIN)/python -m tests.tools.generated
 
 snapshots: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/tui --snapshot-update

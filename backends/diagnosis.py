@@ -38,7 +38,7 @@ async def examine(
     reach = reaches[node.name]
     looking = asyncio.ensure_future(snapshot)
     looks = [_name(node, reach), _docker(node, inventory, reach), _driver(node, reach), _desktop(node, reach)]
-    looks.append(_ssh(node, inventory, reaches))
+    looks += [_ssh(node, inventory, reaches), _kubernetes(reach)]
     try:
         found = await asyncio.gather(*looks)
         seen = await looking
@@ -152,6 +152,23 @@ async def _docker(node: Node, inventory: Inventory, reach: NodeReach) -> tuple[C
         return (Check("docker", "ok", f"version {await (await reach.runtime()).version()}"),)
 
     return await _within("docker", work())
+
+
+async def _kubernetes(reach: NodeReach) -> tuple[Check, ...]:
+    """What its cluster says of the node."""
+    runtime = reach.kubernetes()
+    if runtime is None:
+        return ()
+
+    async def work() -> tuple[Check, ...]:
+        host = await runtime.host()
+        if not host.ready:
+            return (Check("kubernetes", "bad", f"NotReady: {host.why}", "not_ready"),)
+        if host.cordoned:
+            return (Check("kubernetes", "bad", "Ready, and cordoned", "cordoned"),)
+        return (Check("kubernetes", "ok", f"Ready, {await runtime.version()}"),)
+
+    return await _within("kubernetes", work())
 
 
 async def _driver(node: Node, reach: NodeReach) -> tuple[Check, ...]:

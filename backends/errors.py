@@ -10,6 +10,7 @@ TierdeckError
 │   ├── WakeError           a Wake-on-LAN packet could not be sent
 │   └── RdpError            a desktop session could not be had, or was not kept
 ├── ChatError               an answer broke off
+├── GatewayError            LiteLLM's configuration cannot be read or written
 ├── ProcedureError          a procedure cannot be begun, followed or ended
 │   └── StaleLease          another's lease on the node is in its way, and is not renewed any more
 ├── HistoryError            what was recorded cannot be read, or nothing is
@@ -81,7 +82,23 @@ class RdpError(ReachError):
 
 
 class ChatError(TierdeckError):
-    """A prompt could not be answered, or its answer broke off."""
+    """A prompt could not be answered, or its answer broke off.
+
+    `cause` is the word of health for it, `retry_after` the seconds the server asked us to stay away; `sent` says that
+    the prompt may have reached the engine, so that sending it again would be sending it twice.
+    """
+
+    def __init__(
+        self, message: str, advice: str = "", *, cause: str = "", retry_after: float | None = None, sent: bool = True
+    ) -> None:
+        super().__init__(message, advice)
+        self.cause = cause
+        self.retry_after = retry_after
+        self.sent = sent
+
+
+class GatewayError(TierdeckError):
+    """A configuration of LiteLLM cannot be read or written; where it is a file's fault, the message names the line."""
 
 
 class ProcedureError(TierdeckError):

@@ -26,7 +26,9 @@ _WINDOWS: Final = (
 
 _BOOTED: Final = re.compile(r"\bbtime (\d{9,11})\b|boottime: \{ sec = (\d{9,11})")
 _KERNEL: Final = re.compile(r"osrelease: ?(\S+)")
-_DRIVER: Final = re.compile(r"NVRM version:.*?\s(\d+\.\d+(?:\.\d+)*)|amdgpu/version:(\S+)|^video:(\S+)", re.MULTILINE)
+_DRIVER: Final = re.compile(
+    r"NVRM version:.{0,200}?\s(\d+\.\d+(?:\.\d+)*)|amdgpu/version:(\S+)|^video:(\S+)", re.MULTILINE
+)
 
 
 async def read_facts(node: Node, inventory: Inventory, reach: NodeReach, *, timeout: float) -> Facts:

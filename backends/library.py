@@ -42,12 +42,16 @@ Opener = Callable[[str], Awaitable[AbstractAsyncContextManager[Read]]]
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A model's header, and what the inventory says of it; `context` 0 is what it was trained for."""
+    """A model's header, and what the inventory says of it; `context` 0 is what it was trained for.
+
+    `file` is where it was found, "" at an Ollama.
+    """
 
     header: Header
     context: int = 0
     gpu_layers: int | None = None
     safetensors: bool = False
+    file: str = ""
 
 
 class Library:
@@ -71,7 +75,7 @@ class Library:
         if known or is_file(name):
             safe = file.endswith(".safetensors") or _is_folder(file)
             header = await (self._safetensors(file) if safe else self._file(file))
-            return Found(header, known.context or 0 if known else 0, known.gpu_layers if known else None, safe)
+            return Found(header, known.context or 0 if known else 0, known.gpu_layers if known else None, safe, file)
         shown = await self._shown(name)
         if shown:
             return Found(shown, CONTEXT)

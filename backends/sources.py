@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from backends.clock import Clock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import (
+    Device,
     EndpointReading,
     Facts,
     FactsReading,
@@ -75,7 +76,7 @@ async def target_of(endpoint: Endpoint, inventory: Inventory, reaches: Reaches, 
     key = await secrets.resolve(endpoint.api_key, polling=True) if endpoint.api_key else None
     url = await reaches.resolve_url(endpoint)
     metrics = await reaches.resolve_url(endpoint, endpoint.metrics_url) if endpoint.metrics_url else None
-    forwarded = urlsplit(url) if endpoint.via == "ssh" and url != endpoint.url else None
+    forwarded = urlsplit(url) if endpoint.via is not None and url != endpoint.url else None
     return Target(
         endpoint.url if forwarded else url,
         endpoint.engine,
@@ -220,7 +221,7 @@ class MachineSource:
     def __init__(
         self,
         node: Node,
-        look: Callable[[], Awaitable[tuple[Workload, ...]]],
+        look: Callable[[], Awaitable[tuple[tuple[Workload, ...], tuple[Device, ...]]]],
         clock: Clock,
         *,
         interval: float = MACHINE_INTERVAL,
@@ -237,7 +238,7 @@ class MachineSource:
         """One look, and the seconds until the next."""
         name = self._node.name
         try:
-            workloads = await self._look()
+            workloads, devices = await self._look()
         except SshError as error:
             return [ReachReading(name, self._clock.now(), trouble_of(error))], self._slower(60.0)
         except TierdeckError as error:
@@ -248,7 +249,7 @@ class MachineSource:
             return [WorkloadReading(name, self._clock.now(), trouble=late)], self._slower(60.0)
         self._failures = 0
         now = self._clock.now()
-        return [ReachReading(name, now), WorkloadReading(name, now, workloads)], self._interval
+        return [ReachReading(name, now), WorkloadReading(name, now, workloads, devices=devices)], self._interval
 
     def _slower(self, longest: float) -> float:
         self._failures += 1

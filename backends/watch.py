@@ -74,7 +74,7 @@ class Watch:
         async with World(self._loaded, self._here, self._state_dir) as world, Http() as http:
             recorder = self._recorder(asyncio.get_running_loop())
             self.live.record_with(recorder.take)
-            sources = world.sources(self.live.is_down)
+            sources = [*world.sources(self.live.is_down), world.learning(lambda: self.live.snapshot)]
             self._poller = Poller(sources, world.streams(), self.live.emit, crashed=self._crash)
             try:
                 async with self._served(metrics), asyncio.TaskGroup() as group:

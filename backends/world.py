@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from backends.clock import Clock, SystemClock
 from backends.cluster.files import Loaded
 from backends.cluster.fold import empty, fold_all
-from backends.cluster.reading import Facts, Gpu, GpuReading, MaintenanceReading, ProcedureState, Reading, Workload
+from backends.cluster.reading import (
+    Device,
+    Facts,
+    Gpu,
+    GpuReading,
+    MaintenanceReading,
+    ProcedureState,
+    Reading,
+    Workload,
+)
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Check, Endpoint, Node
-from backends.engines.chat import ChatEvent, Message, chat
+from backends.cluster.words import KUBERNETES, NATIVE, Cause
+from backends.engines.chat import ChatEvent, Message, Patience, chat
 from backends.engines.engine import Engine
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
-from backends.errors import ReachError, TierdeckError
+from backends.errors import ChatError, ReachError, SecretError, TierdeckError
+from backends.figures import Figures
 from backends.gpus.source import read_once, stream
 from backends.library import Found, Library
 from backends.maintenance import Maintenance
-from backends.planned import PlannedSource
+from backends.observed import ObservedSource
+from backends.planned import PlannedSource, observed
 from backends.poller import Source, Stream
 from backends.procedures import events as procedure_events
 from backends.procedures import journal as journals
@@ -49,8 +63,13 @@ from backends.sources import (
 )
 
 if TYPE_CHECKING:
+    from backends.cluster.deploying import Spec
     from backends.cluster.faults import Diagnosis
     from backends.drill import Proof
+    from backends.engines.embed import Embedded
+    from backends.memory.settings import Settings
+    from backends.memory.spoken import Buffers
+    from backends.reach.model_files import ModelFiles
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -64,9 +83,11 @@ class World:
 
     def __init__(self, loaded: Loaded, here: str | None, state_dir: Path, *, clock: Clock | None = None) -> None:
         self.inventory = loaded.inventory
+        self._loaded = loaded
         self.here = here
         self.procedures = Procedures(state_dir, loaded.path)
         self.maintenance = Maintenance(state_dir)
+        self.figures = Figures(state_dir)
         self._clock = clock or SystemClock()
         self._chance = Random()
         self._stack = AsyncExitStack()
@@ -100,19 +121,26 @@ class World:
         found += [self._endpoint(check.lamp, self._check(check), is_down) for check in self.inventory.checks]
         return found
 
-    def planned(self, seen: Callable[[], ClusterSnapshot]) -> Source:
-        """What predicts, from the latest snapshot, what models will take; only a console needs it all the time."""
-        return PlannedSource(self.inventory, seen, self.find_model, self._clock)
+    def memory(self, seen: Callable[[], ClusterSnapshot]) -> list[Source]:
+        """What predicts, from the latest snapshot, what models will take, and learns from what they took."""
+        predicting = PlannedSource(self.inventory, seen, self.find_model, self._clock, self.figures)
+        return [predicting, self.learning(seen)]
+
+    def learning(self, seen: Callable[[], ClusterSnapshot]) -> Source:
+        """What learns from the latest snapshot what models take, and keeps it for later starts."""
+        return ObservedSource(self.inventory, seen, self._last_words, self._clock, self.figures)
 
     def streams(self) -> list[Stream]:
         """What tells by itself."""
         return [GpuStream(node.name, self._sampler(node), self._clock) for node in self._with_gpus()]
 
     def _touched(self) -> list[Node]:
-        return [n for n in self.inventory.nodes if n.name == self.here or n.ssh is not None]
+        return [n for n in self.inventory.nodes if n.name == self.here or n.ssh is not None or n.kubernetes is not None]
 
     def _with_gpus(self) -> list[Node]:
-        return [n for n in self.inventory.nodes if n.gpus != "none"]
+        """The nodes whose GPUs are read; where only an API leads to one, its scheduler's numbers have to do."""
+        shelled = {n.name for n in self.inventory.nodes if n.ssh is not None or n.name == self.here}
+        return [n for n in self.inventory.nodes if n.gpus != "none" and (n.kubernetes is None or n.name in shelled)]
 
     def _check(self, check: Check) -> Engine:
         from backends.checks import engine_of
@@ -127,24 +155,26 @@ class World:
         )
 
     def _machine(self, node: Node) -> MachineSource:
-        busy = self.inventory.runs_containers(node) or self._reaches[node.name].services() is not None
+        reach = self._reaches[node.name]
+        busy = self.inventory.runs_containers(node) or reach.node.kubernetes or reach.services() is not None
         interval = MACHINE_INTERVAL if busy else IDLE_INTERVAL
         return MachineSource(node, lambda: self._look(node), self._clock, interval=interval)
 
-    async def _look(self, node: Node) -> tuple[Workload, ...]:
-        """All workloads of a node; where there are none to ask for, that it answers."""
+    async def _look(self, node: Node) -> tuple[tuple[Workload, ...], tuple[Device, ...]]:
+        """All workloads of a node and what is handed out there; where there is nobody to ask, that it answers."""
         reach = self._reaches[node.name]
-        found: list[Workload] = []
-        services = reach.services()
+        workloads: list[Workload] = []
+        devices: list[Device] = []
         async with asyncio.timeout(LOOK_LIMIT):
-            await reach.connected()
-            if self.inventory.runs_containers(node):
-                found += await (await reach.runtime()).workloads()
-            if services is not None:
-                found += await services.workloads()
-            elif not self.inventory.runs_containers(node) and not reach.is_here:
+            runtimes = await reach.runtimes()
+            if not runtimes or any(runtime.kind != KUBERNETES for runtime in runtimes):  # an API needs no SSH
+                await reach.connected()
+            for runtime in runtimes:
+                workloads += await runtime.workloads()
+                devices += await runtime.devices()
+            if not runtimes and not reach.is_here:
                 await reach.shell.run(["hostname"], timeout=LOOK_LIMIT)
-        return tuple(found)
+        return tuple(workloads), tuple(devices)
 
     async def _facts(self, node: Node) -> Facts:
         """What a node runs on."""
@@ -172,33 +202,109 @@ class World:
         """A model's header, of whatever has it; TierdeckError where nothing does."""
         return await Library(self.inventory, self.here, self._reaches, self._http, node).find(name)
 
+    async def dry_run(self, node: str, file: str, settings: Settings) -> tuple[Buffers, ...]:
+        """What llama.cpp on a node says that a model would take of its devices; ReachError where it cannot be asked."""
+        from backends.dryrun import dry_run, starting
+
+        if busy := starting(self.inventory, await self.look(), node):
+            raise ReachError(
+                f"{busy} starts on {node}: another process on its GPU could deadlock both.",
+                "Ask again when it has started, or do without --dry-run-on.",
+            )
+        return await dry_run(node, self._reaches[node].shell, file, settings)
+
     async def detour(self, endpoint: Endpoint) -> Target | None:
         """An endpoint as its own node asks it, where the SSH connection to that stands and is not its way anyhow."""
         if endpoint.node is None or endpoint.via is not None or not self._reaches[endpoint.node].stands:
             return None
         return await self.target(endpoint.model_copy(update={"via": "ssh"}))
 
-    async def chat(self, endpoint: str, text: str) -> AsyncGenerator[ChatEvent, None]:
-        """The streamed answer of an endpoint to one prompt; closing it closes the connection."""
+    async def chat(
+        self,
+        endpoint: str,
+        said: str | Sequence[Message],
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        patience: Patience | None = None,
+    ) -> AsyncGenerator[ChatEvent, None]:
+        """The streamed answer of an endpoint to a prompt or conversation; closing it closes the connection."""
         named = self.inventory.endpoint_named[endpoint]
-        async with aclosing(
-            chat(self._http, await self.target(named), [Message("user", text)], model=named.model)
-        ) as events:
+        messages = [Message("user", said)] if isinstance(said, str) else said
+        answer = chat(
+            self._http,
+            await self._asked(named),
+            messages,
+            model=model or named.model,
+            max_tokens=max_tokens,
+            patience=patience,
+        )
+        async with aclosing(answer) as events:
             async for event in events:
                 yield event
 
-    @asynccontextmanager
-    async def logs(self, node: str, workload: str) -> AsyncGenerator[AsyncIterator[str], None]:
+    async def embed(self, endpoint: str, text: str, *, model: str | None = None) -> Embedded:
+        """A text as an endpoint embeds it."""
+        from backends.engines.embed import embed
+
+        return await embed(self._http, await self._asked(self.inventory.endpoint_named[endpoint]), text, model=model)
+
+    async def count_tokens(self, text: str, asked: Sequence[tuple[str, str | None]]) -> dict[str, int]:
+        """The tokens of `text` for each (endpoint, model) that can count them; ask only those that are awake."""
+        from backends.engines.tokens import count_tokens
+
+        async def count(name: str, model: str | None) -> int | None:
+            try:
+                target = await self._asked(self.inventory.endpoint_named[name])
+            except TierdeckError:
+                return None
+            return await count_tokens(self._http, target, text, model)
+
+        counts = await asyncio.gather(*(count(*each) for each in asked))
+        return {name: n for (name, _), n in zip(asked, counts, strict=True) if n is not None}
+
+    async def through_gateway(self, endpoint: str) -> tuple[str, str]:
+        """The gateway's endpoint, and its name for the model that leads to `endpoint`; ChatError where none does."""
+        from backends.engines.gateway import leading_to
+
+        gateway = self.inventory.gateway_endpoint
+        if gateway is None:
+            raise ChatError("No gateway is known.", "Name it in cluster.toml: [gateway] endpoint.", sent=False)
+        behind = self.inventory.endpoint_named[endpoint]
+        if behind.name == gateway.name:
+            raise ChatError(f"{endpoint} is the gateway itself.", "Choose what is behind it.", sent=False)
+        return gateway.name, await leading_to(self._http, await self._asked(gateway), await self._asked(behind), behind)
+
+    async def _asked(self, endpoint: Endpoint) -> Target:
+        """An endpoint as it is asked; ChatError where its way or its key cannot be had, so nothing was sent."""
+        try:
+            return await self.target(endpoint)
+        except (ReachError, SecretError) as error:
+            raise ChatError(error.message, error.advice, cause=Cause.UNREACHABLE, sent=False) from error
+
+    def logs(self, node: str, workload: str) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """The log of a container or service (systemd:NAME), followed."""
+        return self._lines(node, workload, 500, follow=True)
+
+    def _last_words(self, node: str, workload: str, most: int) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        return self._lines(node, workload, most, follow=False)
+
+    @asynccontextmanager
+    async def _lines(
+        self, node: str, workload: str, most: int, *, follow: bool
+    ) -> AsyncGenerator[AsyncIterator[str], None]:
         runtime, name = await self._runtime_of(self._reaches[node], workload)
-        async with runtime.logs(name, tail=500, follow=True) as lines:
+        async with runtime.logs(name, tail=most, follow=follow) as lines:
             yield lines
 
     async def _runtime_of(self, reach: NodeReach, workload: str) -> tuple[Runtime, str]:
         manager, separator, name = workload.partition(":")
         services = reach.services()
-        if separator and manager in ("systemd", "launchd", "windows") and services is not None:
+        if separator and manager in NATIVE and services is not None:
             return services, name
+        kubernetes = reach.kubernetes()
+        if kubernetes is not None and "/" in workload:
+            return kubernetes, workload
         return await reach.runtime(), workload
 
     async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
@@ -219,6 +325,22 @@ class World:
 
         named, pins = self.inventory.node_named[node], self.procedures.state_dir / "rdp"
         return await drill(named, self.inventory, self._reaches, self._secrets, pins)
+
+    async def plan_deploy(self, spec: Spec, *, force: bool = False, roll_back: bool = False) -> Plan:
+        """What would deploy a model, after a look at everything; ProcedureError where it cannot be."""
+        from backends.deploying import Asked, prepare
+        from backends.reach.model_files import model_files
+
+        @asynccontextmanager
+        async def files(source: str, token: str | None) -> AsyncGenerator[ModelFiles, None]:
+            secret = await self._secrets.resolve(token, polling=False) if token else None
+            yield model_files(source, self._reaches, secret, os.environ)
+
+        asked = Asked(
+            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model
+        )
+        after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
+        return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""
@@ -249,7 +371,9 @@ class World:
         )
         readings = [reading for found, _ in gathered for reading in found]
         readings.append(MaintenanceReading(self._clock.now(), self.maintenance.read()))
-        return fold_all(self.inventory, empty(self.inventory, self.here), readings)
+        seen = fold_all(self.inventory, empty(self.inventory, self.here), readings)
+        await asyncio.to_thread(self.figures.refresh)
+        return replace(seen, predicted=tuple(observed(self.inventory, seen, self.figures)))
 
     async def _gpus_once(self, node: Node) -> tuple[list[Reading], float]:
         try:

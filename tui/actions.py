@@ -77,6 +77,15 @@ ACTIONS: Final[tuple[Action, ...]] = (
         footer=2,
     ),
     Action(
+        "deploy",
+        ("d",),
+        "deploy",
+        "Deploy a model from a file, or by a few questions that write one.",
+        Effect.CHANGES,
+        "tierdeck deploy SPEC.toml",
+        footer=3,
+    ),
+    Action(
         "procedures",
         ("p",),
         "procedures",
@@ -109,6 +118,22 @@ ACTIONS: Final[tuple[Action, ...]] = (
         command="tierdeck models",
     ),
     Action("output", ("o",), "output", "Follow the log of the selected container.", footer=4),
+    Action(
+        "bench",
+        ("B",),
+        "bench",
+        "Measure the selected endpoint, or whoever would answer the prompt: 1, 2, 4, 8 prompts at once.",
+        Effect.ASKS,
+        "tierdeck route bench ENDPOINT",
+    ),
+    Action(
+        "compare",
+        ("C",),
+        "side by side",
+        "Send the prompt to two or more endpoints, side by side.",
+        Effect.ASKS,
+        'tierdeck route --send --target ENDPOINT "PROMPT"',
+    ),
     Action("events", ("e",), "events", "Read the whole event log.", footer=11, past=True),
     Action(
         "history",
@@ -130,6 +155,20 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("detach", ("q", "ctrl+c"), "detach", "Close the console; what runs goes on.", footer=13, past=True),
 )
 """All of them, in the order of the help."""
+
+PROMPT_KEYS: Final = (
+    ("Enter", "Send; Ctrl+J breaks the line; Ctrl+Up brings back an earlier prompt."),
+    ("Ctrl+T", "Force a task; again for the next."),
+    ("Ctrl+G", "Choose the endpoint, or to go through the gateway."),
+    ("Ctrl+O", "Attach an image: its path, typed or pasted."),
+    ("Ctrl+N", "After a failure: send it to the next candidate."),
+    ("Ctrl+R", "Show the reasoning of the answer, or hide it."),
+    ("Ctrl+S", "Send it to several endpoints, side by side."),
+    ("Ctrl+B", "Bench who would answer."),
+    ("Ctrl+L", "Begin a new conversation."),
+    ("Esc", "Cancel the answer; once more leaves the prompt."),
+)
+"""The keys of the prompt, where letters are text."""
 
 NAMED: Final[dict[str, Action]] = {action.id: action for action in ACTIONS}
 

@@ -160,10 +160,12 @@ class TierdeckApp(App[None]):
         """A prompt is being typed: show who would answer."""
         self.chatting.reconsider()
 
-    def on_prompt_task_wanted(self, message: Prompt.TaskWanted) -> None:
-        """Another task is forced."""
-        self.view.router.next_task()
-        self.chatting.reconsider()
+    async def on_prompt_wanted(self, message: Prompt.Wanted) -> None:
+        """A key of the prompt that is not about its text."""
+        if message.what in ("bench", "compare"):
+            await self.action_do(message.what)
+        else:
+            self.chatting.want(message.what)
 
     def on_prompt_left(self, message: Prompt.Left) -> None:
         """Esc in the prompt: cancel first, then leave."""

@@ -1,31 +1,59 @@
-"""The router console's work: who would answer, sending, streaming, cancelling."""
+"""The router console's work: who would answer, sending, streaming, cancelling, and what is offered when it fails."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from textual.worker import Worker
 
-from backends.errors import TierdeckError
-from widgets.format import model
+from backends.errors import ChatError, TierdeckError
+from tui.choosing import Choosing
+from tui.deciding import decision_rows
 
 if TYPE_CHECKING:
-    from backends.routing.choose import Decision
+    from backends.asking import Answer, AskEvent
+    from backends.cluster.reading import ChatReading
+    from backends.engines.chat import Message
+    from backends.engines.images import Image
+    from backends.routing.choose import Candidate, Decision, Wish
     from backends.routing.classify import Classified
     from tui.app import TierdeckApp
 
-DRAW_EVERY = 0.125
+DRAW_EVERY: Final = 0.125
 """Seconds between two repaints of a streaming answer."""
 
+TURNS: Final = 40
+"""Messages of a conversation that go with the next prompt; older ones are left out."""
 
-class Chatting:
-    """Decides, sends and streams for pane 4; one answer at a time."""
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A prompt on its way: what goes with it, what was decided, and who failed with it already."""
+
+    text: str
+    turns: tuple[Message, ...]
+    image: Image | None
+    classified: Classified
+    wish: Wish
+    through: bool
+    tried: frozenset[str] = frozenset()
+
+
+class Chatting(Choosing):
+    """Decides, sends and streams for pane 4; one answer at a time, and nothing is sent twice unasked."""
 
     def __init__(self, app: TierdeckApp) -> None:
-        self._app = app
+        super().__init__(app)
         self._worker: Worker[None] | None = None
+        self._offered: Sending | None = None
+        self.latest = ""
+        self._turns: list[Message] = []
+        self._last_task: str | None = None
+        self._last: str | None = None
 
     def reconsider(self) -> None:
         """Show who would answer what is typed: the text or somebody's health may have changed."""
@@ -34,48 +62,94 @@ class Chatting:
         pane = self._app.view.router
         if not pane.is_mounted:
             return
+        pane.mark(self.subtitle())
         text = pane.prompt.text
         if not text.strip() and pane.forced is None:
-            pane.hint()
+            if self._offered is None:
+                pane.hint()
             return
-        classified, decision = self._decide(text)
-        style = "bad" if decision.chosen is None else "accent"
-        passed = [(f"  {c.endpoint}: {c.reason}", "dim") for c in decision.candidates if c.outcome == "passed over"]
-        pane.decide(self._words(classified, decision), style, passed)
+        sending = self.sending(text)
+        pane.decide(decision_rows(sending.classified, self.decide(sending), self._app.setup.glyphs))
 
-    def _decide(self, text: str) -> tuple[Classified, Decision]:
-        from backends.routing.choose import choose
+    def want(self, what: str) -> None:
+        """Do what a key of the prompt wants."""
+        pane = self._app.view.router
+        if what == "task":
+            pane.next_task()
+            self.reconsider()
+        elif what == "reasoning":
+            pane.answer.fold()
+        else:
+            {"target": self.ask_target, "image": self.ask_image, "next": self.send_to_next, "anew": self.anew}[what]()
+
+    def sending(self, text: str) -> Sending:
+        """What would be sent, as things stand."""
+        from backends.routing.choose import Wish
         from backends.routing.classify import Classified, classify
+        from backends.routing.fitting import estimate
+
+        forced = self._app.view.router.forced
+        said = (
+            Classified(forced, 1.0, None, ("you chose it",))
+            if forced
+            else classify(text, image=bool(self.image), last=self._last_task)
+        )
+        tokens = estimate("".join((*(turn.content for turn in self._turns), text)), images=int(bool(self.image)))
+        wish = Wish(said.task, tokens, image=self.image is not None, target=self.target, last=self._last)
+        return Sending(text, tuple(self._turns), self.image, said, wish, self.through)
+
+    @property
+    def decision(self) -> Decision:
+        """Who would answer what is typed."""
+        return self.decide(self.sending(self._app.view.router.prompt.text))
+
+    def decide(self, sending: Sending, tried: frozenset[str] = frozenset()) -> Decision:
+        """Who would answer, after those that failed with it."""
+        from backends.routing.choose import choose
 
         view = self._app.view
-        forced = view.router.forced
-        classified = Classified(forced, 1.0, None, ("you chose it",)) if forced else classify(text)
-        return classified, choose(view.inventory, view.snapshot, classified.task)
-
-    def _words(self, classified: Classified, decision: Decision) -> str:
-        task = f"{classified.task} {classified.confidence:.2f} {self._app.setup.glyphs.arrow}"
-        if decision.chosen is None:
-            return f"{task} {decision.sentence}"
-        models = self._app.view.snapshot.endpoints[decision.chosen].models
-        named = f" {model(models[0].name)}" if models else ""
-        return f"{task} {decision.chosen}{named} ({', '.join(classified.why)})"
+        return choose(view.inventory, view.snapshot, replace(sending.wish, tried=sending.tried | tried))
 
     def send(self, text: str) -> None:
         """Send a prompt to whoever serves its task, and stream the answer."""
-        classified, decision = self._decide(text)
-        answer = self._app.view.router.answer
-        answer.begin((f"> {text}", "title"), (self._words(classified, decision), "accent"))
+        sending = self.sending(text)
+        self.latest = text
+        self._begin(sending)
+        self.image = None
+        self._app.view.router.mark(self.subtitle())
+
+    def _begin(self, sending: Sending) -> None:
+        decision = self.decide(sending)
+        pane, glyphs = self._app.view.router, self._app.setup.glyphs
+        rows = decision_rows(sending.classified, decision, glyphs)
+        self._offered = None
+        pane.decide(rows[:1])
+        pane.answer.begin((f"> {sending.text}", "title"), *rows)
         if self._app.in_past:
-            answer.paragraph("the past: decided, not sent", "warn")
+            pane.answer.paragraph("the past: decided, not sent", "warn")
         elif self._app.setup.read_only:
-            answer.paragraph("read-only: decided, not sent", "warn")
+            pane.answer.paragraph("read-only: decided, not sent", "warn")
         elif decision.chosen is None:
-            answer.paragraph("not sent", "bad")
+            pane.answer.paragraph(f"not sent. {decision.advice}".rstrip(), "bad")
         else:
             self.cancel()
             self._worker = self._app.run_worker(
-                self._stream(decision.chosen, text), group="chat", exclusive=True, exit_on_error=False
+                self._stream(sending), group="chat", exclusive=True, exit_on_error=False
             )
+
+    def send_to_next(self) -> None:
+        """Send what failed to the next candidate, because a person says so."""
+        if self._offered is None or self._streams or self._app.in_past:
+            self._app.say("There is nothing that failed and could go to another.", "warn")
+        else:
+            self._begin(self._offered)
+
+    def anew(self) -> None:
+        """Forget the conversation."""
+        self.cancel()
+        self._turns, self._last, self._last_task, self._offered = [], None, None, None
+        self._app.view.router.answer.begin(("a new conversation", "dim"))
+        self.reconsider()
 
     def cancel(self) -> bool:
         """Break off a streaming answer; whether there was one."""
@@ -89,42 +163,138 @@ class Chatting:
     def _streams(self) -> bool:
         return self._worker is not None and self._worker.is_running
 
-    async def _stream(self, endpoint: str, text: str) -> None:
-        from backends.engines.chat import Delta, Finished
+    async def _stream(self, sending: Sending) -> None:
+        """Ask until there is an answer, or until a person has to decide."""
+        from backends.asking import ask, counted
 
-        answer = self._app.dashboard.router.answer
-        waiting: list[tuple[str, str]] = []
-        drawn = time.monotonic()
+        app = self._app
+        shown = _Shown(app)
         try:
-            async with aclosing(self._app.feed.world.chat(endpoint, text)) as events:
+            whole = "".join((*(turn.content for turn in sending.turns), sending.text))
+            wish = await counted(app.feed.world, app.feed.snapshot, sending.wish, whole)
+            sending = replace(sending, wish=wish)
+            asked = ask(
+                lambda tried: self.decide(sending, tried),
+                lambda candidate: self.answer(sending, candidate),
+                lambda reading: self.tell(sending, reading),
+                app.feed.clock,
+            )
+            async with aclosing(asked) as events:
                 async for event in events:
-                    if isinstance(event, Delta):
-                        waiting.append((event.text, "dim" if event.reasoning else ""))
-                    elif isinstance(event, Finished):
-                        self._put(waiting)
-                        answer.paragraph(_figures(event), "dim")
-                    if time.monotonic() - drawn >= DRAW_EVERY:
-                        self._put(waiting)
-                        drawn = time.monotonic()
+                    shown.take(event)
+            self._keep(sending, shown)
         except TierdeckError as error:
-            self._put(waiting)
-            answer.paragraph(str(error), "bad")
+            shown.draw()
+            app.dashboard.router.answer.paragraph(str(error), "bad")
+            if isinstance(error, ChatError):
+                self._offer(replace(sending, tried=sending.tried | shown.asked))
+        except Exception as error:  # a fault of ours: the console says so and stays
+            app.source_crashed("router", error)
 
-    def _put(self, waiting: list[tuple[str, str]]) -> None:
-        for text, style in waiting:
-            self._app.dashboard.router.answer.put(text, style)
-        waiting.clear()
+    async def answer(self, sending: Sending, candidate: Candidate) -> AsyncGenerator[Answer, None]:
+        """What one candidate answers, directly or through the gateway."""
+        from backends.engines.chat import Message
+
+        world = self._app.feed.world
+        endpoint, model = candidate.endpoint, candidate.model
+        if sending.through:
+            endpoint, model = await world.through_gateway(endpoint)
+            self._app.dashboard.router.answer.paragraph(f"through {endpoint} as {model}", "dim")
+        if sending.wish.task == "embed" and sending.image is None:
+            yield await world.embed(endpoint, sending.text, model=model)
+            return
+        images = (sending.image,) if sending.image else ()
+        messages = [*sending.turns, Message("user", sending.text, images)]
+        async with aclosing(world.chat(endpoint, messages, model=model)) as events:
+            async for event in events:
+                yield event
+
+    def tell(self, sending: Sending, reading: ChatReading) -> None:
+        """Let what became of a prompt count: for the router, and for whoever looks at the endpoint's health."""
+        gateway = self._app.setup.loaded.inventory.gateway_endpoint
+        if sending.through and gateway is not None:
+            reading = replace(reading, endpoint=gateway.name)
+        self._app.feed.live.emit(reading)
+        if reading.evidence:
+            self._app.feed.nudge(reading.endpoint)
+
+    def _keep(self, sending: Sending, shown: _Shown) -> None:
+        """Remember the turn, and who answered it."""
+        from backends.engines.chat import Message
+
+        self._last, self._last_task = shown.endpoint, sending.wish.task
+        if shown.text:
+            said = [Message("user", sending.text), Message("assistant", shown.text)]
+            self._turns = [*self._turns, *said][-TURNS:]
+
+    def _offer(self, failed: Sending) -> None:
+        """Name who could be asked next, without asking."""
+        failed = replace(failed, wish=replace(failed.wish, target=None))
+        choice = self.decide(failed).choice
+        answer = self._app.dashboard.router.answer
+        if choice is None:
+            answer.paragraph(self.decide(failed).sentence, "warn")
+            return
+        self._offered = failed
+        answer.paragraph(
+            f"Ctrl+N sends it to {choice.endpoint} ({choice.reason}). Nothing is sent twice unasked.", "warn"
+        )
 
 
-def _figures(event: object) -> str:
-    first = getattr(event, "first_token_s", None)
-    speed = getattr(event, "tokens_per_s", None)
-    tokens_in, tokens_out = getattr(event, "tokens_in", None), getattr(event, "tokens_out", None)
-    words = []
-    if first is not None:
-        words.append(f"{first * 1000:.0f} ms to first token")
-    if speed is not None:
-        words.append(f"{speed:.0f} tok/s")
-    if tokens_out is not None:
-        words.append(f"{tokens_in if tokens_in is not None else '?'} tokens in, {tokens_out} out")
-    return ", ".join(words) or "done"
+class _Shown:
+    """What is shown of an answer, some times a second."""
+
+    def __init__(self, app: TierdeckApp) -> None:
+        self._app = app
+        self._answer = app.dashboard.router.answer
+        self._waiting: list[tuple[str, bool]] = []
+        self._said: list[str] = []
+        self._drawn = time.monotonic()
+        self.asked: frozenset[str] = frozenset()
+        self.endpoint: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The answer without its reasoning."""
+        return "".join(self._said)
+
+    def take(self, event: AskEvent) -> None:
+        """Show one event."""
+        from backends.asking import Asking, Unreached
+        from backends.engines.chat import Delta, Finished
+        from backends.engines.embed import Embedded
+
+        if isinstance(event, Asking):
+            self.endpoint = event.candidate.endpoint
+            self.asked |= {self.endpoint}
+            if event.candidate.cold:
+                self._answer.paragraph(f"{self.endpoint} is {event.candidate.reason}", "warn")
+        elif isinstance(event, Unreached):
+            self._answer.paragraph(
+                f"{event.endpoint}: {event.error.message} Nothing was sent; asking the next.", "warn"
+            )
+        elif isinstance(event, Delta):
+            self._waiting.append((event.text, event.reasoning))
+            if not event.reasoning:
+                self._said.append(event.text)
+            if time.monotonic() - self._drawn >= DRAW_EVERY:
+                self.draw()
+        elif isinstance(event, Finished):
+            self.draw()
+            cut = "; cut at its limit" if event.reason == "length" else ""
+            self._answer.paragraph(f"{self.endpoint}: {event.words}, {self._tries}{cut}", "dim")
+        elif isinstance(event, Embedded):
+            read = "" if event.tokens_in is None else f", {event.tokens_in} tokens in"
+            words = f"{event.dimensions} dimensions in {event.seconds * 1000:.0f} ms{read}, {self._tries}"
+            self._answer.paragraph(f"{self.endpoint}: {words}", "dim")
+
+    @property
+    def _tries(self) -> str:
+        return "1 try" if len(self.asked) == 1 else f"{len(self.asked)} tries"
+
+    def draw(self) -> None:
+        """Show what waits."""
+        if self._waiting:
+            self._answer.put(self._waiting)
+            self._waiting.clear()
+        self._drawn = time.monotonic()

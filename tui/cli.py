@@ -14,10 +14,6 @@ STATUS_USAGE = 3
 """`tierdeck status` keeps 2 for DOWN, as monitoring plugins do, so a typing error must be 3."""
 
 
-RUNGS = ("service", "containers", "docker", "wake", "rdp")
-"""The rungs of the recovery ladder."""
-
-
 class _Parser(argparse.ArgumentParser):
     """Takes whole words only, and says what is wrong in a line."""
 
@@ -31,6 +27,8 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    from backends.cluster.words import PLACING, RUNGS
+
     common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--cluster", metavar="FILE", help="the cluster.toml to use (or TIERDECK_CLUSTER)")
     look = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -58,15 +56,29 @@ def parser() -> argparse.ArgumentParser:
     init.add_argument("--yes", action="store_true", help="ask nothing")
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")
+    deploy = verb("deploy", "From a model to a served, routed endpoint: plan it, show every call, do it.", json_too)
+    deploy.add_argument("spec", metavar="SPEC.toml", help="what to deploy")
+    deploy.add_argument("--new", action="store_true", help="write SPEC.toml first, by a few questions")
+    deploy.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    deploy.add_argument(
+        "--yes", action="store_true", help="confirm it; a failure halts it, to be resumed or taken back"
+    )
+    deploy.add_argument("--rollback", action="store_true", help="with --yes: take all back where a step fails")
+    deploy.add_argument("--force", action="store_true", help="go on where it would not fit, and say what will happen")
+    deploy.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
+    lint = verb("lint", "What is wrong with how containers were made; exits 1 where something is.", json_too)
+    lint.add_argument("node", nargs="?", help="only of this node")
     _queue(verb("queue", "Show or run the start queue of a node."), common, json_too)
     _export(verb("export", "Print what tierdeck writes for other programs."), common, json_too)
+    _gateway(verb("gateway", "Write, check, compare or push LiteLLM's configuration."), common, json_too)
     _procedures(verb("procedures", "List, follow or stop procedures.", json_too), common, json_too)
     diagnose = verb("diagnose", "Look at a node from all sides and name its fault.", json_too)
     diagnose.add_argument("node", help="the node")
     recover = verb("recover", "Bring a node back, by the least invasive rung that can help.", json_too)
     recover.add_argument("target", nargs="?", help="a node, or a tier or endpoint of one")
     recover.add_argument("--all", action="store_true", help="every node, the gateway's last")
-    recover.add_argument("--from", dest="start", choices=RUNGS, metavar="RUNG", help=f"from {', '.join(RUNGS)} on")
+    words = f"from {', '.join(RUNGS)} on; of a Kubernetes node also {', '.join(PLACING)}"
+    recover.add_argument("--from", dest="start", choices=(*RUNGS, *PLACING), metavar="RUNG", help=words)
     reboot = verb("reboot", "Reboot a node: its work ended first, gone and back, its queue started again.", json_too)
     reboot.add_argument("node", help="the node")
     for each in (recover, reboot):
@@ -92,20 +104,45 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument("--recover", action="store_true", help="recover the nodes that say recover = { auto = RUNG }")
     replay = verb("replay", "Open the console on a recorded history; nothing outside is touched.", look)
     replay.add_argument("file", help="a file of `tierdeck history export`")
-    route = verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too)
-    route.add_argument("prompt", help="the prompt")
-    route.add_argument("--task", choices=("code", "reason", "chat", "vision", "fast", "embed"), help="say the task")
-    route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
-    route.add_argument("--send", action="store_true", help="send it and print the answer")
+    _serve(verb("serve", "Serve the console to browsers; to this machine's own unless told otherwise.", look))
+    _route(verb("route", "Tell who would answer a prompt and why; --send asks for the answer.", json_too))
     verb("models", "Every model of the cluster: where it lies, how it is started, whether it is loaded.", json_too)
     _fit(verb("fit", "Tell what models will take of each device's memory, from their headers alone.", json_too))
     return top
 
 
+def _serve(serve: _Parser) -> None:
+    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="listen here (127.0.0.1)")
+    serve.add_argument("--port", type=_count(0), default=8000, metavar="N", help="and at this port (8000; 0: any)")
+    serve.add_argument("--token", metavar="REFERENCE", help="what visitors must know, by reference: env:NAME, ...")
+    serve.add_argument("--public-url", metavar="URL", help="how browsers reach it, where a proxy stands in front")
+    serve.add_argument("--demo", action="store_true", help="serve the demo")
+
+
+def _route(route: _Parser) -> None:
+    from backends.cluster.words import TASKS
+
+    route.add_argument(
+        "--classify", metavar="FILE", help='tell the task of each JSON line {"text": ..}; - reads them here'
+    )
+    route.add_argument("prompt", nargs="*", help="the prompt ('-': standard input); or bench ENDPOINT: how fast it is")
+    route.add_argument("--task", choices=TASKS, help="say the task")
+    route.add_argument("--target", metavar="ENDPOINT", help="ask this endpoint, whatever its health")
+    route.add_argument("--model", metavar="MODEL", help="ask only who has this model, and for that one")
+    route.add_argument("--image", metavar="FILE", help="an image that goes with the prompt: PNG, JPEG, GIF, WebP")
+    route.add_argument("--send", action="store_true", help="send it and print the answer")
+    route.add_argument("--gateway", action="store_true", help="send it through the gateway")
+    route.add_argument("--concurrency", metavar="1,2,4,8", help="bench: prompts at once, level by level (1,2,4,8)")
+
+
 def _fit(fit: _Parser) -> None:
     kinds = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-    fit.add_argument("models", nargs="+", metavar="FILE|URL|MODEL", help="a GGUF file, its address, or a model's name")
+    fit.add_argument("models", nargs="*", metavar="FILE|URL|MODEL", help="a GGUF file, its address, or a model's name")
+    learned = fit.add_mutually_exclusive_group()
+    learned.add_argument("--learned", action="store_true", help="list what was learned of memory by looking on")
+    learned.add_argument("--forget", action="store_true", help="forget it (with --node: of that node)")
     fit.add_argument("--node", metavar="N", help="on this node's GPUs")
+    fit.add_argument("--dry-run-on", metavar="N", help="have llama.cpp's own dry run there tell it (llama-fit-params)")
     fit.add_argument(
         "--gpu", action="append", default=[], metavar="24GiB", help="on a GPU of this size; may be repeated"
     )
@@ -120,6 +157,10 @@ def _fit(fit: _Parser) -> None:
     fit.add_argument("--gpu-layers", metavar="N|all", help="layers on the GPUs (all)")
     fit.add_argument("--tensor-split", metavar="A,B", help="each GPU's share")
     fit.add_argument("--cpu-moe", type=_count(0), default=0, metavar="N", help="layers whose experts stay on the CPU")
+    fit.add_argument(
+        "--override-tensor", action="append", default=[], metavar="REGEX=CPU", help="tensors that go elsewhere, by name"
+    )
+    fit.add_argument("--build", metavar="b11549", help="llama.cpp's build, if it is not of today")
 
 
 def _count(least: int) -> Callable[[str], int]:
@@ -178,6 +219,42 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
     what.add_parser("gatus", help="endpoints for Gatus", parents=[common, json_too])
     homepage = what.add_parser("homepage", help="services and a widget for Homepage", parents=[common, json_too])
     homepage.add_argument("--server", default="http://127.0.0.1:9090", metavar="URL", help="where Prometheus answers")
+    for name, text in (
+        ("kubernetes", "a deployment as plain manifests: claim, job that fetches the model, Deployment, Service"),
+        ("vllm-chart", "a deployment as values of vLLM's production stack"),
+        ("app-template", "a deployment as values of bjw-s' app-template"),
+    ):
+        each = what.add_parser(name, help=text, parents=[common, json_too])
+        each.add_argument("spec", metavar="SPEC.toml", help="the deployment, as `tierdeck deploy` takes it")
+        each.add_argument("--namespace", default="default", metavar="NS", help="the namespace (default)")
+        each.add_argument("--storage", default="100Gi", metavar="SIZE", help="of the model's volume (100Gi)")
+        each.add_argument("--storage-class", default="", metavar="NAME", help="of that volume; the cluster's own")
+
+    composed = what.add_parser("compose", help="what runs on a node, for Compose", parents=[common, json_too])
+    composed.add_argument("node", help="the node")
+    for name in ("caddy", "traefik"):
+        door = what.add_parser(name, help="a door with a key before the engines", parents=[common, json_too])
+        door.add_argument("--allow", action="append", default=[], metavar="NETWORK", help="let it in (private ones)")
+        if name == "caddy":
+            door.add_argument("--listen", default=":8090", metavar="ADDRESS", help="where Caddy listens (:8090)")
+    what.add_parser("open-webui", help="Open WebUI before the gateway", parents=[common, json_too])
+
+
+def _gateway(gateway: _Parser, common: _Parser, json_too: _Parser) -> None:
+    what = gateway.add_subparsers(dest="what", metavar="render|lint|diff|push", required=True, parser_class=_Parser)
+    render = what.add_parser("render", help="write it from the inventory", parents=[common, json_too])
+    render.add_argument("--output", metavar="FILE", help="write it there, not to standard output")
+    lint = what.add_parser("lint", help="find what is wrong in a file of your own", parents=[common, json_too])
+    lint.add_argument("file", metavar="FILE", help="LiteLLM's config.yaml")
+    lint.add_argument("--fix", action="store_true", help="show what can be mended safely")
+    lint.add_argument("--yes", action="store_true", help="and write it")
+    what.add_parser("diff", help="what rendering would change in the gateway's file", parents=[common, json_too])
+    push = what.add_parser("push", help="replace its file; roll back if worse", parents=[common, json_too])
+    push.add_argument("--file", metavar="FILE", help="push this file, not what is rendered")
+    push.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    push.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
+    push.add_argument("--interrupt", action="store_true", help="confirm that requests through it are interrupted")
+    push.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
 
 
 def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None:
@@ -187,19 +264,22 @@ def _procedures(procedures: _Parser, common: _Parser, json_too: _Parser) -> None
     what.add_parser("list", help="all that are known here", parents=[common, json_too])
     for name, text in (
         ("attach", "follow one"),
-        ("answer", "answer the question of one: retry, skip, hold or abort; continue where it was paused"),
+        ("answer", "answer the question of one: retry, skip, hold, abort or rollback; continue where it was paused"),
         ("pause", "have one wait at its step's edge, until it is answered: continue"),
         ("cancel", "stop one at its step's edge; again: now"),
         ("resume", "go on with one that was halted, cancelled or lost"),
+        ("rollback", "take back all that a deployment did"),
         ("abandon", "close the journal of one that no longer runs"),
     ):
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("id", help="its id")
         if name == "answer":
-            each.add_argument("choice", choices=("retry", "skip", "hold", "abort", "continue"), help="what to do")
+            choices = ("retry", "skip", "hold", "abort", "rollback", "continue")
+            each.add_argument("choice", choices=choices, help="what to do")
         if name == "resume":
-            each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
             each.add_argument("--interrupt", action="store_true", help="confirm that running work is interrupted")
+        if name in ("resume", "rollback"):
+            each.add_argument("--yes", action="store_true", help="confirm what interrupts nothing")
             each.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
 
 
@@ -265,6 +345,8 @@ def _call(verb: str, arguments: argparse.Namespace) -> int:
     _allow_many_files()
     if verb == "console":
         gc.disable()  # modules that load leave no garbage; the feed enables it once all are there
+    if verb == "route" and arguments.classify is not None:
+        verb = "classify"
     run: int = import_module(f"tui.verbs.{verb}").run(arguments)
     return run
 

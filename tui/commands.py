@@ -11,16 +11,17 @@ from functools import partial
 from textual.app import SystemCommand
 
 from backends.errors import TierdeckError
-from tui.actions import NAMED, allowed, shown
-from tui.procedures import Procedures
+from tui.actions import NAMED, PROMPT_KEYS, allowed, shown
+from tui.deploying import Deploying
 from tui.screens.text import TextScreen
 from tui.selection import container_selected, node_or_none
 from tui.setup import Breakable, Demo
 from tui.travel import Travel
+from tui.trying import Trying
 from widgets.lines import Line, line
 
 
-class Commands(Travel, Procedures):
+class Commands(Travel, Deploying, Trying):
     """Runs actions for the application."""
 
     async def run(self, id: str) -> None:
@@ -173,9 +174,7 @@ class Commands(Travel, Procedures):
             line(("  Enter        ", "accent"), "Open; Esc goes back."),
             line(""),
             line(("In the prompt", "title")),
-            line(("  Enter        ", "accent"), "Send; Ctrl+J breaks the line; Ctrl+Up brings back an earlier prompt."),
-            line(("  Ctrl+T       ", "accent"), "Force a task; again for the next."),
-            line(("  Esc          ", "accent"), "Cancel the answer; once more leaves the prompt."),
+            *(line((f"  {key:<13}", "accent"), words) for key, words in PROMPT_KEYS),
             line(""),
             line(("What is never done by itself", "title")),
             line("  Looking loads no model, wakes no machine and starts no container."),
@@ -194,13 +193,13 @@ class Commands(Travel, Procedures):
         from tui.fitting import candidates, places
 
         inventory, snapshot = app.setup.loaded.inventory, app.feed.snapshot
-        found = places(inventory, snapshot, node_or_none(self._app))
+        world = app.feed.world
+        found = places(inventory, snapshot, node_or_none(self._app), world.figures.driver)
         if not found:
             raise TierdeckError("No node has a GPU of a known size.", "Say it as vram in cluster.toml.")
         models = candidates(inventory, snapshot, found[0].node)
         if not models:
             raise TierdeckError("No model is known.", "Name some in cluster.toml: [[models]].")
-        world = app.feed.world
         app.push_screen(screen.FitScreen(found, models, world.find_model, app.setup.glyphs))
 
     def models(self) -> None:

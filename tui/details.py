@@ -16,7 +16,7 @@ from backends.memory.ledger import Ledger, ledger
 from widgets.format import age, fit, gib, percent
 from widgets.glyphs import UNICODE, Glyphs
 from widgets.lines import Line, line
-from widgets.router import wrap
+from widgets.markdown import wrapped
 from widgets.tiers import STYLES
 
 SPARK = 20
@@ -52,7 +52,7 @@ def _row(label: str, text: str, style: str, *, width: int) -> list[Line]:
         return [line("")]
     if not text:
         return [line((label, "title"))]
-    first, *more = wrap(text, max(10, width - 16)) or [""]
+    first, *more = (row.text for row in wrapped([(text, "")], max(10, width - 16)))
     return [line((f"  {label:<13} ", "dim"), (first, style)), *(line(" " * 16, (piece, style)) for piece in more)]
 
 
@@ -202,7 +202,8 @@ def _books(books: Ledger | None) -> list[Row]:
     """Who holds a GPU's memory: by endpoint as measured, declared and predicted; what starts will still take."""
     rows: list[Row] = []
     for each in books.entries if books else ():
-        figures = (("measured", each.measured), ("declared", each.declared), ("predicted", each.predicted))
+        predicted = "said in its log" if each.certainty == "observed" else "predicted"
+        figures = (("measured", each.measured), ("declared", each.declared), (predicted, each.predicted))
         words = [f"{word} {gib(mib)}" for word, mib in figures if mib is not None]
         words += [f"still to come {gib(each.reserved)}"] * (each.reserved >= 1)
         if words:

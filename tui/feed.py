@@ -54,7 +54,7 @@ class Feed:
             self._world = world
             recorder = await asyncio.to_thread(self._recorder, asyncio.get_running_loop())
             self.live.record_with(recorder.take)
-            sources = [*world.sources(self.live.is_down), world.planned(lambda: self.live.snapshot)]
+            sources = [*world.sources(self.live.is_down), *world.memory(lambda: self.live.snapshot)]
             self._poller = Poller(sources, world.streams(), self.live.emit, crashed=self._crashed)
             try:
                 async with asyncio.TaskGroup() as group:

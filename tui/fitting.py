@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.memory.advice import Gpu
 from widgets.fit import MIB, Candidate, Place
 
 
-def places(inventory: Inventory, snapshot: ClusterSnapshot, first: str | None) -> list[Place]:
-    """The nodes whose GPUs have a known size, the selected one first."""
+def places(
+    inventory: Inventory, snapshot: ClusterSnapshot, first: str | None, driver: Callable[[str, str], int]
+) -> list[Place]:
+    """The nodes whose GPUs have a known size, the selected one first; `driver` tells what that of a GPU keeps."""
     found = []
     for node in inventory.nodes:
         seen = {gpu.index: gpu for gpu in snapshot.nodes[node.name].gpus}
         sizes = {index: gpu.memory_total_mib for index, gpu in seen.items() if gpu.memory_total_mib}
         sizes |= {index: size for index, size in enumerate(node.vram) if index not in sizes}
-        gpus = tuple(Gpu(f"GPU{index}", int(size * MIB)) for index, size in sorted(sizes.items()))
+        names = {index: seen[index].name if index in seen else "" for index in sizes}
+        gpus = tuple(
+            Gpu(f"GPU{index}", int(size * MIB), driver(node.name, names[index]))
+            for index, size in sorted(sizes.items())
+        )
         used = tuple(seen[index].memory_used_mib if index in seen else None for index in sorted(sizes))
         if gpus:
             found.append(Place(node.name, gpus, used))

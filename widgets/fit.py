@@ -10,6 +10,7 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 
 from backends.memory.advice import Gpu
+from backends.memory.estimate import CONTEXT_BYTES
 from backends.memory.headers import Header
 from backends.memory.load import Load
 from backends.memory.model import Model
@@ -115,6 +116,9 @@ class FitPane(LinePane):
         needs = self.needs()
         for gpu, used in zip(self.place.gpus, (*self.place.used, *[None] * 16), strict=False):
             rows.append(self._bar(gpu, needs.get(gpu.name, 0), used, width))
+        if any(gpu.driver != CONTEXT_BYTES for gpu in self.place.gpus):
+            learned = ", ".join(f"{gpu.driver / MIB:.0f}" for gpu in self.place.gpus)
+            rows.append(line((f"  drivers keep {learned} MiB of that for each process, as learned", "dim")))
         if not self.place.gpus:
             rows.append(line(("  it has no GPU of a known size: everything goes to its CPU", "warn")))
         rows.append(line(""))
@@ -152,7 +156,7 @@ class FitPane(LinePane):
         if each.load is None:
             return [line(f"{mark} {name}  ", (f"reading{self.glyphs.ellipsis}", "dim"), key=each.name)]
         total = sum(device.total for device in each.load.devices) / MIB / 1024
-        sure = "" if each.load.certainty == "header" else ", at most"
+        sure = ", at most" if each.load.certainty == "bound" else ""
         figure = f"  {total:.1f} GiB{sure}"
         rows = [line((f"{mark} {name}", "title"), (figure, "" if each.settled else "dim"), key=each.name)]
         rows.append(_setting(each, "context", f"{each.context} tokens"))

@@ -8,9 +8,9 @@ from itertools import groupby
 from rich.cells import cell_len
 
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import Gpu, ModelInfo
+from backends.cluster.reading import Device, Gpu, ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
-from backends.cluster.tables import Node
+from backends.cluster.tables import Endpoint, Node
 from backends.memory.ledger import held_by_container, ledger
 from widgets.format import age, fit, gib, model, percent
 from widgets.glyphs import Glyphs
@@ -41,7 +41,7 @@ class GpusPane(LinePane):
         lines: list[Line] = []
         for node in self._inventory.nodes:
             state = self._snapshot.nodes[node.name]
-            if node.gpus == "none" and not state.gpus:
+            if node.gpus == "none" and not state.gpus and not state.devices:
                 continue
             lines.extend(self._node(node, state, width))
         return lines or [line(("no node of this cluster has GPUs (gpus = ... in [[nodes]])", "dim"))]
@@ -55,9 +55,19 @@ class GpusPane(LinePane):
         if state.gpus_trouble is not None:
             words = f"{node.name}  {state.gpus_trouble.message} {state.gpus_trouble.advice}"
             lines.append(line((fit(words, width, self.glyphs.ellipsis), "bad"), key=key))
-        elif not state.gpus:
+        elif not state.gpus and not state.devices:
             lines.append(line((f"{node.name}  ", "title"), (f"reading{self.glyphs.ellipsis}", "dim"), key=key))
-        return lines
+        return lines + [self._handed_out(node, device, width, key) for device in state.devices]
+
+    def _handed_out(self, node: Node, device: Device, width: int, key: str) -> Line:
+        """What a scheduler hands out of the node by numbers, and who has it."""
+        fewer = f", {device.allocatable} to be had" if device.allocatable != device.capacity else ""
+        words = f" {device.requested} of {device.capacity} requested{fewer}"
+        held = f": {', '.join(device.holders)}" if device.holders else ""
+        head = f"{node.name} {device.name}"
+        return line(
+            (head, "title"), (fit(words + held, max(0, width - len(head)), self.glyphs.ellipsis), "dim"), key=key
+        )
 
     def _bar(self, node: Node, state: NodeState, gpu: Gpu, width: int, key: str) -> Line:
         total = gpu.memory_total_mib or (node.vram[gpu.index] if gpu.index < len(node.vram) else None)
@@ -87,23 +97,25 @@ class GpusPane(LinePane):
         parts = [("".join(cells), styles.get(glyph, "dim")) for glyph, cells in groupby(bar)]
         return [("[", style), *parts, ("]", style)]
 
-    def _endpoint_models(self, node: Node) -> list[tuple[ModelInfo, str | None]]:
-        """The models that the node's serving endpoints hold, each with its container's name."""
+    def _endpoint_models(self, node: Node) -> list[tuple[ModelInfo, Endpoint]]:
+        """The models that the node's serving endpoints hold, each with its endpoint."""
         assert self._snapshot is not None
         return [
-            (found, endpoint.container)
+            (found, endpoint)
             for endpoint in self._inventory.endpoints
             if endpoint.node == node.name and self._snapshot.endpoints[endpoint.name].serving
             for found in self._snapshot.endpoints[endpoint.name].models
             if found.loaded is not False and endpoint.engine != "litellm"
         ]
 
-    def _planned(self, name: str) -> str:
-        """What was predicted of a model, where that is known."""
+    def _planned(self, name: str, endpoint: Endpoint) -> str:
+        """What was predicted of a model, or said of it in its engine's log, where that is known."""
         assert self._snapshot is not None
-        file = name.rsplit("/", 1)[-1]
-        mib = next((each.mib for each in self._snapshot.predicted if each.model in (name, file)), None)
-        return "" if mib is None else f" (planned {gib(mib)})"
+        here = [each for each in self._snapshot.predicted if each.endpoint == endpoint.name]
+        found = next((each for each in here if each.model in (name, name.rsplit("/", 1)[-1]) or len(here) == 1), None)
+        if found is None:
+            return ""
+        return f" ({'said' if found.certainty == 'observed' else 'planned'} {gib(found.mib)})"
 
     def _models(self, node: Node, state: NodeState, gpu: Gpu, width: int) -> list[str]:
         """What is free and what is held by which model, in as many rows as that takes."""
@@ -111,12 +123,12 @@ class GpusPane(LinePane):
         if gpu.memory_total_mib is not None and gpu.memory_used_mib is not None:
             words.append(f"free {gib(gpu.memory_total_mib - gpu.memory_used_mib)}")
         held = held_by_container(gpu, state.workloads)
-        for found, container in self._endpoint_models(node):
-            size = found.vram_mib if found.vram_mib is not None else held.get(container or "")
-            if len(state.gpus) > 1 and container not in held:
+        for found, endpoint in self._endpoint_models(node):
+            size = found.vram_mib if found.vram_mib is not None else held.get(endpoint.container or "")
+            if len(state.gpus) > 1 and endpoint.container not in held:
                 continue
             figure = " on CPU" if found.vram_mib == 0 else f" {gib(size)}" if size is not None else ""
-            words.append(model(found.name) + figure + self._planned(found.name))
+            words.append(model(found.name) + figure + self._planned(found.name, endpoint))
         books = ledger(self._inventory, self._snapshot, node, gpu) if self._snapshot else None
         words += [f"{e.endpoint.partition('/')[2] or e.endpoint} starts, {gib(e.reserved)} to come"
                   for e in (books.entries if books else ()) if e.reserved >= 1]  # fmt: skip

@@ -124,7 +124,7 @@ class QueuePane(LinePane):
         if workload is None or workload.state == "missing":
             return "missing", "no container of this name", "bad"
         restarts = f"restart: {workload.restart_policy}" if workload.gpu and workload.restart_policy != "no" else ""
-        if workload.state != "running":
+        if not workload.running:
             return _stopped(workload, restarts)
         assert self._snapshot is not None
         state = self._snapshot.endpoints.get(endpoint.name) if endpoint else None
@@ -140,7 +140,7 @@ class QueuePane(LinePane):
 
 
 def _stopped(workload: Workload, restarts: str) -> tuple[str, str, str]:
-    if workload.state == "created":
+    if workload.state == "created" and not workload.error:
         return "created", restarts, "dim"
     if workload.state != "exited":
         return workload.state, workload.error or restarts, "warn"

@@ -5,30 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from rich.cells import chop_cells
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.content import Content
 from textual.message import Message
 from textual.widgets import TextArea
 
 from backends.cluster.words import TASKS
-from widgets.format import fit
+from widgets.answer import Answer
+from widgets.format import fit, plain
 from widgets.glyphs import Glyphs
 from widgets.lines import Line, LinePane, line
 
-KEPT = 256 * 1024
-"""How many characters of answers stay on the screen."""
+ROWS = 4
+"""Lines of a decision in a pane that shares the screen; zoomed it has room for more."""
+
+WANTED = {
+    "ctrl+t": "task",
+    "ctrl+g": "target",
+    "ctrl+o": "image",
+    "ctrl+n": "next",
+    "ctrl+r": "reasoning",
+    "ctrl+l": "anew",
+    "ctrl+b": "bench",
+    "ctrl+s": "compare",
+}
+"""Keys of the prompt that somebody else answers, and what each wants."""
 
 
 class Prompt(TextArea):
-    """Where a prompt is typed: Enter sends, Ctrl+J breaks the line, Ctrl+T forces a task, Esc cancels, then leaves."""
+    """Where a prompt is typed: Enter sends, Ctrl+J breaks the line, Esc cancels, then leaves; WANTED has the rest."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "send", "send", show=False, priority=True),
         Binding("ctrl+j", "break", "new line", show=False, priority=True),
-        Binding("ctrl+t", "task", "task", show=False, priority=True),
+        *(Binding(key, f"want('{what}')", what, show=False, priority=True) for key, what in WANTED.items()),
         Binding("escape", "leave", "leave", show=False, priority=True),
         Binding("ctrl+up", "recall(-1)", "earlier", show=False),
         Binding("ctrl+down", "recall(1)", "later", show=False),
@@ -48,8 +61,12 @@ class Prompt(TextArea):
             super().__init__()
             self.text = text
 
-    class TaskWanted(Message):
-        """The next task is to be forced."""
+    class Wanted(Message):
+        """A person wants one of WANTED."""
+
+        def __init__(self, what: str) -> None:
+            super().__init__()
+            self.what = what
 
     class Left(Message):
         """Esc was pressed."""
@@ -71,9 +88,9 @@ class Prompt(TextArea):
         """Begin a new line."""
         self.insert("\n")
 
-    def action_task(self) -> None:
-        """Force the next task."""
-        self.post_message(self.TaskWanted())
+    def action_want(self, what: str) -> None:
+        """Pass on what is wanted."""
+        self.post_message(self.Wanted(what))
 
     def action_leave(self) -> None:
         """Cancel, or leave."""
@@ -86,65 +103,6 @@ class Prompt(TextArea):
             self.load_text(self._earlier[self._at])
 
 
-class Answer(LinePane):
-    """The conversation, wrapped to the pane; long ones keep their end."""
-
-    DEFAULT_CSS = "Answer, Answer:focus, Answer.ascii, Answer.ascii:focus { border: none; height: 1fr; }"
-
-    def __init__(self, glyphs: Glyphs) -> None:
-        super().__init__(id="answer", glyphs=glyphs)
-        self._parts: list[tuple[str, str]] = []
-
-    def begin(self, *parts: tuple[str, str]) -> None:
-        """Start a new exchange with these (text, style) paragraphs."""
-        self._parts = list(parts)
-        self._flow()
-
-    def put(self, text: str, style: str = "") -> None:
-        """Append to the last paragraph of this style, or begin one."""
-        if self._parts and self._parts[-1][1] == style:
-            self._parts[-1] = ((self._parts[-1][0] + text)[-KEPT:], style)
-        else:
-            self._parts.append((text, style))
-        self._flow()
-
-    def paragraph(self, text: str, style: str = "") -> None:
-        """Begin a paragraph of its own."""
-        self._parts.append((text, style))
-        self._flow()
-
-    def _flow(self) -> None:
-        at_end = self.scroll_offset.y >= self.max_scroll_y
-        self.redraw()
-        if at_end:
-            self.scroll_end(animate=False)
-
-    def compose_lines(self, width: int) -> Sequence[Line]:
-        """Every paragraph, wrapped at words where that is possible."""
-        return [
-            line((piece, style))
-            for text, style in self._parts
-            for row in text.split("\n")
-            for piece in wrap(row, width)
-        ]
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """One line of text as rows of at most `width` cells."""
-    rows: list[str] = []
-    row = ""
-    for word in text.expandtabs(4).split(" "):
-        joined = f"{row} {word}" if row else word
-        if len(joined) <= width // 2 or len(chop_cells(joined, width)) <= 1:
-            row = joined
-            continue
-        if row:
-            rows.append(row)
-        *full, row = chop_cells(word, width) or [""]
-        rows += full
-    return [*rows, row]
-
-
 class RouterPane(Vertical):
     """The prompt, the decision, the answer."""
 
@@ -154,7 +112,7 @@ class RouterPane(Vertical):
     RouterPane.ascii { border: ascii $foreground 30%; }
     RouterPane.ascii:focus-within { border: ascii $primary; }
     RouterPane > #prompt { height: auto; max-height: 6; min-height: 1; border: none; padding: 0; background: $surface; }
-    RouterPane > #decision { height: auto; max-height: 4; border: none; }
+    RouterPane > #decision { height: auto; border: none; }
     """
 
     def __init__(self, glyphs: Glyphs, *, id: str | None = None) -> None:
@@ -162,13 +120,13 @@ class RouterPane(Vertical):
         self.border_title = "4 Router"
         self.glyphs = glyphs
         self.forced: str | None = None
-        self.streaming = False
+        self._choices = ""
 
     def compose(self) -> ComposeResult:
         """Prompt above, then decision, then answer."""
         yield Prompt()
         yield Decided(self.glyphs)
-        yield Answer(self.glyphs)
+        yield Answer(self.glyphs, id="answer")
 
     def on_mount(self) -> None:
         """Say how to begin."""
@@ -176,7 +134,7 @@ class RouterPane(Vertical):
 
     def hint(self) -> None:
         """Say how to begin, instead of a decision."""
-        self.decide("type a prompt; Enter sends, Ctrl+T forces a task, Esc leaves", "dim")
+        self.decide([("type a prompt; Enter sends, Ctrl+T forces a task, Esc leaves", "dim")])
 
     @property
     def prompt(self) -> Prompt:
@@ -188,9 +146,15 @@ class RouterPane(Vertical):
         """The answer."""
         return self.query_one(Answer)
 
-    def decide(self, words: str, style: str, candidates: Sequence[tuple[str, str]] = ()) -> None:
-        """Show who will answer, and the candidates as (words, style)."""
-        self.query_one(Decided).put(words, style, candidates)
+    def decide(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Show who will answer and why, as (words, style)."""
+        self.query_one(Decided).put(rows)
+
+    def mark(self, choices: str) -> None:
+        """Show on the edge what was chosen beside the prompt."""
+        if choices != self._choices:
+            self._choices = choices
+            self.border_subtitle = Content(plain(choices))
 
     def next_task(self) -> None:
         """Force the next task in turn: none, then each of the six."""
@@ -212,23 +176,33 @@ class RouterPane(Vertical):
 
 
 class Decided(LinePane, can_focus=False):
-    """One line that says who answers, and below it why others were passed over."""
+    """Who answers, and below it why the others were passed over; as much of it as there is room for."""
 
     DEFAULT_CSS = "Decided, Decided.ascii { border: none; height: auto; }"
 
     def __init__(self, glyphs: Glyphs) -> None:
         super().__init__(id="decision", glyphs=glyphs)
-        self._words: list[tuple[str, str]] = []
+        self._rows: list[tuple[str, str]] = []
+        self._high = 1
 
-    def put(self, words: str, style: str, candidates: Sequence[tuple[str, str]]) -> None:
+    @property
+    def _room(self) -> int:
+        """Rows there are: a third of a tall pane, else ROWS."""
+        return max(ROWS, self.parent.size.height // 3 if isinstance(self.parent, RouterPane) else 0)
+
+    def put(self, rows: Sequence[tuple[str, str]]) -> None:
         """Show a decision."""
-        rows = [(words, style), *candidates]
-        if rows != self._words:
-            if len(rows) != len(self._words):
-                self.styles.height = max(1, min(4, len(rows)))
-            self._words = rows
+        found = list(rows)
+        high = max(1, min(self._room, len(found)))
+        if (found, high) != (self._rows, self._high):
+            self._rows = found
+            if high != self._high:
+                self.styles.height = self._high = high
             self.redraw()
 
     def compose_lines(self, width: int) -> Sequence[Line]:
-        """The decision, then the candidates."""
-        return [line((fit(text, width, self.glyphs.ellipsis), style)) for text, style in self._words]
+        """The decision, then the candidates; the last line counts those that have no room."""
+        rows, room = self._rows, self._room
+        if len(rows) > room:
+            rows = [*rows[: room - 1], (f"  and {len(rows) - room + 1} more", "dim")]
+        return [line((fit(text, width, self.glyphs.ellipsis), style)) for text, style in rows]

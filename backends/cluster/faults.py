@@ -37,6 +37,9 @@ class Fault(StrEnum):
     CLOSED = "closed"
     MISCONFIGURED = "misconfigured"
     UNTOUCHABLE = "untouchable"
+    API_DOWN = "api_down"
+    NOT_READY = "not_ready"
+    CORDONED = "cordoned"
 
 
 WORDS: Final[Mapping[Fault, tuple[str, str]]] = {
@@ -72,13 +75,23 @@ WORDS: Final[Mapping[Fault, tuple[str, str]]] = {
         'Open its port in the firewall, let it listen on all addresses, or use via = "ssh".',
     ),
     Fault.MISCONFIGURED: ("an endpoint is not what cluster.toml says", "No restart cures it: see its evidence."),
+    Fault.API_DOWN: ("its Kubernetes API does not answer as it should", "See its evidence; its pods run on meanwhile."),
+    Fault.NOT_READY: (
+        "Kubernetes calls it NotReady, and the machine answers",
+        "Look at its kubelet there: journalctl -u k3s -u k3s-agent -u kubelet; restart that.",
+    ),
+    Fault.CORDONED: (
+        "it is cordoned: nothing new is placed there",
+        "If nobody works on it any more: tierdeck recover NODE --from uncordon",
+    ),
     Fault.UNTOUCHABLE: ("there is no way to touch it", "Give it ssh in cluster.toml, or wake = { ... }."),
 }
 """For each fault a sentence, and what a person is to do where no rung helps."""
 
 HOLDS: Final = frozenset(
     {Fault.NO_WAY_OUT, Fault.NAME, Fault.SPLIT, Fault.HOST_KEY, Fault.LOGIN, Fault.SSH_DOWN, Fault.DRIVER_HUNG,
-     Fault.GPU_OFF_BUS, Fault.CLOSED, Fault.MISCONFIGURED, Fault.UNTOUCHABLE}
+     Fault.GPU_OFF_BUS, Fault.CLOSED, Fault.MISCONFIGURED, Fault.UNTOUCHABLE, Fault.API_DOWN,
+     Fault.NOT_READY, Fault.CORDONED}
 )  # fmt: skip
 """Faults that no rung of the ladder cures."""
 
@@ -162,6 +175,12 @@ def _faults(seen: Seen) -> Iterator[tuple[Fault, Sequence[str]]]:
     if seen.state("docker") == "bad":
         alone = seen.windows and seen.kind("desktop session") == "nobody"
         yield (Fault.NOBODY_LOGGED_IN if alone else Fault.DOCKER_DOWN), ()
+    if seen.kind("kubernetes") == "not_ready":
+        yield (Fault.NOT_READY if "ssh" in seen.checks else Fault.ASLEEP), ()
+    if seen.kind("kubernetes") == "cordoned":
+        yield Fault.CORDONED, ()
+    if seen.state("kubernetes") == "bad":
+        yield Fault.API_DOWN, ()
     yield from _by_part(seen.parts or ())
     if "ssh" not in seen.checks and "docker" not in seen.checks and seen.state("engines") == "bad":
         yield Fault.UNTOUCHABLE, ()
@@ -175,7 +194,7 @@ def _without_ssh(seen: Seen) -> Fault:
     named = {"host_key": Fault.HOST_KEY, "denied": Fault.LOGIN}.get(seen.kind("ssh"))
     if named is not None:
         return named
-    if seen.state("engines") == "ok":
+    if "ok" in (seen.state("engines"), seen.state("kubernetes")):
         return Fault.SSH_DOWN
     if seen.state("from elsewhere") == "ok":
         return Fault.SPLIT

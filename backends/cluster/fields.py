@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
+_DURATION = re.compile(r"\s*(\d{1,12}(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _REFERENCE = re.compile(r"(vault|azure-kv|keyring|pass|op|env|prompt):.*", re.DOTALL)
 _MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}")
 _SERVICE = re.compile(r"(systemd|launchd|windows):[A-Za-z0-9_.@:\\ -]+")
 _QUIET = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MiB|GiB|MB|GB)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,12}(?:\.\d+)?)\s*(MiB|GiB|MB|GB)\s*", re.IGNORECASE)
 _SIZE_MIB = {"mib": 1.0, "gib": 1024.0, "mb": 1e6 / 2**20, "gb": 1e9 / 2**20}
 
 
@@ -22,7 +22,7 @@ def seconds_of(value: object) -> float:
     """A duration in seconds, from a number or words such as "5s"; ValueError says what is expected."""
     if isinstance(value, bool):
         raise ValueError('a duration such as "5s", "250ms" or "2m"')
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not abs(value) >= 1e12:
         return float(value)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -112,5 +112,3 @@ Url = Annotated[str, AfterValidator(_url)]
 Name = Annotated[str, AfterValidator(_name)]
 Mac = Annotated[str, AfterValidator(_mac)]
 Service = Annotated[str, AfterValidator(_service)]
-Task = Literal["code", "reason", "chat", "vision", "fast", "embed"]
-Rung = Literal["service", "containers", "docker", "wake", "rdp"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from backends.cluster.engines import ENGINES
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, GpuReading, Instant, Reading, Workload, WorkloadReading
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, Finding, Hold, NodeState
@@ -23,9 +24,6 @@ CONTEXT_MIB: Final = 600.0
 
 RISE_MIB: Final = 64.0
 """Less than the smallest CUDA context: memory that rose by less was not taken by an engine."""
-
-RESIDENT: Final = frozenset({"llama.cpp", "vllm", "sglang"})
-"""Engines whose process holds its GPU memory for as long as it serves."""
 
 
 def findings(inventory: Inventory, snapshot: ClusterSnapshot, readings: Sequence[Reading]) -> tuple[Finding, ...]:
@@ -51,7 +49,7 @@ def _of(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> Finding |
         return None
     if endpoint.engine == "ollama":
         return next(_ollama(endpoint, node, state), None)
-    if endpoint.engine in RESIDENT and endpoint.container:
+    if ENGINES[endpoint.engine].resident and endpoint.container:
         return next(_container(endpoint, node, state, snapshot.nodes[node.name]), None)
     return None
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from backends.cluster.chats import after_chat, cooled
 from backends.cluster.compare import well_of
 from backends.cluster.findings import findings, held
 from backends.cluster.health import is_off, is_starting, next_state, rounded_age, tier_state, with_age
 from backends.cluster.inventory import Inventory
 from backends.cluster.prognosis import prognosis
 from backends.cluster.reading import (
+    ChatReading,
     EndpointReading,
     Facts,
     FactsReading,
@@ -90,6 +92,8 @@ def _fold_one(
     match reading:
         case EndpointReading(endpoint=name) if name in endpoints:
             endpoints[name] = _judge(inventory, draft, reading)
+        case ChatReading(endpoint=name) if name in endpoints:
+            endpoints[name] = after_chat(endpoints[name], reading)
         case GpuReading(node=name) if name in nodes:
             nodes[name] = _with_gpus(inventory.node_named[name], nodes[name], reading)
         case WorkloadReading(node=name) if name in nodes:
@@ -107,7 +111,7 @@ def _fold_one(
             draft = replace(draft, predicted=reading.predictions)
         case Tick():
             for name, state in endpoints.items():
-                endpoints[name] = with_age(state, reading.at)
+                endpoints[name] = cooled(with_age(state, reading.at), reading.at)
             for name, node in nodes.items():
                 nodes[name] = _aged(node, reading.at)
             _maintain(inventory, draft, endpoints, reading.at)
@@ -184,7 +188,8 @@ def _with_gpus(node: Node, state: NodeState, reading: GpuReading) -> NodeState:
 def _with_workloads(node: NodeState, reading: WorkloadReading) -> NodeState:
     if reading.trouble is not None:
         return replace(node, workloads_trouble=reading.trouble)
-    return replace(node, workloads=reading.workloads, workloads_trouble=None, workloads_taken=reading.at)
+    told = replace(node, workloads=reading.workloads, devices=reading.devices)
+    return replace(told, workloads_trouble=None, workloads_taken=reading.at)
 
 
 def _with_facts(node: NodeState, facts: Facts) -> NodeState:

@@ -122,7 +122,7 @@ def with_age(state: EndpointState, now: Instant) -> EndpointState:
     due = max(STALE_AFTER * state.interval, state.interval + state.limit + GRACE)
     if state.cause not in LEFT_OUT and unread > due and state.interval > 0:
         overdue = rounded_age(unread)
-        words = f"no reading for {overdue} s"
+        words = f"no reading for {overdue or round(unread)} s"
         if state.cause is Cause.STALE:
             return state if overdue == state.unread else replace(state, unread=overdue, evidence=words, age=age)
         return replace(
@@ -134,10 +134,8 @@ def with_age(state: EndpointState, now: Instant) -> EndpointState:
 
 def is_starting(workload: Workload | None, wall: float) -> bool:
     """Whether a container runs inside its start window, so that a refused connection is LOADING."""
-    if workload is None or workload.state == "restarting":
-        return workload is not None
-    if not workload.running:
-        return False
+    if workload is None or not workload.running:
+        return workload is not None and workload.astir
     if workload.health == "starting":
         return True
     return workload.started_at is not None and 0 <= wall - workload.started_at < START_WINDOW

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from backends.cluster.fields import (
-    Name,
-    Task,
-)
+from backends.cluster.fields import Name
 from backends.cluster.tables import (
     Alerts,
     Check,
+    Cluster,
     Defaults,
     Endpoint,
     Gateway,
@@ -26,7 +25,7 @@ from backends.cluster.tables import (
     Table,
     Tier,
 )
-from backends.cluster.words import TASKS
+from backends.cluster.words import TASKS, Task
 
 
 class Inventory(Table):
@@ -40,6 +39,8 @@ class Inventory(Table):
     """The node that keeps the lease while another is unreachable."""
     defaults: Defaults = Defaults()
     """Cadence and limits of all endpoints."""
+    clusters: tuple[Cluster, ...] = ()
+    """The Kubernetes clusters that nodes belong to."""
     nodes: tuple[Node, ...] = ()
     """The machines."""
     tiers: tuple[Tier, ...] = ()
@@ -103,6 +104,14 @@ class Inventory(Table):
         return tuple(e.name for e in self.endpoints if task in e.serves)
 
     @property
+    def gateway_endpoint(self) -> Endpoint | None:
+        """The endpoint of the proxy in front: the one [gateway] names, else the only one of LiteLLM, else None."""
+        if self.gateway is not None:
+            return self.endpoint_named.get(self.gateway.endpoint)
+        found = [e for e in self.endpoints if e.engine == "litellm"]
+        return found[0] if len(found) == 1 else None
+
+    @property
     def assigned_tasks(self) -> tuple[str, ...]:
         """The tasks that at least one endpoint is to serve."""
         return tuple(task for task in TASKS if self.chain(task))
@@ -110,7 +119,7 @@ class Inventory(Table):
     def runs_containers(self, node: Node) -> bool:
         """Whether a node's Docker is worth asking: the inventory speaks of it, of a queue or of a container there."""
         named = any(e.container for e in self.endpoints if e.node == node.name)
-        return node.docker is not False and (named or bool(node.queue.order) or node.docker is not None)
+        return node.may_have_docker and (named or bool(node.queue.order) or node.docker is not None)
 
     def with_queue_order(self, node: str, order: Sequence[str]) -> Inventory:
         """The same cluster with another start order for one node, as a person arranged it for one run."""
@@ -143,6 +152,7 @@ class Inventory(Table):
 
     def mistakes(self) -> Iterator[tuple[tuple[str | int, ...], str, str, tuple[str, ...]]]:
         """What does not fit together, as (place, what is wrong, the wrong word, the valid words)."""
+        yield from _duplicates("clusters", self.clusters)
         yield from _duplicates("nodes", self.nodes)
         yield from _duplicates("tiers", self.tiers)
         yield from _duplicates("endpoints", self.endpoints)
@@ -162,6 +172,8 @@ class Inventory(Table):
                     "ssh",
                     nodes,
                 )
+            if endpoint.via == "kubernetes":
+                yield from _proxy_mistakes(i, endpoint, self.node_named.get(endpoint.node or ""))
             if endpoint.container and endpoint.service:
                 yield (
                     ("endpoints", i, "service"),
@@ -171,7 +183,15 @@ class Inventory(Table):
                 )
         for i, check in enumerate(self.checks):
             yield from _check_mistakes(i, check, tiers, nodes)
+        known = tuple(cluster.name for cluster in self.clusters)
+        for i, cluster in enumerate(self.clusters):
+            if cluster.via is not None and (cluster.via not in nodes or self.node_named[cluster.via].ssh is None):
+                yield ("clusters", i, "via"), "no node with ssh of this name:", cluster.via, nodes
+            if (cluster.client_certificate is None) != (cluster.client_key is None):
+                yield ("clusters", i, "name"), "client_certificate and client_key belong together in", cluster.name, ()
         for i, node in enumerate(self.nodes):
+            if node.kubernetes is not None and node.kubernetes.cluster not in known:
+                yield ("nodes", i, "kubernetes"), "unknown cluster", node.kubernetes.cluster, known
             if node.wake and node.wake.via is not None and node.wake.via not in nodes:
                 yield ("nodes", i, "wake", "via"), "unknown node", node.wake.via, nodes
         if self.lock_host is not None and self.lock_host not in nodes:
@@ -182,6 +202,22 @@ class Inventory(Table):
                     yield ("router", task), "unknown endpoint", name, endpoints
         if self.gateway and self.gateway.endpoint not in endpoints:
             yield ("gateway", "endpoint"), "unknown endpoint", self.gateway.endpoint, endpoints
+
+
+class Joins(Table):
+    """What a file of cluster.d appends to lists of the person's own file."""
+
+    queue: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """For each node the containers that start after those of its order."""
+    router: dict[Task, tuple[str, ...]] = Field(default_factory=dict)
+    """For each task the endpoints that are asked after those of its list."""
+
+
+class Joining(Table):
+    """A file of cluster.d, as far as it joins."""
+
+    joins: Joins = Joins()
+    """What it appends."""
 
 
 _NEEDS: Final[dict[str, tuple[str, ...]]] = {
@@ -213,8 +249,17 @@ def _check_mistakes(
         yield ("checks", i, "via"), 'via = "ssh" needs the node to go through; say node = ', "ssh", nodes
 
 
+def _proxy_mistakes(
+    i: int, endpoint: Endpoint, node: Node | None
+) -> Iterator[tuple[tuple[str | int, ...], str, str, tuple[str, ...]]]:
+    if node is None or node.kubernetes is None:
+        yield ("endpoints", i, "via"), "needs a node that says kubernetes = to go through:", "kubernetes", ()
+    elif (urlsplit(endpoint.url).hostname or "").count(".") != 1:
+        yield ("endpoints", i, "url"), "expected a Service, http://NAME.NAMESPACE:PORT, not", endpoint.url, ()
+
+
 def _duplicates(
-    table: str, items: tuple[Node | Tier | Endpoint | Check | Model, ...], taken: Iterable[str] = ()
+    table: str, items: tuple[Cluster | Node | Tier | Endpoint | Check | Model, ...], taken: Iterable[str] = ()
 ) -> Iterator[tuple[tuple[str | int, ...], str, str, tuple[str, ...]]]:
     seen = set(taken)
     for i, item in enumerate(items):

@@ -6,8 +6,10 @@ tomllib forgets positions; this reads headers and keys only, and is asked only o
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 Place = tuple[str | int, ...]
+Lines = Mapping[Place, int]
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(
@@ -16,16 +18,16 @@ _KEY = re.compile(
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
-def line_of(text: str, place: Place) -> int | None:
+def line_of(lines: Lines, place: Place) -> int | None:
     """The 1-based line of `place`, or of the nearest thing around it that has a line of its own."""
-    lines = _index(text)
     for length in range(len(place), 0, -1):
         if (line := lines.get(place[:length])) is not None:
             return line
     return None
 
 
-def _index(text: str) -> dict[Place, int]:
+def index(text: str) -> Lines:
+    """The lines of everything that has one."""
     found: dict[Place, int] = {}
     counts: dict[Place, int] = {}
     table: Place = ()

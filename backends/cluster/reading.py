@@ -109,6 +109,22 @@ class EndpointReading:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatReading:
+    """What became of one prompt sent from here: OK and its pace, or the cause and words of its failure.
+
+    `retry_after` (seconds) accompanies RATE_LIMITED; `first_s` are the seconds until the first token.
+    """
+
+    endpoint: str
+    at: Instant
+    cause: Cause = Cause.OK
+    evidence: str = ""
+    retry_after: float | None = None
+    tokens_per_s: float | None = None
+    first_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GpuProcess:
     """A process that holds GPU memory; `container` is the id found in its cgroup, "" in none, None where not told."""
 
@@ -151,14 +167,21 @@ class Launch:
     context: int | None = None
     batch: int | None = None
     flash: bool | None = None
+    parallel: int | None = None
+    unified: bool | None = None
+    ubatch: int | None = None
+    cache_k: str | None = None
+    cache_v: str | None = None
+    cpu_moe: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A container or native service of a node, in one vocabulary over all runtimes.
+    """A container, native service or Deployment of a node, in one vocabulary over all runtimes.
 
-    `state` is one of created, running, restarting, paused, exited, dead, missing; `health` is starting, healthy,
-    unhealthy or None where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
+    `state` is one of created, starting, running, restarting, paused, exited, dead, missing (starting: it will run
+    soon, by itself; created: it would, but for what `error` says); `health` is starting, healthy, unhealthy or None
+    where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
     `arguments` its command line with secrets blotted out, `mounts` are "source:target".
     """
 
@@ -185,15 +208,35 @@ class Workload:
         """Whether its processes exist."""
         return self.state == "running"
 
+    @property
+    def astir(self) -> bool:
+        """Whether its processes exist, or are about to."""
+        return self.state in ("running", "restarting", "starting")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Hardware of a node that its runtime hands out by numbers: how many there are, may be asked for and are.
+
+    `holders` are those who asked, each with its number.
+    """
+
+    name: str
+    capacity: int
+    allocatable: int
+    requested: int = 0
+    holders: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class WorkloadReading:
-    """All workloads of one node's runtime, or why they could not be read."""
+    """All workloads of one node's runtimes and what these hand out, or why they could not be read."""
 
     node: str
     at: Instant
     workloads: tuple[Workload, ...] = ()
     trouble: Trouble | None = None
+    devices: tuple[Device, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +322,7 @@ class MaintenanceReading:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model will take of its node's GPUs, driver included, by its header and settings."""
+    """What a model will take of its node's GPUs, driver included: by its header and settings, or as its engine said."""
 
     endpoint: str
     model: str
@@ -304,6 +347,7 @@ class Tick:
 
 Reading = (
     EndpointReading
+    | ChatReading
     | GpuReading
     | WorkloadReading
     | FactsReading

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from backends.cluster.reading import (
+    Device,
     Facts,
     Gpu,
     Instant,
@@ -74,6 +75,14 @@ class Well:
 
 
 @dataclass(frozen=True, slots=True)
+class Cooling:
+    """Until when the router leaves an endpoint alone, and what made it do so."""
+
+    until: Instant
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointState:
     """How one endpoint is, since when, and on what evidence.
 
@@ -81,7 +90,8 @@ class EndpointState:
     the verdict changed, `unread` since the last reading where that is overdue (else None). `until` is when its
     MAINTENANCE ends (Unix seconds), `turned` when its cause was another one last. `progress` was counted at `counted`;
     `frozen` is since when it has work and nothing moves; `samples` are the latest, oldest first. `last_up` is how
-    things were when it last was as it should be.
+    things were when it last was as it should be. Of prompts sent from here: `cooling`, when the
+    latest `failed` (seconds of the clock for ages), and the `pace` of answers in tokens per second.
     """
 
     name: str
@@ -98,6 +108,9 @@ class EndpointState:
     unread: int | None = None
     until: float | None = None
     work: Work | None = None
+    cooling: Cooling | None = None
+    failed: tuple[float, ...] = field(default=(), compare=False)
+    pace: float | None = field(default=None, compare=False)
     samples: tuple[Sample, ...] = field(default=(), compare=False)
     progress: Progress | None = field(default=None, compare=False)
     counted: Instant | None = field(default=None, compare=False)
@@ -163,6 +176,7 @@ class NodeState:
     gpus_trouble: Trouble | None = None
     gpus_unread: int | None = None
     workloads: tuple[Workload, ...] = ()
+    devices: tuple[Device, ...] = ()
     workloads_trouble: Trouble | None = None
     reach_trouble: Trouble | None = None
     facts: Facts | None = None

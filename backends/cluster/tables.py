@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from backends.cluster.engines import EngineName
 from backends.cluster.fields import (
     Address,
     Age,
@@ -21,11 +22,10 @@ from backends.cluster.fields import (
     Pause,
     Quiet,
     Reference,
-    Rung,
     Service,
-    Task,
     Url,
 )
+from backends.cluster.words import Rung, Task
 
 
 class Table(BaseModel):
@@ -104,6 +104,41 @@ class Wake(Table):
     """A desktop login, where SSH or Docker only come with one."""
 
 
+class Cluster(Table):
+    """A Kubernetes cluster, for nodes whose models run there; the certificate of its API is always verified."""
+
+    name: Name
+    """The cluster's name, used by its nodes."""
+    kubeconfig: str | None = None
+    """A kubeconfig file; if nothing is said KUBECONFIG, else ~/.kube/config, else the service account of the pod that
+    tierdeck runs in."""
+    context: str | None = None
+    """A context of that file; its current one if nothing is said."""
+    namespaces: tuple[Name, ...] = ()
+    """The namespaces to look into; all if nothing is said, which needs the right to list all."""
+    token: Reference | None = None
+    """A reference to a token, instead of the file's login."""
+    client_certificate: Reference | None = None
+    """A reference to a client certificate (PEM), instead of the file's login."""
+    client_key: Reference | None = None
+    """A reference to that certificate's key (PEM)."""
+    via: str | None = None
+    """A node whose SSH connection leads to the API, where only that node sees it."""
+
+
+class Kubernetes(Table):
+    """The node of a Kubernetes cluster that a machine is."""
+
+    cluster: str
+    """The cluster, a name of [[clusters]]."""
+    node: str | None = None
+    """Its name in the API; the node's own if nothing is said."""
+
+
+def _cluster_alone(value: object) -> object:
+    return {"cluster": value} if isinstance(value, str) else value
+
+
 class Queue(Table):
     """The order in which a node's GPU containers start, one after the other."""
 
@@ -143,6 +178,11 @@ class Node(Table):
     """Memory of each GPU, where it cannot be read."""
     docker: Docker | Literal[False] | None = None
     """Where its Docker Engine listens; false where there is none."""
+    kubernetes: Annotated[
+        Kubernetes | None, BeforeValidator(_cluster_alone, json_schema_input_type=str | Kubernetes | None)
+    ] = None
+    """The Kubernetes cluster it belongs to: a name of [[clusters]], or { cluster, node } where the API calls it
+    otherwise."""
     sudo: Reference | None = None
     """A reference to the password that sudo asks for there; it goes to sudo's standard input."""
     wake: Wake | None = None
@@ -153,6 +193,11 @@ class Node(Table):
     """The start queue of its GPU containers."""
     recover: Literal["manual"] | Recover = "manual"
     """"manual", or { auto = RUNG }."""
+
+    @property
+    def may_have_docker(self) -> bool:
+        """Whether a Docker Engine may be there: a node of a Kubernetes cluster has one only if that is said."""
+        return self.docker is not False if self.kubernetes is None else isinstance(self.docker, Docker)
 
 
 class Tier(Table):
@@ -171,12 +216,13 @@ class Endpoint(Table):
     """The tier it belongs to."""
     node: str | None = None
     """The node it runs on; left out for a service elsewhere."""
-    engine: Literal["ollama", "llama.cpp", "vllm", "litellm", "lmstudio", "sglang", "openai", "http"]
+    engine: EngineName
     """What answers there."""
     url: Url
     """Its address, without a route; `localhost` means the endpoint's node."""
     container: str | None = None
-    """The container it runs in."""
+    """The container it runs in; on a Kubernetes node the Deployment, as NAMESPACE/NAME (a StatefulSet as
+    NAMESPACE/statefulset/NAME)."""
     service: Service | None = None
     """The native service it runs as: systemd:ollama, launchd:LABEL, windows:NAME."""
     interval: Duration | None = None
@@ -195,8 +241,9 @@ class Endpoint(Table):
     """A reference to its API key."""
     metrics_url: Url | None = None
     """Where its metrics are, if not at the engine's own address."""
-    via: Literal["ssh"] | None = None
-    """"ssh" probes through the node's SSH connection, where a firewall or a loopback bind closes the direct way."""
+    via: Literal["ssh", "kubernetes"] | None = None
+    """"ssh" probes through the node's SSH connection, where a firewall or a loopback bind closes the direct way;
+    "kubernetes" through the service proxy of the node's API, and then the url names a Service: http://NAME.NAMESPACE:PORT."""
     tasks: tuple[Task, ...] = ()
     """The tasks it serves; chat if nothing is said (a plain http endpoint serves none)."""
     model: str | None = None
@@ -285,7 +332,7 @@ class Gateway(Table):
     endpoint: str
     """The endpoint it answers at."""
     config: str | None = None
-    """Where its configuration lies: a path or ssh:NODE:PATH."""
+    """Where its configuration lies: a path of this machine, ssh:NODE:PATH, or volume:NAME/PATH on its node."""
 
 
 class Alerts(Table):

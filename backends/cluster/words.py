@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal, get_args
 
 
 class Verdict(StrEnum):
@@ -80,11 +80,24 @@ SERVING: Final = frozenset({Cause.OK, Cause.SLEEPING, Cause.BUSY})
 LEFT_OUT: Final = frozenset({Cause.OFF, Cause.MAINTENANCE})
 """Causes that leave an endpoint out of its tier's state, of exit codes and of alerts."""
 
-TASKS: Final = ("code", "reason", "chat", "vision", "fast", "embed")
+Task = Literal["code", "reason", "chat", "vision", "fast", "embed"]
+
+TASKS: Final[tuple[str, ...]] = get_args(Task)
 """The kinds of work a prompt can be, in the order in which they are shown."""
 
-ENGINES: Final = ("ollama", "llama.cpp", "vllm", "litellm", "lmstudio", "sglang", "openai", "http")
-"""The engines an endpoint can name."""
+Rung = Literal["service", "containers", "docker", "wake", "rdp"]
+
+RUNGS: Final[tuple[Rung, ...]] = get_args(Rung)
+"""The rungs of the recovery ladder, the least invasive first."""
 
 EXIT_CODES: Final[dict[State, int]] = {State.HEALTHY: 0, State.DEGRADED: 1, State.DOWN: 2, State.UNKNOWN: 3}
 """What `tierdeck status` exits with, as monitoring plugins do."""
+
+PLACING: Final = ("cordon", "drain", "uncordon")
+"""What a person may have done to a node of a Kubernetes cluster; nothing of it is ever done unattended."""
+
+KUBERNETES: Final = "kubernetes"
+"""The runtime of Deployments and StatefulSets."""
+
+NATIVE: Final = frozenset({"systemd", "launchd", "windows"})
+"""The runtimes of native services, which cluster.toml names as MANAGER:NAME; containers go by their names alone."""

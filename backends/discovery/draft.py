@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import tomli_w
 
+from backends.cluster.engines import ENGINES
 from backends.discovery.hosts import SshHost
 from backends.discovery.look import Found, FoundEngine
 from backends.text import plain
@@ -33,7 +34,7 @@ _NO_ENGINE: Final = """\
 # name = "local/ollama"
 # tier = "LOCAL"
 # node = {node}
-# engine = "ollama"                    # ollama, llama.cpp, vllm, litellm, lmstudio, sglang, openai, http
+# engine = "ollama"                    # {engines}
 # url = "http://localhost:11434"       # localhost means the endpoint's node
 """
 
@@ -47,22 +48,15 @@ _ELSEWHERE: Final = """\
 # url = "http://localhost:8080"
 """
 
-_TITLES: Final = {
-    "ollama": "Ollama",
-    "vllm": "vLLM",
-    "litellm": "LiteLLM",
-    "lmstudio": "LM Studio",
-    "sglang": "SGLang",
-    "openai": "An OpenAI-compatible server",
-}
-
 
 def draft(found: Found, hosts: Sequence[SshHost] = ()) -> str:
     """The text of a cluster.toml with this machine and the picked `hosts`; `backends.cluster.files.parse` takes it."""
     hosts = [host for host in hosts if host.name.lower() != found.name]
     tiers = tier_names(found, hosts)
     blocks = [_HEAD, _here(found), *map(_host, hosts), *_tiers(found, tiers)]
-    blocks += [_endpoint(found, engine) for engine in found.engines] or [_NO_ENGINE.format(node=_value(found.name))]
+    blocks += [_endpoint(found, engine) for engine in found.engines] or [
+        _NO_ENGINE.format(node=_value(found.name), engines=", ".join(ENGINES))
+    ]
     blocks += [_elsewhere(host, tiers[host.name]) for host in hosts]
     gateway = next((engine for engine in found.engines if engine.engine == "litellm"), None)
     if gateway:
@@ -121,7 +115,7 @@ def as_json(found: Found, hosts: Sequence[SshHost], picked: Sequence[SshHost]) -
 
 def described(engine: FoundEngine) -> str:
     """An engine in a few words, for comments and narration."""
-    title = _TITLES.get(engine.engine, engine.engine)
+    title = ENGINES[engine.engine].title
     if not engine.container:
         return f"{title}, listening at port {engine.port}"
     state = "" if engine.running else ", stopped now"

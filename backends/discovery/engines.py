@@ -8,6 +8,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from backends.cluster.engines import ENGINES, EngineName
 from backends.engines.ask import Ask, parsed
 from backends.engines.http import Http
 from backends.engines.models import ModelList
@@ -17,35 +18,16 @@ from backends.engines.target import HttpAnswer, ProbeFailure, Target
 LIMIT: Final = 3.0
 """Seconds one port gets for all its answers."""
 
-USUAL: Final = {
-    "ollama": (11434,),
-    "llama.cpp": (8080, 8081, 8082),
-    "vllm": (8000, 8001),
-    "litellm": (4000,),
-    "lmstudio": (1234,),
-    "sglang": (30000,),
-    "openai": (5000, 5001, 3000),
-}
-"""Where engines listen unless told otherwise: asked first, and taken for an engine that does not answer now."""
-
-_IMAGES: Final = (
-    (r"ollama", "ollama"),
-    (r"vllm", "vllm"),
-    (r"llama[._-]?(cpp|server)", "llama.cpp"),
-    (r"litellm", "litellm"),
-    (r"sglang", "sglang"),
-    (r"text-generation-inference|tabbyapi|localai|aphrodite", "openai"),
-)
 _NO_ENGINE: Final = re.compile(r"ui\b|exporter|bench|proxy")
 
-_COUNTERS: Final = ((b"\nvllm:", "vllm"), (b"\nsglang:", "sglang"))
+_COUNTERS: Final = tuple((f"\n{facts.counters}".encode(), name) for name, facts in ENGINES.items() if facts.counters)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """The engine that answers at a port; `locked` where it wants an API key. `engine` is None where it is none."""
 
-    engine: str | None
+    engine: EngineName | None
     locked: bool = False
 
 
@@ -78,17 +60,17 @@ async def identify(http: Http, url: str, *, limit: float = LIMIT) -> Identity | 
     return Identity(engine, locked or (engine == "litellm" and answer.status != 200))
 
 
-def by_image(image: str) -> str | None:
+def by_image(image: str) -> EngineName | None:
     """The engine that a container's image is named after; None where its name tells of none."""
     name = image.partition("@")[0].rpartition("/")[2].partition(":")[0].lower()
     if _NO_ENGINE.search(name):
         return None
-    return next((engine for pattern, engine in _IMAGES if re.search(pattern, name)), None)
+    return next((engine for engine, facts in ENGINES.items() if facts.image and re.search(facts.image, name)), None)
 
 
-def likeliest(engine: str, ports: tuple[int, ...]) -> int | None:
+def likeliest(engine: EngineName, ports: tuple[int, ...]) -> int | None:
     """Of the `ports` of something that does not answer now, the one at which `engine` will."""
-    return next((port for port in USUAL.get(engine, ()) if port in ports), ports[0] if ports else None)
+    return next((port for port in ENGINES[engine].ports if port in ports), ports[0] if ports else None)
 
 
 def _further(answer: HttpAnswer, listed: ModelList | None) -> tuple[str, ...]:
@@ -109,7 +91,7 @@ async def _answer(ask: Ask, route: str) -> HttpAnswer | None:
         return None
 
 
-def _by_counters(answer: HttpAnswer) -> str | None:
+def _by_counters(answer: HttpAnswer) -> EngineName | None:
     return next((engine for sign, engine in _COUNTERS if sign in answer.body), None)
 
 

@@ -12,10 +12,11 @@ from typing import Any, Final, Literal
 
 import psutil
 
+from backends.cluster.engines import ENGINES, EngineName
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Workload
 from backends.cluster.tables import Node
-from backends.discovery.engines import USUAL, Identity, by_image, identify, likeliest
+from backends.discovery.engines import Identity, by_image, identify, likeliest
 from backends.engines.http import Http
 from backends.errors import CommandError, ReachError
 from backends.gpus.source import read_once
@@ -68,7 +69,7 @@ class FoundEngine:
     """
 
     name: str
-    engine: str
+    engine: EngineName
     port: int
     container: str = ""
     image: str = ""
@@ -207,7 +208,7 @@ async def _gpus_of(machine: Machine, kind: Gpus) -> tuple[tuple[Gpu, ...], str]:
 
 async def _ask(http: Http, listening: Mapping[int, Listener]) -> dict[int, Identity]:
     """What answered at which port; the ports are asked side by side."""
-    usual = [port for ports in USUAL.values() for port in ports]
+    usual = [port for facts in ENGINES.values() for port in facts.ports]
     worth = [port for port in listening if (port >= 1024 or port == 80) and port not in _OTHERS]
     ports = sorted(worth, key=lambda port: (port not in usual, port))[:MOST_PORTS]
     gate = asyncio.Semaphore(SIDE_BY_SIDE)
@@ -224,22 +225,22 @@ def _boxed(containers: Sequence[Workload], answers: Mapping[int, Identity]) -> l
     """The engines in containers: those that answer, and those whose image tells what they will be."""
     found = []
     for container in sorted(containers, key=lambda c: c.name):
-        known = [(p, i) for p in container.ports if container.running and (i := answers.get(p)) and i.engine]
+        answering = [(p, i) for p in container.ports if container.running and (i := answers.get(p))]
+        known = [(port, i.engine, i.locked) for port, i in answering if i.engine]
         hint = by_image(container.image)
         port = likeliest(hint, container.ports) if hint else None
-        if not known and port is not None:
-            asked = answers.get(port, Identity(None)) if container.running else Identity(None)
-            known = [(port, Identity(hint, asked.locked))]
-        for port, identity in known:
+        if not known and hint and port is not None:
+            known = [(port, hint, any(i.locked for p, i in answering if p == port))]
+        for port, engine, locked in known:
             found.append(
                 FoundEngine(
-                    _prefixed(identity.engine, container.name),
-                    identity.engine or "",
+                    _prefixed(engine, container.name),
+                    engine,
                     port,
                     container=container.name,
                     image=container.image,
                     running=container.running,
-                    locked=identity.locked,
+                    locked=locked,
                 )
             )
     return found
@@ -264,7 +265,7 @@ def _native(containers: Sequence[Workload], answers: Mapping[int, Identity]) -> 
     return found
 
 
-def _prefixed(engine: str | None, name: str) -> str:
+def _prefixed(engine: EngineName, name: str) -> str:
     return f"gateway/{name}" if engine == "litellm" else f"local/{name}"
 
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
+from backends.cluster.engines import ENGINES, EngineName
 from backends.cluster.reading import ProbeResult
 from backends.cluster.words import Cause
 from backends.engines.chat import Finished, Message, Patience, Started, chat
@@ -16,11 +17,8 @@ from backends.errors import ChatError
 LIMIT: Final = 10.0
 """Seconds one token may take at least, of a model that is loaded and has nothing else to do."""
 
-_ALWAYS_LOADED: Final = frozenset({"vllm", "sglang"})
-"""Engines that serve a model from their start to their end; all others say of each whether it is loaded."""
 
-
-def loaded_model(engine: str, found: ProbeResult) -> str | None:
+def loaded_model(engine: EngineName, found: ProbeResult) -> str | None:
     """A model that can be asked without loading or waking anything, nor queueing behind other work; None if none can.
 
     Where there is work, the token counters tell more than one token would.
@@ -28,7 +26,7 @@ def loaded_model(engine: str, found: ProbeResult) -> str | None:
     if found.cause is not Cause.OK or (found.progress is not None and found.progress.works):
         return None
     return next(
-        (m.name for m in found.models or () if m.loaded or (m.loaded is None and engine in _ALWAYS_LOADED)), None
+        (m.name for m in found.models or () if m.loaded or (m.loaded is None and ENGINES[engine].always_loaded)), None
     )
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from backends.cluster.words import Cause
 from backends.engines.answers import Piece, read_piece
 from backends.engines.ask import parsed
 from backends.engines.http import Http, HttpStream
+from backends.engines.images import Image
 from backends.engines.models import ModelList
-from backends.engines.refusals import key_trouble, message, retry_seconds
+from backends.engines.refusals import key_trouble, loading, message, retry_seconds
 from backends.engines.sse import Events, Overlong
 from backends.engines.target import MIB, HttpAnswer, ProbeFailure, Target, address
 from backends.errors import ChatError
@@ -36,6 +39,16 @@ class Message:
 
     role: str
     content: str
+    images: tuple[Image, ...] = ()
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """As it is sent: with images the content has parts, and each image is a data URL, which Ollama takes, too."""
+        if not self.images:
+            return {"role": self.role, "content": self.content}
+        urls = [f"data:{i.mime};base64,{base64.b64encode(i.data).decode()}" for i in self.images]
+        parts: list[dict[str, Any]] = [{"type": "text", "text": self.content}]
+        return {"role": self.role, "content": parts + [{"type": "image_url", "image_url": {"url": u}} for u in urls]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,14 @@ class Finished:
     tokens_per_s: float | None
     reason: str
 
+    @property
+    def words(self) -> str:
+        """The figures for a person, as far as they are known."""
+        first = "" if self.first_token_s is None else f"{self.first_token_s * 1000:.0f} ms to first token, "
+        pace = "" if self.tokens_per_s is None else f"{self.tokens_per_s:.0f} tok/s, "
+        read = "?" if self.tokens_in is None else self.tokens_in
+        return f"{first}{pace}{read} tokens in, {self.tokens_out} out"
+
 
 ChatEvent = Started | Delta | Finished
 
@@ -95,9 +116,10 @@ async def chat(
     there is no answer or it breaks off. Closing the generator (use contextlib.aclosing) closes the connection at once.
     """
     if target.engine == "http":
-        raise ChatError("A plain HTTP service answers no prompts.", "Choose an endpoint with an engine.")
+        words = "A plain HTTP service answers no prompts."
+        raise ChatError(words, "Choose an endpoint with an engine.", cause=Cause.CONFIG, sent=False)
     model = model or target.model or await _first_model(http, target)
-    body: dict[str, Any] = {"messages": [asdict(m) for m in messages], "stream": True}
+    body: dict[str, Any] = {"messages": [m.json for m in messages], "stream": True}
     body["stream_options"] = {"include_usage": True}
     if model is not None:
         body["model"] = model
@@ -121,7 +143,7 @@ async def chat(
                 async for delta in deltas:
                     yield delta
     except ProbeFailure as failure:
-        raise tally.broken(failure.evidence) from failure
+        raise tally.broken(failure.evidence, failure.cause, sent=failure.connected) from failure
     yield tally.finished()
 
 
@@ -147,7 +169,7 @@ async def _deltas(stream: HttpStream, tally: _Tally) -> AsyncGenerator[Delta, No
         if not tally.done:
             chunk = await tally.next(stream.chunks)
     if not tally.done and not tally.reason:
-        raise tally.broken("the connection ended before the answer did")
+        raise tally.broken("the connection ended before the answer did", Cause.RESET)
 
 
 def _is_stream(stream: HttpStream, chunk: bytes) -> bool:
@@ -197,7 +219,7 @@ class _Tally:
             if self.reason:
                 return None
             waited = self.patience.first if self._last is None else self.patience.next
-            raise self.broken(f"nothing came for {waited:.3g} s") from None
+            raise self.broken(f"nothing came for {waited:.3g} s", Cause.TIMEOUT) from None
 
     def take(self, field: str, text: str) -> list[Delta]:
         """Count one event and give what is to be shown of it."""
@@ -250,14 +272,16 @@ class _Tally:
             reason=self.reason or "stop",
         )
 
-    def broken(self, words: str) -> ChatError:
+    def broken(self, words: str, cause: Cause = Cause.BAD_RESPONSE, *, sent: bool = True) -> ChatError:
         """The error for an answer that ends here."""
         words = self._target.without_key(words).rstrip(".")
         if self._first is None:
             words = f"N{words[1:]}" if words.startswith("no answer") else f"No answer: {words}"
-            return ChatError(f"{words}.", "Choose another endpoint, or look at this one's health.")
+            advice = "Choose another endpoint, or look at this one's health."
+            return ChatError(f"{words}.", advice, cause=cause, sent=sent)
         came = "1 token" if self._deltas == 1 else f"{self._deltas} tokens"
-        return ChatError(f"The answer broke off after {came}: {words}.", "Send it again, or to another endpoint.")
+        words = f"The answer broke off after {came}: {words}."
+        return ChatError(words, "Send it again, or to another endpoint.", cause=cause)
 
 
 async def _first_model(http: Http, target: Target) -> str | None:
@@ -267,15 +291,17 @@ async def _first_model(http: Http, target: Target) -> str | None:
             f"{target.url}/v1/models", headers=target.headers, timeout=target.timeout, via=target.via
         )
     except ProbeFailure as failure:
-        raise ChatError(f"No answer: {failure.evidence}.", "Choose another endpoint.") from failure
+        words = f"No answer: {failure.evidence}."
+        raise ChatError(words, "Choose another endpoint.", cause=failure.cause, sent=False) from failure
     listed = parsed(answer, ModelList) if answer.status == 200 else None
     if answer.status != 200 and answer.status != 404:
-        _raise(answer, target)
+        raise refused(answer, target, sent=False)
     if listed is None:
         return None
     names = [model.id for model in listed.entries]
     if not names:
-        raise ChatError(f"{address(target.url)} has no models.", "Load or pull one first.")
+        words = f"{address(target.url)} has no models."
+        raise ChatError(words, "Load or pull one first.", cause=Cause.CONFIG, sent=False)
     return next((name for name in names if "embed" not in name.lower()), names[0])
 
 
@@ -288,22 +314,27 @@ async def _refuse(stream: HttpStream, target: Target) -> NoReturn:
                 body += chunk
                 if len(body) > MIB:
                     break
-    _raise(HttpAnswer(stream.status, stream.headers, body, 0.0), target)
+    raise refused(HttpAnswer(stream.status, stream.headers, body, 0.0), target)
 
 
-def _raise(answer: HttpAnswer, target: Target) -> NoReturn:
+def refused(answer: HttpAnswer, target: Target, *, sent: bool = True) -> ChatError:
+    """The error for an answer other than 200, in the server's own words."""
     status, where = answer.status, address(target.url)
-    words, advice = target.without_key(message(answer)), ""
+    words, advice, cause = target.without_key(message(answer)), "", Cause.BAD_RESPONSE
+    after = retry_seconds(answer) if status == 429 else None
     if locked := key_trouble(answer, target):
-        words, advice = locked, "Check api_key of this endpoint in cluster.toml."
+        words, advice, cause = locked, "Check api_key of this endpoint in cluster.toml.", Cause.CONFIG
     elif status == 404:
-        advice = "Choose a model that it has."
+        advice, cause = "Choose a model that it has.", Cause.CONFIG
     elif status == 429:
-        after = retry_seconds(answer)
         advice = "Try again later." if after is None else f"Try again in {after:.0f} s."
+        cause = Cause.RATE_LIMITED
+    elif 400 <= status < 500 or status == 501:
+        cause = Cause.CONFIG
     elif status == 503:
         advice = "Wait until it is ready, or choose another endpoint."
+        cause = Cause.LOADING if loading(answer) else Cause.BAD_RESPONSE
     elif status >= 500:
         advice = "Look at the engine's log, or choose another endpoint."
     said = f"{where} answered {status}: {words}" if words else f"{where} answered {status}"
-    raise ChatError(f"{said.rstrip('.')}.", advice)
+    return ChatError(f"{said.rstrip('.')}.", advice, cause=cause, retry_after=after, sent=sent)

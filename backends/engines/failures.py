@@ -35,6 +35,8 @@ _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _CUT: Final = re.compile(r"Not enough data|not completed|without sending complete")
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
+_CONNECTING: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx.ConnectError)
+
 FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, BadHttpMessage, OSError, UnicodeError)
 """What a request may raise; anything else is a fault of ours and goes on."""
 
@@ -47,6 +49,12 @@ def named(error: BaseException, where: str, *, tls: bool, through: bool, answeri
     descriptors left, since that says nothing about the endpoint.
     """
     chain = list(_chain(error))
+    failure = _named(chain, where, tls=tls, through=through, answering=answering)
+    failure.connected = answering or not any(isinstance(one, _CONNECTING) for one in chain)
+    return failure
+
+
+def _named(chain: list[BaseException], where: str, *, tls: bool, through: bool, answering: bool) -> ProbeFailure:
     for one in reversed(chain):
         if isinstance(one, socket.gaierror):
             return ProbeFailure(Cause.DNS, f"no address for {where}: {one.strerror or one}")

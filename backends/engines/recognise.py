@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
+from backends.cluster.engines import ENGINES, EngineName
 from backends.cluster.words import Cause
 from backends.engines.ask import Ask, parsed
 from backends.engines.models import ModelList
 from backends.engines.target import HttpAnswer, ProbeFailure
 
-OWNERS: Final = {
-    "vllm": "vllm",
-    "sglang": "sglang",
-    "llamacpp": "llama.cpp",
-    "library": "ollama",
-    "organization_owner": "lmstudio",
-}
+OWNERS: Final = {facts.owner: name for name, facts in ENGINES.items() if facts.owner}
 """Who calls itself the owner of its models, and is that engine."""
 
 ALIVE: Final = '"I\'m alive!"'
 """What LiteLLM answers at /health/liveliness."""
 
 
-async def recognised(ask: Ask, answer: HttpAnswer, expected: str) -> str | None:
+async def recognised(ask: Ask, answer: HttpAnswer, expected: str) -> EngineName | None:
     """The engine that gave `answer` to a question for `expected`; None where nothing says so for certain."""
     found = by_signs(answer)
     if found is None and (answer.status in (404, 405, 501) or answer.status < 300):
@@ -36,7 +31,7 @@ async def recognised(ask: Ask, answer: HttpAnswer, expected: str) -> str | None:
     return found if found != expected else None
 
 
-def by_signs(answer: HttpAnswer) -> str | None:
+def by_signs(answer: HttpAnswer) -> EngineName | None:
     """The engine that one answer gives away."""
     if answer.headers.get("server") == "llama.cpp":
         return "llama.cpp"
@@ -50,7 +45,7 @@ def by_signs(answer: HttpAnswer) -> str | None:
     return None
 
 
-def by_owner(listed: ModelList) -> str | None:
+def by_owner(listed: ModelList) -> EngineName | None:
     """The engine that its list of models gives away."""
     return next((OWNERS[m.owned_by] for m in listed.entries if m.owned_by in OWNERS), None)
 

@@ -6,35 +6,25 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Final
 
-from backends.cluster.words import ENGINES as NAMES
+from backends.cluster.engines import ENGINES as FACTS
+from backends.cluster.engines import EngineName
 from backends.engines.engine import Engine
 
-_WHERE: Final = {
-    "ollama": ("ollama", "Ollama"),
-    "llama.cpp": ("llamacpp", "LlamaCpp"),
-    "vllm": ("vllm", "Vllm"),
-    "litellm": ("litellm", "LiteLlm"),
-    "lmstudio": ("lmstudio", "LmStudio"),
-    "sglang": ("sglang", "Sglang"),
-    "openai": ("openai", "OpenAi"),
-    "http": ("plain", "Plain"),
-}
 
-
-class _Engines(Mapping[str, Engine]):
+class _Engines(Mapping[EngineName, Engine]):
     """Engines by the names of cluster.toml."""
 
-    def __getitem__(self, name: str) -> Engine:
-        module, kind = _WHERE[name]
+    def __getitem__(self, name: EngineName) -> Engine:
+        module, _, kind = FACTS[name].probe.partition(":")
         engine: Engine = getattr(import_module(f"backends.engines.{module}"), kind)()
         return engine
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(NAMES)
+    def __iter__(self) -> Iterator[EngineName]:
+        return iter(FACTS)
 
     def __len__(self) -> int:
-        return len(NAMES)
+        return len(FACTS)
 
 
-ENGINES: Final[Mapping[str, Engine]] = _Engines()
+ENGINES: Final[Mapping[EngineName, Engine]] = _Engines()
 """The engines by the names of cluster.toml."""

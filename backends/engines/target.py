@@ -64,7 +64,8 @@ class HttpAnswer:
 class ProbeFailure(Exception):
     """Why a request did not get what was asked for; a probe turns it into its result.
 
-    `status` is the HTTP status where there was one, `retry_after` the seconds the server asked us to stay away.
+    `status` is the HTTP status where there was one, `retry_after` the seconds the server asked us to stay away;
+    `connected` is False where nothing can have reached it.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class ProbeFailure(Exception):
         self.status = status
         self.seconds = seconds
         self.retry_after = retry_after
+        self.connected = True
         super().__init__(self.evidence)
 
     @property

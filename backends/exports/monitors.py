@@ -6,14 +6,16 @@ its prometheusmetric widget. Secrets are left to files and environment variables
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from backends.cluster.engines import ENGINES
 from backends.cluster.inventory import Inventory
-from backends.cluster.tables import Endpoint
-from backends.exports.outside import METRICS, address, health, key_variable, reachable
-from backends.exports.yaml import yaml
+from backends.cluster.outside import address, health, key_variable, outward, reachable
+from backends.cluster.tables import Check, Endpoint
+from backends.yaml import yaml
 
 KEYS: Final = "/etc/prometheus/keys"
 """Where Prometheus finds the keys of endpoints, one file each."""
@@ -29,7 +31,7 @@ def prometheus(inventory: Inventory, watch: str) -> str:
         }
     ]
     for endpoint in reachable(inventory):
-        if endpoint.metrics_url is not None or endpoint.engine in METRICS:
+        if endpoint.metrics_url is not None or ENGINES[endpoint.engine].metrics:
             jobs.append(_job(inventory, endpoint))
     return yaml({"scrape_configs": jobs})
 
@@ -56,8 +58,21 @@ def file_name(name: str) -> str:
 
 
 def gatus(inventory: Inventory) -> str:
-    """Gatus endpoints, a group for each tier: the same health calls, and an answer within the same limits."""
-    return yaml({"endpoints": [_gatus(inventory, endpoint) for endpoint in reachable(inventory)]})
+    """Gatus endpoints, a group for each tier: the same health calls and limits, and those checks it can make, too."""
+    engines = [_gatus(inventory, endpoint) for endpoint in reachable(inventory)]
+    checks = [_gatus_check(inventory, check, url) for check in inventory.checks if (url := outward(inventory, check))]
+    return yaml({"endpoints": [*engines, *checks]})
+
+
+def _gatus_check(inventory: Inventory, check: Check, url: str) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "group": check.tier,
+        "url": url,
+        "interval": f"{max(10, round(inventory.interval(check.lamp)))}s",
+        "client": {"timeout": f"{max(1, round(inventory.timeout(check.lamp)))}s"},
+        "conditions": ["[CONNECTED] == true"] if check.kind == "tcp" else ["[STATUS] >= 200", "[STATUS] < 300"],
+    }
 
 
 def _gatus(inventory: Inventory, endpoint: Endpoint) -> dict[str, Any]:
@@ -105,4 +120,16 @@ def homepage(inventory: Inventory, server: str) -> str:
         }
         for endpoint in reachable(inventory)
     ]
+    rows += [{check.name: _homepage_check(inventory, check, server)} for check in inventory.checks]
     return yaml([{"Language models": rows}])
+
+
+def _homepage_check(inventory: Inventory, check: Check, server: str) -> dict[str, Any]:
+    """A page is asked by Homepage itself, all else through the watch's metrics."""
+    told: dict[str, Any] = {"description": f"{check.tier}, {check.kind}"}
+    url = outward(inventory, check)
+    if check.kind == "http" and url:
+        return {"href": url, **told, "siteMonitor": url}
+    query = f"tierdeck_endpoint_up{{endpoint={json.dumps(check.name, ensure_ascii=False)}}}"
+    metrics = [{"label": "up", "query": query, "format": {"type": "number"}}]
+    return told | {"widget": {"type": "prometheusmetric", "url": server, "refreshInterval": 10000, "metrics": metrics}}

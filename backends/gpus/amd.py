@@ -68,7 +68,7 @@ def _rocm_card(index: int, card: dict[str, Any]) -> Gpu:
     return Gpu(
         index=index,
         name=first_words(_first(card, r"card series|device name|card model|card sku") or "AMD GPU", 80),
-        uuid=_first(card, r"unique id"),
+        uuid=first_words(_first(card, r"unique id") or "", 80) or None,
         memory_total_mib=_bytes(_first(card, r"vram total memory")) or None,
         memory_used_mib=_bytes(_first(card, r"vram total used memory")),
         utilization_pct=percent(_first(card, r"gpu use")),

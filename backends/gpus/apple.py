@@ -21,8 +21,8 @@ def parse(ioreg: str, sysctl: str) -> tuple[Gpu, ...]:
             f"ioreg tells of no GPU: {first_words(ioreg) or 'nothing'}",
             "Is that node a Mac? See `gpus` in cluster.toml.",
         )
-    statistics = re.search(r'"PerformanceStatistics" = \{([^}]*)\}', ioreg)
-    figures = dict(re.findall(r'"([^"]+)"=(\d{1,20})', statistics[1])) if statistics else {}
+    statistics = ioreg.partition('"PerformanceStatistics" = {')[2].partition("}")[0]
+    figures = dict(re.findall(r'"([^"]+)"=(\d{1,20})', statistics))
     model = re.search(r'"model" = <?"([^"]{1,80})"', ioreg)
     cores = re.search(r'"gpu-core-count" = (\d{1,4})', ioreg)
     name = first_words(model[1] if model else "Apple GPU", 80)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 
 _NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*(?:MiB|MB|W|C|%)?\s*", re.IGNORECASE)
@@ -10,16 +9,12 @@ _NUMBER = re.compile(r"\s*([+-]?\d+(?:\.\d+)?)\s*(?:MiB|MB|W|C|%)?\s*", re.IGNOR
 
 def number(value: object, low: float, high: float) -> float | None:
     """The number in `value` if it lies within `low` and `high`; None for [N/A], ERR!, and anything else."""
-    if isinstance(value, bool):
+    if isinstance(value, str):
+        match = _NUMBER.fullmatch(value[:40])
+        value = float(match[1]) if match else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, int | float):
-        found = float(value)
-    else:
-        match = _NUMBER.fullmatch(value[:40]) if isinstance(value, str) else None
-        if match is None:
-            return None
-        found = float(match[1])
-    return found if math.isfinite(found) and low <= found <= high else None
+    return float(value) if low <= value <= high else None
 
 
 def mebibytes(value: object) -> float | None:

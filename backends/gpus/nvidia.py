@@ -18,6 +18,8 @@ PROCESSES: Final = ("nvidia-smi", "--query-compute-apps=pid,used_memory,gpu_uuid
 
 MOST_GPUS: Final = 64
 MOST_PROCESSES: Final = 512
+CGROUPS: Final = 16
+"""Lines that a process's cgroup file has at most: one a controller, where the kernel is old."""
 
 _FAULTS: Final = (
     (
@@ -149,7 +151,7 @@ def cgroup_query(pids: Sequence[int]) -> list[str]:
 def parse_cgroups(text: str) -> dict[int, str]:
     """The container id of each process that runs in one, "" for one that runs in none."""
     found: dict[int, str] = {}
-    for line in text.splitlines():
+    for line in text.splitlines()[: MOST_PROCESSES * CGROUPS]:
         match = re.match(r"/proc/(\d{1,10})/cgroup:(?:.*?(?<![0-9a-f])([0-9a-f]{64})(?![0-9a-f]))?", line)
         if match:
             found[int(match[1])] = match[2] or found.get(int(match[1]), "")

@@ -19,7 +19,10 @@ LIMIT: Final = 10.0
 """Seconds for one answer; nvidia-smi without persistence mode takes several."""
 
 PROCESSES_EVERY: Final = 15.0
-"""Seconds between two questions for the processes, which change seldom and cost a process each."""
+"""Seconds between two questions for the processes, which change seldom and cost a process each; ..."""
+
+MOVED_MIB: Final = 64.0
+"""... but once the memory in use has moved by more they are asked at once: somebody starts, or stops."""
 
 _SILENT: Final = 5.0
 """Intervals without a line after which a stream counts as hung."""
@@ -78,21 +81,28 @@ async def _next(lines: AsyncIterator[str], limit: float) -> str | None:
 
 
 class _Running:
-    """Knows what runs on a node's NVIDIA GPUs, and asks again only now and then."""
+    """Knows what runs on a node's NVIDIA GPUs, and asks again only now and then, or when their memory moves."""
 
     def __init__(self, shell: Shell, gpus: Sequence[Gpu], clock: Callable[[], float] = time.monotonic) -> None:
         self._shell = shell
         self._clock = clock
-        self._known = {gpu.uuid: gpu.processes for gpu in gpus}
-        self._due = clock() + PROCESSES_EVERY
+        self._keep(gpus)
 
     async def on(self, gpus: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
-        if self._clock() < self._due:
-            return tuple(replace(gpu, processes=self._known.get(gpu.uuid)) for gpu in gpus)
+        if self._clock() < self._due and not any(self._moved(gpu) for gpu in gpus):
+            known = {gpu.uuid: gpu.processes for gpu in self._known}
+            return tuple(replace(gpu, processes=known.get(gpu.uuid)) for gpu in gpus)
         gpus = await _with_processes(self._shell, gpus)
-        self._known = {gpu.uuid: gpu.processes for gpu in gpus}
-        self._due = self._clock() + PROCESSES_EVERY
+        self._keep(gpus)
         return gpus
+
+    def _keep(self, gpus: Sequence[Gpu]) -> None:
+        self._known = tuple(gpus)
+        self._due = self._clock() + PROCESSES_EVERY
+
+    def _moved(self, now: Gpu) -> bool:
+        then = next((gpu.memory_used_mib for gpu in self._known if gpu.uuid == now.uuid), None)
+        return then is not None and abs((now.memory_used_mib or 0.0) - then) > MOVED_MIB
 
 
 async def _read_nvidia(shell: Shell, timeout: float) -> tuple[Gpu, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from backends.memory.estimate import Estimate, estimate
+from backends.memory.estimate import CONTEXT_BYTES, Estimate, estimate
 from backends.memory.headers import Header
 from backends.memory.settings import CELLS, Settings
 
@@ -14,10 +14,16 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU by its name in an estimate, and the bytes that models may take of it."""
+    """A GPU by its name in an estimate, and its bytes: those that models may take, those its driver keeps of them."""
 
     name: str
     capacity: int
+    driver: int = CONTEXT_BYTES
+
+
+def kept(gpus: Sequence[Gpu]) -> int:
+    """What to reckon with for each GPU's driver: the most of them."""
+    return max((gpu.driver for gpu in gpus), default=CONTEXT_BYTES)
 
 
 def fits(estimates: Sequence[Estimate], gpus: Sequence[Gpu]) -> bool:
@@ -29,12 +35,12 @@ def advice(header: Header, settings: Settings, gpus: Sequence[Gpu]) -> list[str]
     """What would make one model fit, the mildest change first; nothing where it fits, or where nothing helps."""
 
     def fitting(changed: Settings) -> bool:
-        return fits([estimate(header, changed, len(gpus))], gpus)
+        return fits([estimate(header, changed, len(gpus), kept(gpus))], gpus)
 
     if fitting(settings):
         return []
     found = []
-    now = estimate(header, settings, len(gpus))
+    now = estimate(header, settings, len(gpus), kept(gpus))
     if settings.flash and settings.cache_k == settings.cache_v == "f16":
         smaller = replace(settings, cache_k="q8_0", cache_v="q8_0")
         if fitting(smaller):

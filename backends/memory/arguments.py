@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -31,6 +32,8 @@ def llama_flags(settings: Settings) -> list[str]:
     flags += ["--flash-attn", "on" if settings.flash else "off"]
     if settings.split:
         flags += ["--tensor-split", ",".join(f"{part:g}" for part in settings.split)]
+    if settings.overrides:
+        flags += ["--override-tensor", ",".join(f"{name}={device}" for name, device in settings.overrides)]
     return flags
 
 
@@ -47,6 +50,7 @@ def llama_environment(settings: Settings) -> list[str]:
         "--n-cpu-moe": "LLAMA_ARG_N_CPU_MOE",
         "--flash-attn": "LLAMA_ARG_FLASH_ATTN",
         "--tensor-split": "LLAMA_ARG_TENSOR_SPLIT",
+        "--override-tensor": "LLAMA_ARG_OVERRIDE_TENSOR",
     }
     flags = llama_flags(settings)
     found = [f"{names[flag]}={value}" for flag, value in pairwise(flags) if flag in names]
@@ -78,7 +82,7 @@ def written(name: str, settings: Settings, gpus: int = 1, *, safetensors: bool =
     if safetensors:
         return ["vllm serve " + " ".join([name, *vllm_flags(settings, gpus)])]
     return [
-        "llama-server --model " + " ".join([name, *llama_flags(settings)]),
+        "llama-server --model " + shlex.join([name, *llama_flags(settings)]),
         "",
         *llama_environment(settings),
         "",

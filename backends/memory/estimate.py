@@ -6,27 +6,31 @@ All figures are bytes. After llama.cpp b11549; other builds differ by their inpu
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from string import ascii_letters
 from typing import Literal
 
-from backends.memory.headers import Header, Tensor
-from backends.memory.layers import ENCODERS, KNOWN, Builder
+from backends.memory.headers import Header, HeaderError, Tensor
+from backends.memory.layers import Builder
 from backends.memory.layout import reserve
 from backends.memory.model import Model
 from backends.memory.quants import CACHE_TYPES, Kind, row_bytes
 from backends.memory.settings import Plan, Settings, plan
+from backends.memory.styles import ENCODERS, KNOWN
 
-Certainty = Literal["header", "bound"]
-"""`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not."""
+Certainty = Literal["header", "bound", "dry run", "observed"]
+"""`header`: derived, of an architecture whose graph is known; `bound`: an upper bound of one that is not;
+`dry run`: llama.cpp's own, which loads nothing; `observed`: as the engine said when it ran with these settings."""
 
 CPU = "CPU"
 PROJECTOR = "clip"
 """What files call themselves that turn pictures into tokens (mmproj)."""
 CONTEXT_BYTES = 555 << 20
-"""What a driver keeps per process and GPU beside the buffers: the most that llama.cpp#23604 reports."""
+"""What a driver keeps per process and GPU beside the buffers, until it is learned: the most of llama.cpp#23604."""
 _PAGES = 32 << 10
 """What a device's buffers lose at their edges."""
 _CPU_ALIGNMENT, _GPU_ALIGNMENT, _GPU_ROW = 32, 128, 512
@@ -66,8 +70,8 @@ class Estimate:
         return total + self.beside if total else 0
 
 
-def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
-    """Estimate a model on so many GPUs; raises HeaderError where the header is of no model."""
+def estimate(header: Header, settings: Settings, gpus: int = 1, driver: int = CONTEXT_BYTES) -> Estimate:
+    """Estimate a model on so many GPUs, whose driver keeps so much; HeaderError where the header is of no model."""
     if header.arch == PROJECTOR:
         return _projector(header, settings, gpus)
     model = Model(header)
@@ -84,9 +88,7 @@ def estimate(header: Header, settings: Settings, gpus: int = 1) -> Estimate:
     certainty: Certainty = "header" if model.arch in KNOWN else "bound"
     if certainty == "bound":
         devices = [replace(device, compute=max(device.compute, _widest(model, rounded)) * 3 // 2) for device in devices]
-    beside = (
-        CONTEXT_BYTES + placement.staged() + _unpacked(model, rounded) + _in_flight(model, rounded, len(devices) - 1)
-    )
+    beside = driver + placement.staged() + _unpacked(model, rounded) + _in_flight(model, rounded, len(devices) - 1)
     upper = (
         sum(device.total for device in devices)
         + _outputs(model, rounded)
@@ -122,6 +124,7 @@ class _Placement:
 
     def __init__(self, model: Model, settings: Settings, gpus: int) -> None:
         self._model, self._cpu_moe, self._gpus = model, settings.cpu_moe, gpus
+        self._overrides = [(_pattern(name), _device_of(device, gpus)) for name, device in settings.overrides]
         layers = model.layers + 1
         wanted = layers if settings.gpu_layers is None else min(settings.gpu_layers, layers)
         self._offloaded = wanted if gpus else 0
@@ -145,6 +148,8 @@ class _Placement:
                 found[device] += _stored(tensor, device)
         tied = self._model.tensors.get("token_embd.weight")
         device = self.layer(self._model.layers)
+        if tied:
+            device = self._overridden(tied, device)
         if tied and device and "output.weight" not in self._model.tensors and self._model.arch not in ENCODERS:
             found[device] += _stored(tied, device)
         return found
@@ -156,7 +161,15 @@ class _Placement:
             self._offloaded
         )
 
+    def _overridden(self, tensor: Tensor, device: int) -> int:
+        """The device of the first pattern that a name has anywhere in it, else the one where it would go."""
+        return next((there for pattern, there in self._overrides if pattern.search(tensor.name)), device)
+
     def _device(self, tensor: Tensor) -> int | None:
+        device = self._usual(tensor)
+        return None if device is None else self._overridden(tensor, device)
+
+    def _usual(self, tensor: Tensor) -> int | None:
         parts = tensor.name.split(".")
         if parts[0] != "blk" or len(parts) < 3 or not parts[1].isdecimal():
             return self.layer(self._model.layers) if parts[0].startswith("output") else 0
@@ -165,6 +178,23 @@ class _Placement:
             return None
         experts = parts[2] in ("ffn_up_exps", "ffn_down_exps", "ffn_gate_exps", "ffn_gate_up_exps")
         return 0 if experts and layer < self._cpu_moe else self.layer(layer)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    try:
+        return re.compile(name)
+    except re.error as error:
+        raise HeaderError(f"the pattern {name} of tensors to move makes no sense: {error}.") from None
+
+
+def _device_of(name: str, gpus: int) -> int:
+    """A device by llama.cpp's name for it: CPU, CUDA0, ROCm1, Vulkan0."""
+    if name == CPU or name.endswith("_Host") or not gpus:
+        return 0
+    number = int(name.lstrip(ascii_letters) or 0) if name.isalnum() and name[-1].isdecimal() else gpus
+    if number < gpus:
+        return number + 1
+    raise HeaderError(f"tensors shall go to {name}, and there is no such device.", "Devices are CPU, CUDA0, CUDA1, ...")
 
 
 def _stored(tensor: Tensor, device: int) -> int:

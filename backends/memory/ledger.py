@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backends.cluster.fold import workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Workload
-from backends.cluster.snapshot import ClusterSnapshot, EndpointState
+from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState
 from backends.cluster.tables import Endpoint, Node
 from backends.cluster.words import Cause
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One endpoint's share of a GPU; None is "not known", `reserved` is what its start will still take."""
+    """One endpoint's share of a GPU; None is "not known", `reserved` is what its start will still take.
+
+    `certainty` tells where the prediction comes from: header, bound, or observed (its engine said it at a start).
+    """
 
     endpoint: str
     measured: float | None
     declared: float | None
     predicted: float | None
     reserved: float = 0.0
+    certainty: str = ""
 
     @property
     def held(self) -> float:
@@ -64,24 +69,33 @@ def ledger(inventory: Inventory, snapshot: ClusterSnapshot, node: Node, gpu: Gpu
     state = snapshot.nodes[node.name]
     held = held_by_container(gpu, state.workloads)
     ready: list[Entry] = []
-    starting: list[tuple[Endpoint, float]] = []
+    starting: list[tuple[Endpoint, float, str]] = []
     for endpoint in inventory.endpoints:
         if endpoint.node != node.name or (len(state.gpus) > 1 and endpoint.container not in held):
             continue
-        predicted = _predicted(snapshot, endpoint)
+        predicted, certainty = _predicted(snapshot, endpoint)
         now = snapshot.endpoints[endpoint.name]
         if now.serving:
-            ready.append(Entry(endpoint.name, held.get(endpoint.container or ""), _declared(now), predicted))
+            ready.append(
+                Entry(endpoint.name, held.get(endpoint.container or ""), _declared(now), predicted, 0.0, certainty)
+            )
         elif predicted is not None and _starts(snapshot, endpoint, now):
-            starting.append((endpoint, predicted))
+            starting.append((endpoint, predicted, certainty))
     left = max(0.0, gpu.memory_used_mib - sum(entry.held for entry in ready))
     entries = list(ready)
-    for endpoint, predicted in starting:
+    for endpoint, predicted, certainty in starting:
         own = held.get(endpoint.container or "")
-        got = min(left, predicted) if own is None else own
+        got = min(left, predicted, _grown(state, endpoint)) if own is None else own
         left = max(0.0, left - got)
-        entries.append(Entry(endpoint.name, own, None, predicted, max(0.0, predicted - got)))
+        entries.append(Entry(endpoint.name, own, None, predicted, max(0.0, predicted - got), certainty))
     return Ledger(gpu.memory_used_mib, tuple(entries))
+
+
+def _grown(state: NodeState, endpoint: Endpoint) -> float:
+    """MiB by which the node's GPUs hold more than when this one started; without end where that was not seen."""
+    hold = state.holds.get(endpoint.container or "")
+    used = sum(gpu.memory_used_mib or 0.0 for gpu in state.gpus)
+    return math.inf if hold is None or hold.low_mib is None else max(0.0, used - hold.low_mib)
 
 
 def held_by_container(gpu: Gpu, workloads: Sequence[Workload]) -> dict[str, float]:
@@ -99,9 +113,9 @@ def _declared(state: EndpointState) -> float | None:
     return sum(said) if said else None
 
 
-def _predicted(snapshot: ClusterSnapshot, endpoint: Endpoint) -> float | None:
-    said = [each.mib for each in snapshot.predicted if each.endpoint == endpoint.name]
-    return sum(said) if said else None
+def _predicted(snapshot: ClusterSnapshot, endpoint: Endpoint) -> tuple[float | None, str]:
+    said = [each for each in snapshot.predicted if each.endpoint == endpoint.name]
+    return (sum(each.mib for each in said), said[0].certainty) if said else (None, "")
 
 
 def _starts(snapshot: ClusterSnapshot, endpoint: Endpoint, state: EndpointState) -> bool:

@@ -74,9 +74,9 @@ def _tensor(name: str, said: object) -> Tensor:
     kind = said.get("dtype") if isinstance(said, dict) else None
     if not isinstance(shape, list) or not all(type(dim) is int and 0 <= dim < 1 << 40 for dim in shape):
         raise HeaderError(f"its tensor {name[:80]!r} has no shape that makes sense: the file is broken.")
-    if kind not in _BYTES:
+    if not isinstance(kind, str) or kind not in _BYTES:
         raise HeaderError(f"its tensor {name[:80]!r} has the type {str(kind)[:20]!r}, which is not known here.")
-    tensor = Tensor(name, tuple(reversed(shape)) or (1,), Kind(str(kind), 1, _BYTES[str(kind)]))
+    tensor = Tensor(name, tuple(reversed(shape)) or (1,), Kind(kind, 1, _BYTES[kind]))
     if tensor.elements >= 1 << 50:
         raise HeaderError(f"its tensor {name[:80]!r} has an impossible shape: the file is broken.")
     return tensor

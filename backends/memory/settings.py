@@ -18,7 +18,11 @@ def padded(count: int, to: int = CELLS) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The arguments of llama-server that count; `context` 0 is what the model was trained for, `layers` None is all."""
+    """The arguments of llama-server that count; `context` 0 is what the model was trained for, `layers` None is all.
+
+    `overrides` are patterns of tensors' names with the device each goes to; `every_output` is not an argument but what
+    builds before June 2026 did: they reserve logits for each token of a batch.
+    """
 
     context: int = 0
     parallel: int = 1
@@ -31,6 +35,8 @@ class Settings:
     gpu_layers: int | None = None
     split: tuple[float, ...] = ()
     cpu_moe: int = 0
+    overrides: tuple[tuple[str, str], ...] = ()
+    every_output: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ def plan(model: Model, settings: Settings) -> Plan:
     tokens = min(context, batch, settings.ubatch or batch)
     tokens = padded(tokens, parallel) if tokens % parallel else tokens
     reach = model.window * (parallel if settings.unified else 1) + min(batch, settings.ubatch or batch)
-    outputs = parallel if model.causal else tokens
+    outputs = parallel if model.causal and not settings.every_output else tokens
     return Plan(
         context,
         streams,

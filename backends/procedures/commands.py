@@ -78,6 +78,12 @@ class Procedures:
         """Go on with a procedure that was halted, cancelled, failed or lost; every step is checked anew."""
         await self._launch(procedure, b"", resume=True, attended=attended, take_over=take_over)
 
+    async def roll_back(self, procedure: str, *, take_over: bool = False) -> None:
+        """Take back all that one did, if its plan can be; it must not run any more."""
+        if not self.plan(procedure).reversible:
+            raise ProcedureError(f"Procedure {procedure} cannot be taken back as a whole.", "Only deployments can.")
+        await self._launch(procedure, b"", resume=True, attended=False, take_over=take_over, back=True)
+
     def attach(self, procedure: str) -> AsyncGenerator[StepEvent, None]:
         """Its events from the first on, as they come, the last being `finished` (or `lost`)."""
         return journals.follow(journals.journal_path(self.state_dir, procedure))
@@ -102,11 +108,14 @@ class Procedures:
             detail = {"text": "abandoned"}
             journal.write(StepEvent(time.time(), procedure, "finished", None, dict(detail), "cancelled"))
 
-    async def _launch(self, procedure: str, handed: bytes, *, resume: bool, attended: bool, take_over: bool) -> None:
+    async def _launch(
+        self, procedure: str, handed: bytes, *, resume: bool, attended: bool, take_over: bool, back: bool = False
+    ) -> None:
         path = journals.journal_path(self.state_dir, procedure)
         private_folder(path.parent)
         log = path.with_suffix(".log")
-        told = Told(self.state_dir.absolute(), procedure, self._inventory.absolute(), resume, not attended, take_over)
+        state, inventory = self.state_dir.absolute(), self._inventory.absolute()
+        told = Told(state, procedure, inventory, resume, not attended, take_over, back)
         command = [*self._runner, *arguments(told)]
         try:
             said = await asyncio.to_thread(_begin, command, handed, log)

@@ -13,11 +13,13 @@ from backends.clock import Clock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
-from backends.errors import SshError
+from backends.cluster.words import NATIVE
+from backends.errors import ReachError, SshError
 from backends.maintenance import Maintenance
 from backends.procedures.learned import Learned
 from backends.procedures.outage import Outages
 from backends.reach.lease import Place
+from backends.reach.model_files import ModelFiles
 from backends.reach.runtime import Runtime, Shell
 
 
@@ -32,6 +34,22 @@ def _no_places(node: str) -> Sequence[Place]:
 async def _no_shares(endpoint: str) -> AsyncGenerator[float, None]:
     return
     yield
+
+
+def _no_files(source: str, token: str | None) -> AbstractAsyncContextManager[ModelFiles]:
+    raise ReachError(f"There is no way to {source} from here.")
+
+
+async def _no_answer(endpoint: str, prompt: str) -> str:
+    raise ReachError(f"There is no way to ask {endpoint} from here.")
+
+
+async def _no_list(endpoint: str) -> tuple[str, ...]:
+    return ()
+
+
+async def _no_token(endpoint: str, model: str, embeds: bool) -> str:
+    return "nobody can be asked here"
 
 
 async def _unguarded() -> None:
@@ -66,12 +84,17 @@ class Touch(Protocol):
 class Context:
     """The outside of a procedure; whoever opened it closes it.
 
-    `runtime(node, kind)` drives what runs there (kind: docker, systemd, launchd, windows), `workloads(node)` lists it
-    all; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None where it cannot be read.
+    `runtime(node, kind)` drives what runs there (kind: docker, kubernetes, systemd, launchd, windows),
+    `workloads(node)` lists it all; both may raise a ReachError. `probe(endpoint)` never raises. `vram(node)` is None
+    where it cannot be read.
     `shares(endpoint)` are the shares of its model that an engine says it has loaded, from 0 to 1, as it loads; it may
     raise a ProbeFailure or a ReachError.
+    `listed(endpoint)` are the models it names now (ReachError where it does not say), `prompt(endpoint, model, embeds)`
+    asks one for a token, or a vector: "" where it answered, else why not.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
+    `files(source, token)` are the files of a model, `token` a reference; `ask(endpoint, prompt)` is the beginning of an
+    answer, or a ChatError.
     `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do,
     `maintenance` what is left alone, and until when.
     `targets` are the workloads of the plan in their order. `learned` and `outages` are what is remembered.
@@ -84,7 +107,11 @@ class Context:
     probe: Callable[[str], Awaitable[ProbeResult]]
     vram: Callable[[str], Awaitable[tuple[Gpu, ...] | None]]
     shares: Callable[[str], AsyncGenerator[float, None]] = _no_shares
+    listed: Callable[[str], Awaitable[tuple[str, ...]]] = _no_list
+    prompt: Callable[[str, str, bool], Awaitable[str]] = _no_token
     shell: Callable[[str], Shell] = _no_shell
+    files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]] = _no_files
+    ask: Callable[[str, str], Awaitable[str]] = _no_answer
     here: str | None = None
     touch: Touch | None = None
     maintenance: Maintenance | None = None
@@ -98,7 +125,7 @@ class Context:
 
 def title(workload: Workload) -> str:
     """A workload as cluster.toml names it: a container by its name, a service as systemd:NAME."""
-    return workload.name if workload.runtime == "docker" else f"{workload.runtime}:{workload.name}"
+    return f"{workload.runtime}:{workload.name}" if workload.runtime in NATIVE else workload.name
 
 
 def residence(endpoint: Endpoint) -> str:

@@ -252,7 +252,7 @@ class Readiness:
 async def readiness(context: Context, node: str, workload: Workload) -> Readiness:
     """Ask the engines in `workload`; without any, its health check; without that, running is all there is to know."""
     if not workload.running:
-        return Readiness(False, workload.state)
+        return Readiness(False, workload.error or workload.state)
     return judge(workload, await _probes(context, node, workload), context.clock.now().wall)
 
 
@@ -280,8 +280,8 @@ def judge(workload: Workload, results: Sequence[ProbeResult], wall: float) -> Re
 
 def blocks(workload: Workload, results: Sequence[ProbeResult], wall: float) -> str:
     """Why no other GPU container may start beside this one, or "": it is about to run, or runs and is not ready."""
-    if workload.state == "restarting":
-        return "restarting"
+    if not workload.running:
+        return workload.error or workload.state
     telling = [r for r in results if r.cause not in FROM_HERE and r.cause is not Cause.CONFIG]
     if results and not telling:
         return "" if workload.health != "starting" else "its health check says starting"
@@ -293,7 +293,7 @@ async def running(context: Context, node: str) -> dict[str, Workload]:
     """The GPU workloads of `node` that run or are about to, by title; asked of the node itself."""
     with context.outages.watched():
         found = await context.workloads(node)
-    return {title(w): w for w in found if w.gpu and w.state in ("running", "restarting")}
+    return {title(w): w for w in found if w.gpu and w.astir}
 
 
 async def blockers(context: Context, node: str, workloads: Iterable[Workload]) -> list[tuple[Workload, str]]:

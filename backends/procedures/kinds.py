@@ -9,6 +9,9 @@ from backends.procedures.aftermath import AFTER_KINDS
 from backends.procedures.boot import BOOT_KINDS
 from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
+from backends.procedures.deployed import DEPLOY_KINDS
+from backends.procedures.draining import DRAIN_KINDS
+from backends.procedures.gateway import GATEWAY_KINDS
 from backends.procedures.plan import Step
 from backends.procedures.reboot import REBOOT_KINDS
 from backends.procedures.recreate import RECREATE_KINDS
@@ -21,6 +24,9 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **BOOT_KINDS,
     **RUNG_KINDS,
     **AFTER_KINDS,
+    **DRAIN_KINDS,
+    **DEPLOY_KINDS,
     **REBOOT_KINDS,
     **RECREATE_KINDS,
+    **GATEWAY_KINDS,
 }

@@ -19,6 +19,7 @@ from typing import Final
 from urllib.parse import quote
 
 from backends.cluster.inventory import Inventory
+from backends.cluster.tables import Node
 from backends.errors import ProcedureError, ReachError, SshError, StaleLease, TierdeckError
 from backends.procedures import journal as journals
 from backends.reach.lease import STALE, Holder, NoPlace, Place, Seen
@@ -42,7 +43,7 @@ _TRIES: Final = 3
 def places(reaches: Reaches, inventory: Inventory, node: str) -> tuple[Place, ...]:
     """Where the lease of `node` may be kept, the first that works to be used."""
     reach = reaches[node]
-    found = [*_file(reach)]
+    found = [*_object(reaches, reach.node), *_file(reach)]
     if (reach.is_here or reach.node.ssh) and inventory.runs_containers(reach.node):
         found.append(ContainerPlace(reach))
     return tuple(found)
@@ -54,6 +55,15 @@ def away(reaches: Reaches, inventory: Inventory, node: str) -> tuple[Place, ...]
     if host is None or host == node:
         return ()
     return tuple(_file(reaches[host], str(PurePosixPath(FILE).with_name(f"lock-{quote(node, safe='')}.json"))))
+
+
+def _object(reaches: Reaches, node: Node) -> list[Place]:
+    """The Lease of a Kubernetes node: whoever works on it through the API looks there."""
+    if node.kubernetes is None:
+        return []
+    from backends.reach.kubernetes.lease import LeaseObject
+
+    return [LeaseObject(reaches.clusters[node.kubernetes.cluster], node.name)]
 
 
 def _file(reach: NodeReach, path: str = FILE) -> list[Place]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from backends.clock import Clock, SystemClock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
-from backends.engines import loading
+from backends.engines import asking, loading
+from backends.engines.chat import Delta, Message, chat
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
-from backends.errors import ReachError, RuntimeFailure
+from backends.errors import ReachError
 from backends.gpus import nvidia
 from backends.gpus.source import read_once
 from backends.maintenance import Maintenance
@@ -25,6 +27,7 @@ from backends.procedures import leasing
 from backends.procedures.context import Context
 from backends.procedures.touching import Touching
 from backends.reach.local import addresses, hostname, which_node
+from backends.reach.model_files import ModelFiles, model_files
 from backends.reach.nodes import Reaches
 from backends.reach.runtime import Runtime
 from backends.secrets import Secrets
@@ -32,6 +35,9 @@ from backends.sources import EndpointSource, target_of
 
 VRAM_LIMIT: Final = 5.0
 """Seconds for one look at the GPU memory; the gate wants four in a second."""
+
+MOST_TOKENS: Final = 16
+"""Tokens of an answer that is only to show that there is one."""
 
 
 @asynccontextmanager
@@ -49,6 +55,10 @@ async def open_context(inventory: Inventory, state: Path | None = None) -> Async
             outside.probe,
             outside.vram,
             shares=outside.shares,
+            files=outside.files,
+            ask=outside.ask,
+            listed=outside.listed,
+            prompt=outside.prompt,
             here=here,
             touch=Touching(inventory, reaches, secrets, state / "rdp") if state else None,
             maintenance=Maintenance(state) if state else None,
@@ -69,22 +79,13 @@ class _Outside:
 
     async def runtime(self, node: str, kind: str) -> Runtime:
         """What drives the workloads of one kind on a node."""
-        reach = self.reaches[node]
-        if kind == "docker":
-            return await reach.runtime()
-        services = reach.services()
-        if services is None or services.kind != kind:
-            raise RuntimeFailure(f"cluster.toml names no {kind} service on {node} any more.", "Plan anew.")
-        return services
+        return await self.reaches[node].runtime_of(kind)
 
     async def workloads(self, node: str) -> tuple[Workload, ...]:
         """All that runs on a node, of every kind it has."""
-        reach = self.reaches[node]
         found: list[Workload] = []
-        if self.inventory.runs_containers(self.inventory.node_named[node]):
-            found += await (await reach.runtime()).workloads()
-        if (services := reach.services()) is not None:
-            found += await services.workloads()
+        for runtime in await self.reaches[node].runtimes():
+            found += await runtime.workloads()
         return tuple(found)
 
     async def probe(self, endpoint: str) -> ProbeResult:
@@ -106,6 +107,31 @@ class _Outside:
         async with aclosing(loading.shares(self.http, target)) as shares:
             async for share in shares:
                 yield share
+
+    @asynccontextmanager
+    async def files(self, source: str, token: str | None) -> AsyncGenerator[ModelFiles, None]:
+        """The files of a model, wherever they lie."""
+        secret = await self.secrets.resolve(token, polling=False) if token else None
+        yield model_files(source, self.reaches, secret, os.environ)
+
+    async def ask(self, endpoint: str, prompt: str) -> str:
+        """The beginning of an endpoint's answer to one prompt."""
+        named = self.inventory.endpoint_named[endpoint]
+        words, target = "", await self.target(named)
+        answer = chat(self.http, target, [Message("user", prompt)], model=named.model, max_tokens=MOST_TOKENS)
+        async with aclosing(answer) as events:
+            async for event in events:
+                words += event.text if isinstance(event, Delta) else ""
+        return words
+
+    async def listed(self, endpoint: str) -> tuple[str, ...]:
+        """The models that an endpoint names now."""
+        return await asking.listed(self.http, await self.target(self.inventory.endpoint_named[endpoint]))
+
+    async def prompt(self, endpoint: str, model: str, embeds: bool) -> str:
+        """Ask a model once; why it did not answer, or ""."""
+        target = await self.target(self.inventory.endpoint_named[endpoint])
+        return await asking.answered(self.http, target, model, embeds=embeds)
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""

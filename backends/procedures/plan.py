@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
@@ -65,7 +65,10 @@ class BlastRadius:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done to `node`, in order, and `why`; `targets` names the containers and services it touches."""
+    """What would be done to `node`, in order, and `why`; `targets` names the containers and services it touches.
+
+    One that is `reversible` can be taken back as a whole; `on_failure` is what becomes of it where nobody is asked.
+    """
 
     kind: str
     node: str
@@ -75,6 +78,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
+    reversible: bool = False
+    on_failure: Literal["hold", "rollback"] = "hold"
 
     @property
     def danger(self) -> Danger:

@@ -58,11 +58,13 @@ class Told:
     resume: bool
     unattended: bool
     take_over: bool = False
+    back: bool = False
 
 
 def arguments(told: Told) -> list[str]:
     """`told` as a command line."""
     flags = {"--resume": told.resume, "--unattended": told.unattended, "--take-over": told.take_over}
+    flags["--back"] = told.back
     named = [flag for flag, said in flags.items() if said]
     return ["--state", str(told.state), "--id", told.id, "--cluster", str(told.cluster), *named]
 
@@ -75,8 +77,9 @@ def _parse(argv: Sequence[str] | None) -> Told:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--unattended", action="store_true")
     parser.add_argument("--take-over", action="store_true")
+    parser.add_argument("--back", action="store_true")
     given = parser.parse_args(argv)
-    return Told(given.state, given.id, given.cluster, given.resume, given.unattended, given.take_over)
+    return Told(given.state, given.id, given.cluster, given.resume, given.unattended, given.take_over, given.back)
 
 
 def main(argv: Sequence[str] | None = None, *, kinds: Kinds = KINDS, opens: Opens | None = None) -> int:
@@ -141,8 +144,8 @@ class _Starter:
 
 async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter: _Starter) -> None:
     """Take the journal, the node here and the node itself, in this order, and give them back in the other."""
-    inventory = load(told.cluster).inventory
     plan = plan_of(told.id, _journal(told)) if told.resume else from_json(_json(handed))
+    inventory = load(told.cluster, with_files=_coming(plan)).inventory
     path = socket_path(told.state, told.id)
     owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}"
     desk = Desk()
@@ -151,7 +154,7 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
         with ExitStack() as held:
             opened = journals.reopen if told.resume else journals.create
             journal = _Recorder(held.enter_context(opened(told.state, told.id)))
-            past = _past(journal.path) if told.resume else Past()
+            past = _past(journal.path, back=told.back) if told.resume else Past()
             lock = held.enter_context(hold(told.state, plan.node, owner=owner, procedure=told.id, now=time.time()))
             context = await outside.enter_async_context(opens(inventory))
             async with listening(str(path), desk), _beating(lock), _leased(told, plan, owner, context) as lease:
@@ -163,6 +166,12 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
                 except BaseException as error:
                     journal.fail(told.id, reason(error))
                     raise
+
+
+def _coming(plan: Plan) -> dict[str, str]:
+    """The files of cluster.d that the plan writes: its own steps already speak of what stands there."""
+    written = [step.arguments for step in plan.steps if step.kind == "write_fragment"]
+    return {str(told["file"]): str(told["text"]) for told in written}
 
 
 @asynccontextmanager
@@ -212,6 +221,7 @@ async def _carry_out(
         clock=SystemClock(),
         past=past,
         guard=guard,
+        back=told.back,
     )
     async with aclosing(events):
         async for _ in events:
@@ -266,9 +276,9 @@ def _journal(told: Told) -> list[StepEvent]:
     return journals.read_events(journals.journal_path(told.state, told.id))
 
 
-def _past(path: Path) -> Past:
+def _past(path: Path, *, back: bool) -> Past:
     events = journals.read_events(path)
-    if events[-1].event == "finished" and events[-1].outcome == "done":
+    if not back and events[-1].event == "finished" and events[-1].outcome == "done":
         raise ProcedureError(f"Procedure {path.stem} is done; there is nothing to resume.")
     return past_of(events)
 

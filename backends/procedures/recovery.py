@@ -7,20 +7,17 @@ from dataclasses import replace
 from typing import Final
 
 from backends.cluster.faults import HOLDS, Diagnosis, Fault
-from backends.cluster.fields import Rung
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
+from backends.cluster.words import RUNGS, Rung
 from backends.errors import ProcedureError
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.recreate import recreate_step
 from backends.procedures.rung_words import docker_command
 from backends.procedures.rungs import DOCKER_BACK, DOCKER_LIMIT, HOLD, WAKE_BACK
 from backends.procedures.startup import blast, plan_queue
-
-RUNGS: Final[tuple[Rung, ...]] = ("service", "containers", "docker", "wake", "rdp")
-"""The ladder, the least invasive first."""
 
 SOON: Final = 90.0
 """Seconds for which Docker may take to come up by itself on a machine that was woken."""
@@ -122,10 +119,10 @@ def _climb(node: Node, first: Rung, rungs: Sequence[Rung], *, is_here: bool, una
     steps: list[Step] = []
     if first == "wake" and node.wake is not None and (node.wake.mac or node.wake.command):
         steps.append(Step("wake", f"wake {node.name}", dict(here), WAKE_BACK + 30, Danger.CHANGES, _wake_words(node)))
-        if node.docker is not False:
+        if node.may_have_docker:
             soon = {**here, "limit": SOON}
             steps.append(Step("wait_docker", f"wait for Docker on {node.name}", soon, SOON + 30, may_fail=True))
-    if (first == "docker" or (first == "wake" and steps)) and node.docker is not False:
+    if (first == "docker" or (first == "wake" and steps)) and node.may_have_docker:
         shown, limit = docker_command(node, here=is_here).shown, DOCKER_LIMIT + DOCKER_BACK + 30
         label = f"restart Docker on {node.name}"
         steps.append(Step("restart_docker", label, dict(here), limit, Danger.CHANGES, shown, may_fail=rdp))
@@ -164,11 +161,17 @@ def after(node: Node) -> list[Step]:
     """The steps that follow once Docker should be back: all that is to run there started in order, health again."""
     here = {"node": node.name}
     steps = []
-    if node.docker is not False:
+    if node.may_have_docker:
         steps.append(Step("wait_docker", f"wait for Docker on {node.name}", dict(here), DOCKER_BACK + 30))
+    if node.kubernetes is not None:
+        label = f"wait until {node.name} is ready in {node.kubernetes.cluster}"
+        steps.append(Step("wait_kubernetes", label, dict(here), DOCKER_BACK + 30))
+    if steps:
         limit = node.queue.hard_timeout * max(1, len(node.queue.order))
         label = f"start queue of {node.name}"
-        steps.append(Step("start_queue", label, dict(here), limit, Danger.CHANGES, "docker start, one after the other"))
+        steps.append(
+            Step("start_queue", label, dict(here), limit, Danger.CHANGES, "one after the other, each behind its gate")
+        )
     return [*steps, _healthy(node)]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from backends.cluster.tables import Node
+from backends.cluster.words import KUBERNETES
 from backends.errors import ProcedureError, ReachError
 from backends.procedures.context import Context, Touch
 from backends.procedures.plan import Step
@@ -209,9 +210,30 @@ class WaitForDocker(Rung):
         return await self._docker_back(report, float(limit) if isinstance(limit, int | float) else DOCKER_BACK)
 
 
+class WaitForKubernetes(Rung):
+    """Waits until Kubernetes calls the node ready, so that what its pods do is known."""
+
+    async def check(self) -> str:
+        """It is always asked."""
+        return ""
+
+    async def apply(self, report: Report) -> None:
+        """Nothing to be done but to wait."""
+
+    async def verify(self, report: Report) -> str:
+        """What runs there can be seen."""
+
+        async def look() -> str:
+            found = await (await self._context.runtime(self._node.name, KUBERNETES)).workloads()
+            return f"{self._node.name} is ready, with {len(found)} workloads"
+
+        return await self._until(DOCKER_BACK, "waiting for Kubernetes", report, look)
+
+
 RUNG_KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     "restart_docker": RestartDocker,
     "wake": WakeNode,
     "desktop_session": DesktopSession,
     "wait_docker": WaitForDocker,
+    "wait_kubernetes": WaitForKubernetes,
 }

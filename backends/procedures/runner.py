@@ -17,9 +17,13 @@ from backends.clock import Clock
 from backends.errors import ProcedureError, TierdeckError
 from backends.procedures.events import StepEvent
 from backends.procedures.plan import Plan, Step
+from backends.procedures.rollback import take_back
 
 CHOICES: Final = ("retry", "skip", "hold", "abort")
 """The answers to a failed step: again, go on without it, stop here to be resumed, give the procedure up."""
+
+ROLLBACK: Final = "rollback"
+"""One answer more, where a plan can be taken back as a whole."""
 
 CHECK_LIMIT: Final = 30.0
 """Seconds that looking whether a step is done already may take."""
@@ -138,8 +142,12 @@ async def run(
     clock: Clock,
     past: Past = Past(),
     guard: Guard | None = None,
+    back: bool = False,
 ) -> AsyncGenerator[StepEvent, None]:
-    """Carry `plan` out and yield what happens, the last event being `finished`; closing it cancels the step."""
+    """Carry `plan` out and yield what happens, the last event being `finished`; closing it cancels the step.
+
+    With `back` it is only taken back.
+    """
     queue: asyncio.Queue[StepEvent | None] = asyncio.Queue()
 
     def emit(event: str, step: int | None, detail: JsonValue = None, outcome: str | None = None) -> None:
@@ -147,7 +155,8 @@ async def run(
         journal.write(happened)
         queue.put_nowait(happened)
 
-    task = asyncio.create_task(_drive(plan, kinds, context, _Desk(emit, ask, control, guard), past))
+    desk = _Desk(emit, ask, control, guard, plan)
+    task = asyncio.create_task(_drive(plan, kinds, context, desk, past, back=back))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while (event := await queue.get()) is not None:
@@ -175,6 +184,7 @@ class _Desk:
     ask: Ask | None
     control: Control
     guard: Guard | None
+    plan: Plan
 
 
 class _StoppedNow(Exception):
@@ -187,13 +197,16 @@ async def _drive(
     context: C,
     desk: _Desk,
     past: Past,
+    *,
+    back: bool,
 ) -> None:
+    trouble = ""
     try:
         unknown = next((step.kind for step in plan.steps if step.kind not in kinds), None)
         if unknown is not None:
             raise ProcedureError(f'This version of tierdeck has no step "{unknown}".', "Plan it anew.")
-        outcome = "done"
-        for index, step in enumerate(plan.steps):
+        outcome = ROLLBACK if back else "done"
+        for index, step in enumerate(() if back else plan.steps):
             await _while_paused(index, step, desk)
             if desk.control.edge.is_set():
                 outcome = "cancelled"
@@ -204,10 +217,25 @@ async def _drive(
             if (stopped := await _step(index, step, kind, desk, index in past.broken_off)) is not None:
                 outcome = stopped
                 break
+        if outcome == ROLLBACK:
+            trouble = await _take_back(plan, kinds, context, desk)
     except Exception as error:
         desk.emit("finished", None, {"text": reason(error)}, "failed")
         raise
+    if outcome == ROLLBACK:
+        text = f"not everything could be taken back: {trouble}" if trouble else "taken back: all is as it was before"
+        desk.emit("finished", None, {"text": text}, "cancelled" if back and not trouble else "failed")
+        return
     desk.emit("finished", None, None, outcome)
+
+
+async def _take_back(plan: Plan, kinds: Mapping[str, Callable[[Step, C], StepKind]], context: C, desk: _Desk) -> str:
+    async def confirm() -> None:
+        if desk.guard is not None:
+            await desk.guard()
+
+    steps = {index: kinds[step.kind](step, context) for index, step in enumerate(plan.steps)}
+    return await take_back(steps, lambda index, text: desk.emit("output", index, {"text": text}), confirm)
 
 
 async def _step(index: int, step: Step, kind: StepKind, desk: _Desk, broken_off: bool) -> str | None:
@@ -235,6 +263,8 @@ async def _step(index: int, step: Step, kind: StepKind, desk: _Desk, broken_off:
                 return "halted"
             case "abort":
                 return "failed"
+            case "rollback":
+                return ROLLBACK
             case _:
                 return "cancelled"
 
@@ -291,8 +321,9 @@ async def _answer(index: int, step: Step, trouble: str, desk: _Desk) -> str:
     if desk.control.edge.is_set():
         return "cancel"
     if desk.ask is None:
-        return "hold"
-    question = Question(index, f"{step.label}: {trouble} {', '.join(CHOICES)}?")
+        return desk.plan.on_failure
+    choices = (*CHOICES, ROLLBACK) if desk.plan.reversible else CHOICES
+    question = Question(index, f"{step.label}: {trouble} {', '.join(choices)}?", choices)
     desk.emit("question", index, {"text": question.text, "choices": list(question.choices)})
     answer = asyncio.ensure_future(desk.ask(question))
     cancelled = asyncio.ensure_future(desk.control.edge.wait())

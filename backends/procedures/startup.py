@@ -201,7 +201,7 @@ def _warnings(
 ) -> list[str]:
     found = []
     for name, workload in known.items():
-        waits = workload.gpu and workload.state in ("running", "restarting") and name not in names
+        waits = workload.gpu and workload.astir and name not in names
         if waits and not is_ready(inventory, snapshot, node.name, workload):
             found.append(f"{name} runs and is not ready: nothing is started before it is.")
     policies = [w for w in known.values() if w.gpu and w.restart_policy not in ("no", "")]

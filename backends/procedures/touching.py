@@ -23,6 +23,9 @@ from backends.secrets import Secrets
 COMMAND_LIMIT: Final = 60.0
 """Seconds for the inventory's own command that wakes a node."""
 
+KUBELET: Final = 10250
+"""The port of a kubelet's API."""
+
 ASK_LIMIT: Final = 15.0
 """Seconds for the question who is logged in."""
 
@@ -38,6 +41,7 @@ class Touching:
         named = self._inventory.node_named[node]
         ports = [named.ssh.port] if named.ssh else []
         ports += [named.wake.rdp.port] if named.wake and named.wake.rdp else []
+        ports += [KUBELET] if named.kubernetes else []
         answers = await asyncio.gather(*(knock(named.address, port) for port in ports))
         return next((answer.words for answer in answers if answer.kind == "open"), "")
 

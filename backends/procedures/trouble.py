@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from backends.cluster.reading import Workload
+from backends.cluster.words import KUBERNETES
 from backends.errors import ProcedureError, RuntimeFailure
 from backends.text import plain
 
@@ -68,6 +69,12 @@ _CODES: Final = {
 
 _CALLS: Final = {
     "docker": {"logs": "docker logs --tail 50 {0}", "": "docker {verb} {0}"},
+    "kubernetes": {
+        "start": "kubectl scale --replicas=1 {0}",
+        "stop": "kubectl scale --replicas=0 {0}",
+        "restart": "kubectl rollout restart {0}",
+        "logs": "kubectl logs --tail=50 {0}",
+    },
     "systemd": {"logs": "journalctl -n 50 -u {0}", "": "systemctl {verb} {0}"},
     "launchd": {"logs": "log show --last 10m --predicate 'process == \"{0}\"'", "": "launchctl {verb} {0}"},
     "windows": {
@@ -82,7 +89,14 @@ _CALLS: Final = {
 def call(runtime: str, verb: str, name: str) -> str:
     """The call a person would make: `verb` is start, stop, restart or logs."""
     shown = _CALLS.get(runtime, {})
-    return shown.get(verb, shown.get("", "{verb} {0}")).format(shlex.quote(name), verb=verb)
+    named = _in_namespace(name) if runtime == KUBERNETES else shlex.quote(name)
+    return shown.get(verb, shown.get("", "{verb} {0}")).format(named, verb=verb)
+
+
+def _in_namespace(name: str) -> str:
+    """A workload as kubectl is told of it: of NAMESPACE/NAME or NAMESPACE/KIND/NAME."""
+    namespace, *kind, bare = name.split("/")
+    return f"-n {shlex.quote(namespace)} {shlex.quote('/'.join([*kind, bare] if kind else ['deployment', bare]))}"
 
 
 def named(text: str) -> tuple[str, str]:
@@ -147,7 +161,7 @@ def stuck(
             f"{name} is unhealthy: it runs, its health check fails, and nothing has moved for {seconds:.0f} s.",
             f"See what the check says: docker inspect --format '{{{{json .State.Health}}}}' {shlex.quote(name)}",
         )
-    if workload.gpu and not answered:
+    if workload.gpu and workload.running and not answered:
         flat = f"VRAM flat at {vram_mib:.0f} MiB" if vram_mib is not None else "its VRAM not readable"
         beside = f", and so may {', '.join(w.name for w in others)}, not ready either" if others else ""
         stops = "; ".join(call(w.runtime, "stop", w.name) for w in (workload, *others))

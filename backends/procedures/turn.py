@@ -160,7 +160,7 @@ async def _hangs(context: Context, node: str, spared: Workload, report: Report) 
 
 
 def _running(known: Mapping[str, Workload]) -> dict[str, Workload]:
-    return {t: w for t, w in known.items() if w.gpu and w.state in ("running", "restarting")}
+    return {t: w for t, w in known.items() if w.gpu and w.astir}
 
 
 async def _stop(context: Context, node: str, workload: Workload) -> None:

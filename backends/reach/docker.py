@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from backends.cluster.reading import Workload
+from backends.cluster.reading import Device, Workload
 from backends.errors import ReachError, RuntimeFailure, SshError
 from backends.reach import docker_twin, docker_words
 from backends.reach.runtime import RuntimeEvent
@@ -125,6 +125,10 @@ class DockerRuntime:
         found = await asyncio.gather(*(look(item) for item in listed))
         return tuple(workload for workload in found if workload)
 
+    async def devices(self) -> tuple[Device, ...]:
+        """None: containers share GPUs as they please."""
+        return ()
+
     async def state(self, name: str) -> Workload:
         """One container, freshly asked; `state` is "missing" where there is none of that name."""
         return await self._inspect(name) or Workload(name=name, runtime=self.kind, state="missing")
@@ -149,6 +153,10 @@ class DockerRuntime:
         told = {"RestartPolicy": {"Name": word, "MaximumRetryCount": int(count or 0)}}
         path = f"containers/{await self._id(name)}/update"
         await self._ask(lambda docker: docker._query_json(path, "POST", data=told))
+        self.forget()
+
+    def forget(self) -> None:
+        """Inspect every container anew at the next look."""
         self._inspected.clear()
 
     async def hindrance(self, name: str) -> str:
@@ -171,7 +179,7 @@ class DockerRuntime:
         """Give it another name."""
         id = await self._id(name)
         await self._ask(lambda docker: docker.containers.container(id).rename(new))
-        self._inspected.clear()
+        self.forget()
 
     async def remove(self, name: str) -> None:
         """Remove it where it does not run, and none of its volumes."""
@@ -205,6 +213,29 @@ class DockerRuntime:
         async with self._stream(f"containers/{id}/archive", {"path": path}) as response:
             yield self._pieces(response)
 
+    async def packed(self, id: str, path: str, most: int) -> bytes | None:
+        """A small file of a container as a tar archive; None where there is none, RuntimeFailure over `most` bytes."""
+        found = bytearray()
+        try:
+            async with self.archive(id, path) as pieces:
+                async for piece in pieces:
+                    found += piece
+                    if len(found) > most:
+                        raise RuntimeFailure(f"{path} on {self._node} has more than {most} bytes.")
+        except RuntimeFailure as failure:
+            if failure.status == 404:
+                return None
+            raise
+        return bytes(found)
+
+    async def unpack(self, id: str, folder: str, archive: bytes) -> None:
+        """Put the files of a small tar archive into a folder of a container, running or not."""
+
+        async def put(docker: Any) -> None:
+            await docker.containers.container(id).put_archive(folder, archive)
+
+        await self._ask(put)
+
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         try:
             async for piece in response.content.iter_any():
@@ -226,7 +257,7 @@ class DockerRuntime:
         params = {"stdout": 1, "stderr": 1, "follow": int(follow), "tail": str(tail)}
         async with self._stream(f"containers/{id}/logs", params) as response:
             tty = docker_words.has_terminal(details)
-            read = response.content.read if tty else _Frames(response.content).read
+            read = response.content.read if tty else Frames(response.content).read
             async with aclosing(self._lines(read)) as lines:
                 yield lines
 
@@ -300,8 +331,10 @@ class DockerRuntime:
             return
 
     @asynccontextmanager
-    async def _stream(self, path: str, params: dict[str, Any]) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        response = await self._ask(lambda docker: docker._do_query(path, "GET", params=params))
+    async def _stream(
+        self, path: str, params: dict[str, Any], method: str = "GET"
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        response = await self._ask(lambda docker: docker._do_query(path, method, params=params))
         try:
             yield response
         finally:
@@ -347,7 +380,7 @@ async def _connect(network: str, joined: dict[str, Any], docker: Docker) -> None
     await (await docker.networks.get(network)).connect(joined)
 
 
-class _Frames:
+class Frames:
     """Takes apart the frames in which Docker sends the output of a container without a terminal."""
 
     def __init__(self, content: aiohttp.StreamReader) -> None:
@@ -355,6 +388,7 @@ class _Frames:
         self._left = 0
 
     async def read(self, n: int) -> bytes:
+        """Up to `n` bytes of it; b"" at its end."""
         while not self._left:
             try:
                 header = await self._content.readexactly(8)
@@ -386,5 +420,5 @@ def _failures() -> tuple[type[Exception], ...]:
 def _json(line: str) -> object:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

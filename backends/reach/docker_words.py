@@ -6,7 +6,7 @@ import errno
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from backends.cluster.launch import launch
 from backends.cluster.reading import Launch, Workload
@@ -67,18 +67,18 @@ def workload(payload: object) -> Workload:
     health = _at(state, "Health", "Status")
     code = state.get("ExitCode")
     return Workload(
-        name=str(data.get("Name") or "").removeprefix("/"),
+        name=plain(str(data.get("Name") or "")).removeprefix("/"),
         runtime=KIND,
         state=status if status in _STATES else "dead",
         id=str(data.get("Id") or ""),
-        image=str(_at(data, "Config", "Image") or ""),
+        image=plain(str(_at(data, "Config", "Image") or ""), 300),
         health=health if health in ("starting", "healthy", "unhealthy") else None,
         started_at=timestamp(state.get("StartedAt")),
         exit_code=code if ended and isinstance(code, int) else None,
         oom_killed=state.get("OOMKilled") is True,
         error=first_words(str(state.get("Error") or "")),
         gpu=uses_gpu(host, _at(data, "Config", "Env")),
-        restart_policy=str(_at(host, "RestartPolicy", "Name") or "no"),
+        restart_policy=plain(str(_at(host, "RestartPolicy", "Name") or "no")),
         ports=_ports(host.get("PortBindings"), _at(data, "NetworkSettings", "Ports")),
         launch=_launch(data),
         digest=plain(str(data.get("Image") or "")),
@@ -140,8 +140,8 @@ def event(payload: object) -> RuntimeEvent | None:
     name, action = attributes.get("name"), data.get("Action")
     if data.get("Type") != "container" or not isinstance(name, str) or not isinstance(action, str):
         return None
-    nanos = data.get("timeNano")
-    at = nanos / 1e9 if isinstance(nanos, int) else float(data.get("time") or 0)
+    nanos, seconds = data.get("timeNano"), data.get("time")
+    at = nanos / 1e9 if _is_time(nanos) else float(seconds) if _is_time(seconds) else 0.0
     action = action.partition(":")[0]
     return RuntimeEvent(
         at=at,
@@ -225,9 +225,13 @@ def _ports(*tables: object) -> tuple[int, ...]:
         for table in tables
         for bindings in _dict(table).values()
         for binding in _list(bindings)
-        if (port := str(_at(binding, "HostPort") or "")).isdecimal()
+        if re.fullmatch(r"\d{1,5}", port := str(_at(binding, "HostPort") or ""))
     }
     return tuple(sorted(ports - {0}))
+
+
+def _is_time(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and 0 <= value < 2**63
 
 
 def _dict(value: object) -> dict[str, Any]:

@@ -20,12 +20,30 @@ _BLOCK, _MOST_LINKS, _LONGEST_EXTRA = 512, 4, 1 << 20
 _FILE, _LINKS, _EXTRAS = b"0\0", b"12", b"xgL"
 
 
+async def size_over_ssh(link: SshLink, path: str) -> int:
+    """Bytes of a file by SFTP; ReachError where there is none."""
+    import asyncssh
+
+    try:
+        async with asyncio.timeout(LIMIT):
+            client = await (await link.connection()).start_sftp_client()
+            async with client:
+                size = await client.getsize(_by_sftp(path))
+    except (asyncssh.Error, OSError, TimeoutError) as error:
+        words = getattr(error, "reason", "") or str(error) or "no answer in time"
+        raise ReachError(f"{path} on {link.target.node} cannot be read: {plain(words)}.") from error
+    return size or 0
+
+
+def _by_sftp(path: str) -> str:
+    return (f"/{path}" if path[1:2] == ":" else path).replace("\\", "/")
+
+
 @asynccontextmanager
 async def over_ssh(link: SshLink, path: str) -> AsyncGenerator[Read, None]:
     """Reads of a file by SFTP; `C:/...` is a path of Windows. ReachError where it cannot be read."""
     import asyncssh
 
-    where = f"/{path}" if path[1:2] == ":" else path
     node = link.target.node
 
     def unread(error: Exception) -> ReachError:
@@ -41,7 +59,7 @@ async def over_ssh(link: SshLink, path: str) -> AsyncGenerator[Read, None]:
     async with client:
         try:
             async with asyncio.timeout(LIMIT):
-                file = await client.open(where.replace("\\", "/"), "rb")
+                file = await client.open(_by_sftp(path), "rb")
         except (asyncssh.Error, OSError, TimeoutError) as error:
             raise unread(error) from error
         async with file:

@@ -18,9 +18,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from backends.cluster.inventory import Inventory
 from backends.cluster.tables import Docker, Endpoint, Node
+from backends.cluster.words import KUBERNETES
 from backends.errors import CommandError, ReachError, RuntimeFailure, SshError
 from backends.reach import docker_words
 from backends.reach.bridge import Bridge, Duplex
+from backends.reach.clusters import Clusters
 from backends.reach.docker import DockerRuntime
 from backends.reach.files import Read, opened
 from backends.reach.local import LocalShell
@@ -31,6 +33,7 @@ from backends.reach.ssh_import import import_ssh
 from backends.secrets import Secrets, secret_variables
 
 if TYPE_CHECKING:
+    from backends.reach.kubernetes.runtime import KubernetesRuntime
     from backends.reach.ssh import SshLink
     from backends.reach.ssh_shell import SshShell
 
@@ -45,8 +48,16 @@ class NodeReach:
     """One node: its shell, its Docker, its services and its addresses; what it opened is closed on leaving."""
 
     def __init__(
-        self, node: Node, inventory: Inventory, here: str | None, secrets: Secrets, *, polling: bool = True
+        self,
+        node: Node,
+        inventory: Inventory,
+        here: str | None,
+        secrets: Secrets,
+        *,
+        polling: bool = True,
+        clusters: Clusters | None = None,
     ) -> None:
+        self._clusters = clusters or Clusters(inventory, secrets, polling=polling)
         self.node = node
         self.is_here = node.name == here
         self._inventory = inventory
@@ -105,6 +116,17 @@ class NodeReach:
 
         return over_ssh(self._remote()[0], path)
 
+    async def size(self, path: str) -> int:
+        """Bytes of a file of the node."""
+        if self.is_here:
+            try:
+                return (await asyncio.to_thread(Path(path).stat)).st_size
+            except OSError as error:
+                raise ReachError(f"{path} cannot be read: {error.strerror or error}.") from None
+        from backends.reach.node_files import size_over_ssh
+
+        return await size_over_ssh(self._remote()[0], path)
+
     async def has_volume(self, name: str) -> bool:
         """Whether a container of the node has that volume, so that it can be read."""
         return bool(await (await self._engine()).holders(name))
@@ -121,6 +143,32 @@ class NodeReach:
             if self.is_here:
                 return await newest_here(self._here(), path, timeout=timeout)
             return await newest_there(self._remote()[0], path)
+
+    async def runtimes(self) -> tuple[Runtime, ...]:
+        """All that the inventory has the node run its workloads by; an error as `runtime` raises it."""
+        found: list[Runtime] = [await self._engine()] if self._inventory.runs_containers(self.node) else []
+        found += [each for each in (self.kubernetes(), self.services()) if each is not None]
+        return tuple(found)
+
+    async def runtime_of(self, kind: str) -> Runtime:
+        """The runtime of one kind; RuntimeFailure where the inventory names none of it here."""
+        if kind == docker_words.KIND:
+            return await self._engine()
+        found = self.kubernetes() if kind == KUBERNETES else self.services()
+        if found is None or found.kind != kind:
+            raise RuntimeFailure(f"cluster.toml names no {kind} service on {self.node.name} any more.", "Plan anew.")
+        return found
+
+    def kubernetes(self) -> KubernetesRuntime | None:
+        """What Kubernetes runs on the node; None where it is not of a Kubernetes cluster."""
+        named = self.node.kubernetes
+        if named is None:
+            return None
+        from backends.reach.kubernetes.runtime import KubernetesRuntime
+
+        workloads = [e.container for e in self._inventory.endpoints if e.node == self.node.name and e.container]
+        names = frozenset((*workloads, *self.node.queue.order))
+        return KubernetesRuntime(self._clusters[named.cluster], named.node or self.node.name, names)
 
     def services(self) -> Runtime | None:
         """The native services that the inventory names on this node; None where it names none."""
@@ -140,10 +188,13 @@ class NodeReach:
         url = url or endpoint.url
         parts = urlsplit(url)
         host = parts.hostname or ""
+        if endpoint.via == "kubernetes" and self.node.kubernetes is not None:
+            port = await self._clusters.service(self.node.kubernetes.cluster, url)
+            return urlunsplit(parts._replace(scheme="http", netloc=f"127.0.0.1:{port}"))
         if self.is_here:
             return url
         if endpoint.via == "ssh":
-            port = await self._forward(host, parts.port or _PORTS[parts.scheme], timeout)
+            port = await self.forward(host, parts.port or _PORTS[parts.scheme], timeout)
             return urlunsplit(parts._replace(netloc=f"127.0.0.1:{port}"))
         if host != "localhost":
             return url
@@ -184,7 +235,8 @@ class NodeReach:
             self._opened = link, shell.SshShell(link)
         return self._opened
 
-    async def _forward(self, host: str, port: int, timeout: float) -> int:
+    async def forward(self, host: str, port: int, timeout: float = _PATIENCE) -> int:
+        """A port of ours that leads to an address as the node sees it; SshError where there is no SSH connection."""
         link = self._remote()[0]
         try:
             async with asyncio.timeout(timeout):
@@ -255,7 +307,12 @@ class Reaches:
         nowhere = Node(name="this machine", address="localhost")
         self.here = NodeReach(nowhere, inventory, nowhere.name, secrets, polling=polling)
         """This machine, whether it is one of the cluster's or not."""
-        self._nodes = {n.name: NodeReach(n, inventory, here, secrets, polling=polling) for n in inventory.nodes}
+        self.clusters = Clusters(inventory, secrets, polling=polling, forward=self._forward)
+        """The Kubernetes clusters that nodes belong to."""
+        self._nodes = {
+            n.name: NodeReach(n, inventory, here, secrets, polling=polling, clusters=self.clusters)
+            for n in inventory.nodes
+        }
 
     async def __aenter__(self) -> Self:
         for reach in self._nodes.values():
@@ -270,6 +327,12 @@ class Reaches:
     def __getitem__(self, node: str) -> NodeReach:
         return self._nodes[node]
 
+    def known(self, node: str) -> NodeReach:
+        """The node of that name; ReachError where the inventory has none."""
+        if node not in self._nodes:
+            raise ReachError(f'There is no node "{node}".', f"Known: {', '.join(self._nodes) or 'none'}.")
+        return self._nodes[node]
+
     async def resolve_url(self, endpoint: Endpoint, url: str | None = None, *, timeout: float = _PATIENCE) -> str:
         """The address to ask from here, as its node has it; unchanged for an endpoint of no node."""
         if endpoint.node is None:
@@ -280,8 +343,13 @@ class Reaches:
         """Why the far end of a `via = "ssh"` address was not reached; None where nothing is known."""
         return None if endpoint.node is None else self._nodes[endpoint.node].trouble(endpoint, url)
 
+    async def _forward(self, node: str, host: str, port: int) -> int:
+        """A port of ours that leads to a host and port as a node sees them; the port itself where that is here."""
+        return await self._nodes[node].forward(host, port)
+
     async def close(self) -> None:
-        """Close all nodes side by side."""
+        """Close the clusters, then all nodes side by side."""
+        await self.clusters.close()
         await asyncio.gather(*(reach.close() for reach in self._nodes.values()))
 
 

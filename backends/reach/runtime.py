@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from backends.cluster.reading import Workload
+from backends.cluster.reading import Device, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,10 @@ class Runtime(Protocol):
 
     async def workloads(self) -> tuple[Workload, ...]:
         """All of them, running or not."""
+        ...
+
+    async def devices(self) -> tuple[Device, ...]:
+        """The hardware that it hands out by numbers; none where it does not."""
         ...
 
     async def state(self, name: str) -> Workload:

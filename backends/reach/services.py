@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import ClassVar, Final
 
-from backends.cluster.reading import Workload
+from backends.cluster.reading import Device, Workload
 from backends.errors import RuntimeFailure
 from backends.reach import services_words as words
 from backends.reach.runtime import Completed, RuntimeEvent, Shell
@@ -38,6 +38,10 @@ class Services(ABC):
     async def workloads(self) -> tuple[Workload, ...]:
         """The services that the inventory names."""
         return await self._ask(self._names) if self._names else ()
+
+    async def devices(self) -> tuple[Device, ...]:
+        """None: services share GPUs as they please."""
+        return ()
 
     async def state(self, name: str) -> Workload:
         """One service, freshly asked; `state` is "missing" where there is none of that name."""

@@ -60,6 +60,9 @@ _WINDOWS_STATES: Final = {
     "Stopped": "exited",
 }
 
+_CODE: Final = r"\d{1,10}"
+"""An exit code as a manager prints it."""
+
 
 def unit(name: str) -> str:
     """The unit of a service name: `ollama` means ollama.service; RuntimeFailure for a pattern that could mean many."""
@@ -118,7 +121,7 @@ def _systemd_one(block: dict[str, str], name: str, *, gpu: bool) -> Workload:
         id=block.get("Id", ""),
         health="starting" if active == "activating" and state == "running" else None,
         started_at=_systemd_time(block.get("ActiveEnterTimestamp", "")) if state == "running" else None,
-        exit_code=int(code) if code.isdecimal() and state in ("exited", "dead", "restarting") else None,
+        exit_code=int(code) if re.fullmatch(_CODE, code) and state in ("exited", "dead", "restarting") else None,
         oom_killed=result == "oom-kill",
         error=result if result not in ("", "success") else "",
         gpu=gpu,
@@ -139,7 +142,7 @@ def launchd(output: str, label: str, *, gpu: bool) -> Workload:
     values = _launchd_values(output)
     said = values.get("state", "")
     running = said == "running" or values.get("pid", "").isdecimal()
-    code = re.match(r"\d+", values.get("last exit code", ""))
+    code = re.match(_CODE, values.get("last exit code", ""))
     status = int(code[0]) if code and not running else None
     if not values:
         state = "missing"
@@ -204,7 +207,7 @@ def windows(output: str, names: Sequence[str], *, gpu: bool) -> tuple[Workload, 
     """The services of a `windows_query`; RuntimeFailure where its answer is no JSON."""
     try:
         listed = json.loads(output.strip().lstrip("\ufeff") or "[]")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RuntimeFailure(f"PowerShell answered what is no list of services: {first_words(output)}") from None
     known: dict[str, dict[str, Any]] = {}
     for item in listed if isinstance(listed, list) else [listed]:

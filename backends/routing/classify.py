@@ -1,41 +1,23 @@
-"""Tells the task of a prompt from what is attached and from a small table of cues; unsure, it says chat."""
+"""Tells the task of a prompt from what is attached and from a learned table of words and cues."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final
 
-HEAD: Final = 8192
-"""How many characters of a prompt are looked at; the rest of a pasted log says nothing new."""
+from backends.routing.features import Features, cue_name, features, is_followup
+from backends.routing.table import COLUMNS, TASKS, WORD, Table, table
 
 SURE: Final = 0.6
-"""Below this confidence the task is chat, and the better guess is the runner-up."""
+"""Below this confidence a conversation keeps its last task."""
 
-_CUES: Final[tuple[tuple[str, float, str, re.Pattern[str]], ...]] = tuple(
-    (task, weight, words, re.compile(pattern, re.IGNORECASE))
-    for task, weight, words, pattern in (
-        ("code", 3.0, "a code block", r"```|^\s*(def|class|import|from|#include|SELECT|fn|func|const|let|var)\b"),
-        ("code", 2.2, "asks for a program", r"\b(write|fix|refactor|debug|implement|schreib\w*|écri\w*)\b.{0,60}\b"
-         r"(function|funktion|fonction|script|program\w*|class|query|regex|code|test|dockerfile|playbook)\b"),
-        ("code", 1.5, "names a language", r"\b(python|javascript|typescript|rust|golang|java|c\+\+|bash|sql|html|css|"
-         r"yaml|powershell|regex|kubectl|ansible|terraform)\b"),
-        ("code", 1.5, "shows an error", r"\b(traceback|stack trace|segfault|exception|syntax ?error|"
-         r"undefined reference)\b"),
-        ("reason", 2.2, "asks for a proof or steps", r"\b(prove|proof|derive|step by step|beweise|schritt für schritt|"
-         r"explain why|warum|root cause)\b"),
-        ("reason", 1.8, "counts or computes", r"\b(how many|how much|how long|wie viele|combien|calculate|solve|"
-         r"probability)\b.*\d|\d+\s*[-+*/^=]\s*\d+"),
-        ("reason", 1.4, "weighs options", r"\b(compare|trade-?offs?|pros and cons|should i|which is better)\b"),
-        ("fast", 1.6, "a one-word wish", r"^\W*(\w+\W+){0,3}(translate|define|synonym|capital of|spell)\b.{0,60}$"),
-        ("chat", 1.2, "small talk", r"^\W*(hi|hello|hey|hallo|thanks|thank you|danke|merci|good (morning|evening))\b"),
-    )
-)  # fmt: skip
+SURE_FAST: Final = 0.7
+"""Below this confidence nothing is sent to the fast tier, which would answer a hard prompt badly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """The task of a prompt, how sure that is (0 to 1), the next best task, and the strongest cues in words."""
+    """The task of a prompt, how likely that is (0 to 1), the next best task, and the strongest cues in words."""
 
     task: str
     confidence: float
@@ -43,23 +25,43 @@ class Classified:
     why: tuple[str, ...]
 
 
-def classify(text: str, *, image: bool = False, kind: str | None = None) -> Classified:
-    """The task of a prompt; an attached image or an embedding call decides at once."""
+def classify(text: str, *, image: bool = False, kind: str | None = None, last: str | None = None) -> Classified:
+    """The task of a prompt, within milliseconds and the same each time.
+
+    An attached `image` or an embedding call (`kind` "embed") decides at once. `last` is the conversation's last task:
+    a short follow-up ("thanks", "go on") and a prompt that is not clear keep it.
+    """
     if kind == "embed":
         return Classified("embed", 1.0, None, ("an embedding call",))
     if image:
         return Classified("vision", 1.0, None, ("an image is attached",))
-    scores = {"code": 0.0, "reason": 0.0, "chat": 1.0, "fast": 0.0}
-    why: list[tuple[float, str, str]] = []
-    head = text[:HEAD]
-    for task, weight, words, pattern in _CUES:
-        if pattern.search(head):
-            scores[task] += weight
-            why.append((weight, task, words))
-    ranked = sorted(scores, key=lambda task: scores[task], reverse=True)
-    best, second = ranked[0], ranked[1]
-    confidence = round(scores[best] / (scores[best] + scores[second] + 0.5), 2)
-    cues = tuple(words for _, task, words in sorted(why, reverse=True) if task == best)[:3]
-    if best != "chat" and confidence < SURE:
-        return Classified("chat", round(1 - confidence, 2), best, (f"not sure it is {best}",))
-    return Classified(best, confidence, second if scores[second] else None, cues or ("no cue for anything else",))
+    if last is not None and is_followup(text):
+        return Classified(last, 1.0, None, ("goes on with the conversation",))
+    weights = table()
+    found = features(text)
+    likely = dict(zip(TASKS, weights.probabilities(found), strict=True))
+    ranked = sorted(TASKS, key=lambda task: -likely[task])
+    best, second = ranked[:2]
+    confidence = round(likely[best], 2)
+    if confidence < SURE and last is not None:
+        return Classified(last, confidence, best, (f"not sure it is {best}", "goes on with the conversation"))
+    return Classified(best, confidence, second, _why(weights, found, best) or ("nothing speaks for another task",))
+
+
+def _why(weights: Table, found: Features, task: str) -> tuple[str, ...]:
+    """The three cues that speak most for a task against the others."""
+    told: dict[str, float] = {}
+    word = WORD / (len(found.words) or 1) ** 0.5
+    for row in found.cues:
+        if name := cue_name(row):
+            told[name] = told.get(name, 0.0) + _speaks(weights, row, task)
+    for row, text in found.words.items():
+        told[f'"{text.strip("^$")}"'] = word * _speaks(weights, row, task)
+    strongest = sorted(((value, name) for name, value in told.items() if value > 0), reverse=True)
+    return tuple(name for _, name in strongest[:3])
+
+
+def _speaks(weights: Table, row: int, task: str) -> float:
+    """How far a row lifts a task above the mean of all."""
+    steps = [*weights.weights[row * COLUMNS : (row + 1) * COLUMNS], 0]
+    return (steps[TASKS.index(task)] - sum(steps) / len(steps)) * weights.step

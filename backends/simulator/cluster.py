@@ -20,6 +20,7 @@ import tomli_w
 from backends.simulator.catalogue import Fault
 from backends.simulator.containers import SimContainer, SimService, Spec
 from backends.simulator.engines.base import Engine
+from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.simulator.httpserver import Fence, HttpServer
 from backends.simulator.node import SimNode
 from backends.simulator.physics import Device, SimGpu, SimHost, Vendor
@@ -162,6 +163,24 @@ class SimulatedCluster:
         endpoint = SimEndpoint(name, tier, node, engine, server, program, boxed, native, state, fields)
         self.endpoints[name] = endpoint
         return endpoint
+
+    def runs_llamacpp(self, node: str, *, vram_mib: float = 3000.0, init_s: float = 0.1, load_s: float = 0.2) -> None:
+        """Containers that are made on a node with a published port run llama.cpp's server, on its first GPU if any."""
+        where = self.nodes[node]
+        assert where.docker is not None
+
+        def launch(body: dict[str, Any], name: str) -> Program | None:
+            host = body.get("HostConfig") or {}
+            ports = [b for bindings in (host.get("PortBindings") or {}).values() for b in bindings]
+            if not ports:
+                return None
+            engine = LlamaCpp(self.world, models=[name])
+            server = HttpServer(engine.answer, name=name, number=int(ports[0]["HostPort"]))
+            gpu = where.host.gpus[0] if where.host.gpus and host.get("DeviceRequests") else None
+            device = Device(where.host, gpu) if gpu else None
+            return Program(self.world, engine, server, device=device, vram_mib=vram_mib, init_s=init_s, load_s=load_s)
+
+        where.docker.launch = launch
 
     def add_container(self, node: str, spec: Spec, *, running: bool = True) -> SimContainer:
         """A container without an engine of the inventory: a bystander."""

@@ -60,6 +60,8 @@ class Spec:
     command: list[str] = field(default_factory=list)
     volumes: dict[str, str] = field(default_factory=dict)
     inner_port: int = 8080
+    published: int = 0
+    """The port of the host that it was told to take; 0 where it was not."""
     healthcheck: bool = False
     stop_s: float = 0.4
     """How long it takes to end when told to."""
@@ -86,7 +88,6 @@ class SimContainer:
         self.error = ""
         """What Docker says on start instead of starting, when not empty."""
         self.log = LogBook()
-        self.files: dict[str, bytes] = {}
         self.removed = False
         self.stopped_by_hand = False
         self._to_end = False
@@ -123,6 +124,16 @@ class SimContainer:
             return "unhealthy"
         return "healthy" if self.program is None or self.program.phase == "ready" else "starting"
 
+    async def publish(self) -> None:
+        """Take its port, for as long as it is there."""
+        if self.program is not None:
+            await self.program.server.__aenter__()
+
+    async def unpublish(self) -> None:
+        """Give back a port that it took."""
+        if self.program is not None and self.spec.published:
+            await self.program.server.__aexit__()
+
     def start(self, *, at_once: bool = False) -> None:
         """Start it; `at_once` skips its loading."""
         self.stopped_by_hand = self._to_end = False
@@ -143,7 +154,9 @@ class SimContainer:
         cgroup = f"0::/system.slice/docker-{self.id}.scope"
         pause = 0.1
         while True:
-            if self.program is None:
+            if self.spec.raw.get("Entrypoint") == ["/bin/true"]:
+                self._died(0)
+            elif self.program is None:
                 await asyncio.Event().wait()
             else:
                 self._died(await self.program.run(self.log.write, cgroup, at_once=at_once))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import posixpath
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,25 +11,27 @@ from aiohttp import web
 
 from backends.simulator import docker_shapes as shapes
 from backends.simulator import docker_streams as streams
-from backends.simulator.containers import SimContainer, Spec
+from backends.simulator.containers import SimContainer
+from backends.simulator.docker_disk import SimDisk
 from backends.simulator.docker_wire import (
     HEADERS,
     DockerFault,
     Filters,
+    Json,
     answer,
     body_of,
     empty,
     filters_of,
+    frame,
     number,
     true,
 )
 from backends.simulator.httpserver import HttpServer
 from backends.simulator.physics import SimHost
+from backends.simulator.program import Program
 from backends.simulator.world import World
 
 _VERSIONED = re.compile(r"/v(\d+)\.(\d+)(/.*)")
-_FOLDERS = ("", "tmp", "etc", "var", "app", "models")
-"""The folders that every container has."""
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 
@@ -49,7 +48,11 @@ class SimDocker:
         self.requests: Counter[str] = Counter()
         self.server = HttpServer(self._handle, path=path, name=f"docker of {host.name}")
         self.images: set[str] = set()
-        self.volumes: set[str] = set()
+        self.registry: set[str] = set()
+        """The images that can be pulled."""
+        self.disk = SimDisk(path.with_suffix(".disk"))
+        self.launch: Callable[[Json, str], Program | None] = lambda body, name: None
+        """What a container made over the API runs, from its body and name; nothing if nothing is said."""
         self.events = streams.EventLog()
         self._routes: list[tuple[str, re.Pattern[str], Handler]] = [
             (method, re.compile(pattern), handler)
@@ -75,9 +78,17 @@ class SimDocker:
                 ("PUT", r"/containers/([^/]+)/archive", self._put_archive),
                 ("GET", r"/containers/([^/]+)/archive", self._get_archive),
                 ("DELETE", r"/containers/([^/]+)", self._delete),
+                ("POST", r"/containers/([^/]+)/exec", self._exec),
+                ("POST", r"/exec/([^/]+)/start", self._exec_start),
+                ("GET", r"/exec/([^/]+)/json", self._exec_inspect),
                 ("GET", r"/images/json", self._images),
+                ("POST", r"/images/create", self._pull),
                 ("GET", r"/images/(.+)/json", self._image),
+                ("DELETE", r"/images/(.+)", self._remove_image),
                 ("GET", r"/volumes", self._volumes),
+                ("POST", r"/volumes/create", self._create_volume),
+                ("GET", r"/volumes/([^/]+)", self._volume),
+                ("DELETE", r"/volumes/([^/]+)", self._remove_volume),
                 ("GET", r"/networks", self._networks),
             )
         ]
@@ -90,13 +101,16 @@ class SimDocker:
     async def __aexit__(self, *_: object) -> None:
         for container in tuple(self.containers.values()):
             await container.close()
+            await container.unpublish()
         await self.server.__aexit__()
 
     def add(self, container: SimContainer) -> None:
         """One more container, with its image and volumes."""
         self.containers[container.name] = container
         self.images.add(container.spec.image)
-        self.volumes |= {v for v in container.spec.volumes if not v.startswith("/")}
+        for volume in container.spec.volumes:
+            if not volume.startswith("/"):
+                self.disk.volumes.setdefault(volume, {})
 
     def starting_with_the_engine(self) -> list[SimContainer]:
         """Those whose restart policy starts them when the engine does."""
@@ -175,6 +189,12 @@ class SimDocker:
             return empty(304)
         if container.error:
             raise DockerFault(500, container.error)
+        if taken := self._published(container):
+            raise DockerFault(
+                500,
+                f"driver failed programming external connectivity on endpoint {container.name} ({container.id}): "
+                f"Bind for 0.0.0.0:{taken} failed: port is already allocated",
+            )
         if container.spec.gpu and self.host.vendor != "nvidia":
             raise DockerFault(500, 'could not select device driver "" with capabilities: [[gpu]]')
         if container.spec.gpu and self.host.nvml_error:
@@ -185,8 +205,15 @@ class SimDocker:
                 "running prestart hook #0: exit status 1, stdout: , stderr: Auto-detected mode as 'legacy'\n"
                 "nvidia-container-cli: initialization error: nvml error: driver/library version mismatch",
             )
+        if container.program is not None and (key := self.disk.read(container, "/etc/tierdeck/api_key")):
+            container.program.engine.api_key = key
         container.start()
         return empty(204)
+
+    def _published(self, container: SimContainer) -> int:
+        """The port of a container that another holds; 0 where none does."""
+        own = container.spec.published
+        return own if own and any(c.running and c.spec.published == own for c in self.containers.values()) else 0
 
     async def _stop(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container = self._find(ident)
@@ -236,19 +263,11 @@ class SimDocker:
         image = str(body.get("Image", ""))
         if _tagged(image) not in map(_tagged, self.images) and image not in {shapes.digest(i) for i in self.images}:
             raise DockerFault(404, f"No such image: {_tagged(image)}")
-        host = body.get("HostConfig") or {}
-        spec = Spec(
-            name,
-            image,
-            gpu=bool(host.get("DeviceRequests")),
-            restart=(host.get("RestartPolicy") or {}).get("Name") or "no",
-            labels=dict(body.get("Labels") or {}),
-            command=list(body.get("Cmd") or []),
-            raw=body,
-        )
-        alike = (c for c in self.containers.values() if c.spec.image == image and not c.running and spec.gpu)
-        twin = next((c for c in alike if c.spec.command == spec.command and c.spec.gpu), None)
-        container = SimContainer(self.world, spec, twin.program if twin else None, self.events.tell)
+        spec = shapes.spec_of(name, body)
+        for volume in spec.volumes:
+            self.disk.volumes.setdefault(volume, {})
+        container = SimContainer(self.world, spec, self.launch(body, name), self.events.tell)
+        await container.publish()
         self.containers[name] = container
         self.events.tell(container, "create", {})
         return answer({"Id": container.id, "Warnings": []}, 201)
@@ -264,7 +283,8 @@ class SimDocker:
         return empty(204)
 
     async def _changes(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
-        return answer([{"Path": path, "Kind": 1} for path in self._find(ident).files])
+        self._find(ident)
+        return answer(None)  # as Docker says that nothing was written
 
     async def _delete(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container = self._find(ident)
@@ -278,33 +298,36 @@ class SimDocker:
             await container.kill()
         del self.containers[container.name]
         container.removed = True
+        await container.unpublish()
+        self.disk.forget(container)
         self.events.tell(container, "destroy", {})
         return empty(204)
 
     async def _put_archive(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
-        container, folder = self._find(ident), request.query.get("path", "/")
-        if folder.strip("/") not in _FOLDERS:
-            raise DockerFault(404, f"Could not find the file {folder} in container {container.name}")
-        try:
-            with tarfile.open(fileobj=io.BytesIO(await request.read())) as tar:
-                for member in tar.getmembers():
-                    file = tar.extractfile(member)
-                    if file is not None:
-                        container.files[posixpath.join("/", folder, member.name)] = file.read()
-        except tarfile.TarError as error:
-            raise DockerFault(500, f"Error processing tar file: {error}") from None
+        self.disk.put(self._find(ident), request.query.get("path", "/"), await request.content.read())
         return empty(200)
 
     async def _get_archive(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
-        container, path = self._find(ident), request.query.get("path", "/")
-        if path not in container.files:
-            raise DockerFault(404, f"Could not find the file {path} in container {container.name}")
-        packed, data = io.BytesIO(), container.files[path]
-        with tarfile.open(fileobj=packed, mode="w") as tar:
-            member = tarfile.TarInfo(posixpath.basename(path))
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-        return web.Response(body=packed.getvalue(), headers=HEADERS | {"Content-Type": "application/x-tar"})
+        packed, stat = self.disk.get(self._find(ident), request.query.get("path", "/"))
+        told = {"Content-Type": "application/x-tar", "X-Docker-Container-Path-Stat": stat}
+        return web.Response(body=packed, headers=HEADERS | told)
+
+    async def _exec(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
+        container = self._find(ident)
+        if not container.running:
+            raise DockerFault(409, f"Container {container.id} is not running")
+        command = self.world.hex(32)
+        self.disk.prepare(command, container, await body_of(request))
+        return answer({"Id": command}, 201)
+
+    async def _exec_start(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
+        written = await self.disk.run(ident)
+        raw = {"Content-Type": "application/vnd.docker.raw-stream"}
+        body = frame(written.decode(errors="replace")) if written else b""
+        return web.Response(body=body, headers=HEADERS | raw)
+
+    async def _exec_inspect(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
+        return answer(self.disk.ended(ident))
 
     async def _stats(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         return answer(shapes.stats(self._find(ident), self.host.memory_mib))
@@ -318,15 +341,56 @@ class SimDocker:
                 return answer(shapes.image_inspected(known))
         raise DockerFault(404, f"No such image: {_tagged(name)}")
 
+    async def _pull(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
+        name = _tagged(f"{request.query.get('fromImage')}:{request.query.get('tag', 'latest')}")
+        if name not in map(_tagged, self.registry):
+            repository = name.rpartition(":")[0]
+            raise DockerFault(
+                404,
+                f"pull access denied for {repository}, repository does not exist or may require 'docker login': "
+                "denied: requested access to the resource is denied",
+            )
+        self.images.add(name)
+        lines = shapes.pulled(name)
+        return web.Response(body=b"".join(lines), headers=HEADERS | {"Content-Type": "application/json"})
+
+    async def _remove_image(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        known = next((each for each in self.images if _tagged(each) == _tagged(name)), None)
+        if known is None:
+            raise DockerFault(404, f"No such image: {_tagged(name)}")
+        user = next((c for c in self.containers.values() if _tagged(c.spec.image) == _tagged(name)), None)
+        if user is not None:
+            raise DockerFault(
+                409,
+                f'conflict: unable to remove repository reference "{name}" (must force) - container {user.id[:12]} is '
+                "using its referenced image",
+            )
+        self.images.discard(known)
+        return answer([{"Untagged": _tagged(name)}])
+
     async def _volumes(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
-        volumes = [
-            {
-                "Name": name, "Driver": "local", "Mountpoint": f"/var/lib/docker/volumes/{name}/_data",
-                "CreatedAt": "2026-10-02T08:08:15Z", "Labels": {}, "Scope": "local", "Options": {},
-            }
-            for name in sorted(self.volumes)
-        ]  # fmt: skip
+        volumes = [shapes.volume(name, labels) for name, labels in sorted(self.disk.volumes.items())]
         return answer({"Volumes": volumes, "Warnings": None})
+
+    async def _volume(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        if name not in self.disk.volumes:
+            raise DockerFault(404, f"get {name}: no such volume")
+        return answer(shapes.volume(name, self.disk.volumes[name]))
+
+    async def _create_volume(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
+        body = await body_of(request)
+        name = str(body.get("Name") or self.world.hex(32))
+        self.disk.volumes.setdefault(name, dict(body.get("Labels") or {}))
+        return answer(shapes.volume(name, self.disk.volumes[name]), 201)
+
+    async def _remove_volume(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+        if name not in self.disk.volumes:
+            raise DockerFault(404, f"get {name}: no such volume")
+        users = [c.id for c in self.containers.values() if name in c.spec.volumes]
+        if users:
+            raise DockerFault(409, f"remove {name}: volume is in use - [{', '.join(users)}]")
+        self.disk.remove_volume(name)
+        return empty(204)
 
     async def _networks(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         return answer([{"Name": "bridge", "Id": shapes.digest("bridge")[7:], "Driver": "bridge"}])
@@ -349,6 +413,7 @@ def _passes(c: SimContainer, filters: Filters) -> bool:
         "name": lambda value: bool(re.search(value, c.name) or re.search(value, "/" + c.name)),
         "id": c.id.startswith,
         "status": lambda value: value == c.state,
+        "volume": lambda value: value in c.spec.volumes,
         "label": lambda value: value in labels,
     }
     return all(key not in meant or any(map(meant[key], values)) for key, values in filters.items())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from typing import Any
 
-from backends.simulator.containers import SimContainer
+from backends.simulator.containers import SimContainer, Spec
 from backends.simulator.world import rfc3339
 
 Json = dict[str, Any]
@@ -153,6 +154,49 @@ def inspected(c: SimContainer) -> Json:
             "Networks": {"bridge": {"IPAddress": "172.17.0.2" if c.running else "", "Gateway": "172.17.0.1"}},
         },
     }  # fmt: skip
+
+
+def volume(name: str, labels: dict[str, str]) -> Json:
+    """/volumes/NAME."""
+    return {
+        "Name": name, "Driver": "local", "Mountpoint": f"/var/lib/docker/volumes/{name}/_data",
+        "CreatedAt": "2026-10-02T08:08:15Z", "Labels": labels, "Scope": "local", "Options": {},
+    }  # fmt: skip
+
+
+def pulled(name: str) -> list[bytes]:
+    """What a pull says, line after line."""
+    repository, _, tag = name.rpartition(":")
+    total = 1 << 20
+    said: list[Json] = [{"status": f"Pulling from {repository}", "id": tag}]
+    said += [
+        {"status": "Downloading", "progressDetail": {"current": total * n // 4, "total": total}, "id": "a1b2c3d4e5f6"}
+        for n in range(5)
+    ]
+    said += [{"status": f"Status: Downloaded newer image for {name}"}]
+    return [json.dumps(each).encode() + b"\r\n" for each in said]
+
+
+def spec_of(name: str, body: Json) -> Spec:
+    """A container as /containers/create is told of it."""
+    host = body.get("HostConfig") or {}
+    mounts = {str(m["Source"]): str(m["Target"]) for m in host.get("Mounts") or () if m.get("Type") == "volume"}
+    mounts |= {str(b).split(":")[0]: str(b).split(":")[1] for b in host.get("Binds") or ()}
+    ports = [(inner, b) for inner, bindings in (host.get("PortBindings") or {}).items() for b in bindings]
+    return Spec(
+        name,
+        str(body.get("Image", "")),
+        gpu=bool(host.get("DeviceRequests")),
+        restart=(host.get("RestartPolicy") or {}).get("Name") or "no",
+        labels=dict(body.get("Labels") or {}),
+        environment=dict(pair.partition("=")[::2] for pair in body.get("Env") or ()),
+        command=list(body.get("Cmd") or []),
+        volumes=mounts,
+        inner_port=int(ports[0][0].partition("/")[0]) if ports else 8080,
+        published=int(ports[0][1].get("HostPort") or 0) if ports else 0,
+        healthcheck=bool((body.get("Healthcheck") or {}).get("Test", ["NONE"])[0] != "NONE"),
+        raw=body,
+    )
 
 
 def image_listed(name: str) -> Json:

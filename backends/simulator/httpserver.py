@@ -25,12 +25,20 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class HttpServer:
     """Listens only between `open` and `close`; a fault lies over it until healed. Use as an async context.
 
-    With a `fence` its port answers so to everybody, and only its node, asked through SSH, reaches `inner_port`.
+    Its port is `number`, or one that the system chooses. With a `fence` its port answers so to everybody, and only its
+    node, asked through SSH, reaches `inner_port`.
     """
 
     def __init__(
-        self, handler: Handler, *, path: Path | None = None, name: str = "", fence: Fence | None = None
+        self,
+        handler: Handler,
+        *,
+        path: Path | None = None,
+        name: str = "",
+        fence: Fence | None = None,
+        number: int = 0,
     ) -> None:
+        self._number = number
         self.path = path
         self.name = name
         self.fault: HttpFault | None = None
@@ -49,7 +57,7 @@ class HttpServer:
 
     async def __aenter__(self) -> HttpServer:
         if self.path is None:
-            self._port = Port()
+            self._port = Port(self._number)
         if self._fence is not None:
             self._outside = Port()
             if self._fence == "black_hole":

@@ -9,11 +9,14 @@ LOOPBACK = "127.0.0.1"
 
 
 class Port:
-    """One TCP port, chosen by the operating system; a bound socket that does not listen keeps it while it refuses."""
+    """One TCP port; a bound socket that does not listen keeps it while it refuses.
 
-    def __init__(self) -> None:
+    Without a `number` the operating system chooses.
+    """
+
+    def __init__(self, number: int = 0) -> None:
         self._held: list[socket.socket] = []
-        self.number = 0
+        self.number = number
         self.number = self._take(self._bind()).getsockname()[1]
 
     def _bind(self) -> socket.socket:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import sys
 import termios
@@ -54,10 +55,21 @@ class Ran:
     err: str
 
 
+def hears_hang_ups() -> None:
+    """In the child: a hang-up ends it, even where these tests were started by nohup, which has it ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @asynccontextmanager
 async def started(*words: str, env: Mapping[str, str] | None = None, **options: Any) -> AsyncGenerator[Process, None]:
     """A command that runs in a session of its own; killed on leaving if it still does."""
-    options = {"stdin": asyncio.subprocess.DEVNULL, "stdout": PIPE, "stderr": PIPE, **options}
+    options = {
+        "stdin": asyncio.subprocess.DEVNULL,
+        "stdout": PIPE,
+        "stderr": PIPE,
+        "preexec_fn": hears_hang_ups,
+        **options,
+    }
     process = await asyncio.create_subprocess_exec(
         *TIERDECK, *words, env=environment(env), start_new_session=True, limit=1 << 24, **options
     )

@@ -16,8 +16,14 @@ import pytest
 from tests.cli.driving import PATIENCE, ROOT, Terminal
 
 PACKAGES = ("tui", "widgets", "backends")
-DATA = {"tui/app.tcss"}
+DATA = {"tui/app.tcss", "tui/web/app_index.html"}
 """All in the packages that is not Python."""
+SHARED = {
+    "share/man/man1/tierdeck.1",
+    "share/bash-completion/completions/tierdeck",
+    "share/zsh/site-functions/_tierdeck",
+    "share/fish/vendor_completions.d/tierdeck.fish",
+}
 
 
 def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -72,10 +78,12 @@ def test_it_holds_our_packages_and_nothing_else(wheel: Path) -> None:
         names = {name for name in archive.namelist() if not name.endswith("/")}
         (metadata,) = (archive.read(n).decode() for n in names if n.endswith(".dist-info/METADATA"))
         (points,) = (archive.read(n).decode() for n in names if n.endswith(".dist-info/entry_points.txt"))
-    inside = {name for name in names if ".dist-info/" not in name}
+    shared = {name for name in names if ".data/data/" in name}
+    inside = {name for name in names - shared if ".dist-info/" not in name}
     python = {p.relative_to(ROOT).as_posix() for package in PACKAGES for p in (ROOT / package).rglob("*.py")}
     assert inside == python | DATA
-    assert {name.split("/")[0] for name in names - inside} == {wheel.name.partition("-py3")[0] + ".dist-info"}
+    assert {name.partition("/data/")[2] for name in shared} == SHARED
+    assert {name.split("/")[0] for name in names - inside - shared} == {wheel.name.partition("-py3")[0] + ".dist-info"}
     assert "tierdeck = tui.cli:main" in points
     assert "Requires-Dist: textual" in metadata
     assert not [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "pytest" in line]

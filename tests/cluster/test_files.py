@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.cluster.files import LIMIT, cut_route, load, parse
+from backends.cluster.files import cut_route, load, parse
 from backends.cluster.manual import schema
+from backends.cluster.written import LIMIT
 from backends.errors import InventoryError
 
 GOOD = """\
@@ -218,3 +219,52 @@ def test_a_misspelt_required_key_is_named_with_its_line() -> None:
     assert (
         str(caught.value) == f'c.toml, line {line}: unknown key "ulr" in endpoints "remote/mark-i". Did you mean "url"?'
     )
+
+
+JOINS = """\
+[joins.queue]
+mark = ["coder", "mark-iii"]
+[joins.router]
+chat = ["mark/coder", "remote/mark-i"]
+code = ["mark/coder"]
+[[endpoints]]
+name = "mark/coder"
+tier = "REMOTE"
+node = "mark"
+engine = "llama.cpp"
+url = "http://localhost:3014"
+container = "coder"
+tasks = ["code", "chat"]
+"""
+
+
+def test_cluster_d_joins_lists_of_the_persons_file_at_their_end(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(GOOD)
+    found = load(path, with_files={"deploy-coder.toml": JOINS}).inventory
+    assert found.node_named["mark"].queue.order == ("mark-v", "mark-iii", "coder"), "a person's place stays"
+    assert found.node_named["mark"].queue.gap == 5.0
+    assert found.chain("code") == ("remote/mark-i", "mark/coder")
+    assert "chat" not in found.router, "who lists nobody asks all that serve it"
+    assert "mark/coder" in found.chain("chat")
+    before = load(path).inventory
+    assert before.node_named["mark"].queue.order == ("mark-v", "mark-iii"), "nothing was written"
+    (tmp_path / "cluster.d").mkdir()
+    (tmp_path / "cluster.d" / "deploy-coder.toml").write_text(JOINS)
+    assert load(path).inventory == found
+    assert load(path, with_files={"deploy-coder.toml": ""}).inventory == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("[joins.queue]", "[joins.que]", 'line 1: unknown key "que" in joins. Did you mean "queue"?'),
+        ('mark = ["coder", "mark-iii"]', 'mark = "coder"', "line 2: joins queue mark: expected a list in [ ]."),
+    ],
+)
+def test_what_joins_wrongly_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(GOOD)
+    with pytest.raises(InventoryError) as caught:
+        load(path, with_files={"deploy-coder.toml": JOINS.replace(old, new)})
+    assert str(caught.value) == f"{tmp_path / 'cluster.d' / 'deploy-coder.toml'}, {words}"

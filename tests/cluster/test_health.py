@@ -147,6 +147,14 @@ def test_unread_for_three_intervals_is_stale_and_the_next_reading_judges_again()
     assert fold(inv, snapshot, probe(TIMEOUT, 16)).endpoints["a/one"].cause is TIMEOUT
 
 
+def test_a_short_silence_is_told_in_its_seconds() -> None:
+    inv = inventory()
+    often = EndpointReading("a/one", at(0), ProbeResult(OK, "answered", 0.01), 1.0)
+    shown = fold_all(inv, empty(inv), [often, Tick(at(3)), Tick(at(4.2)), Tick(at(6))]).endpoints["a/one"]
+    later = fold_all(inv, empty(inv), [often, Tick(at(4.2)), Tick(at(12))]).endpoints["a/one"]
+    assert (shown.evidence, later.evidence) == ("no reading for 4 s", "no reading for 10 s")
+
+
 def test_who_hangs_for_his_whole_time_limit_is_not_stale() -> None:
     inv = inventory()
     slow = EndpointReading("a/one", at(0), ProbeResult(Cause.TIMEOUT, "no answer", None), 1.0, limit=8.0)

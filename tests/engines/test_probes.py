@@ -9,8 +9,8 @@ from email.utils import formatdate
 import pytest
 from pydantic import SecretStr
 
+from backends.cluster.engines import ENGINES as FACTS
 from backends.cluster.reading import ModelInfo, ProbeResult
-from backends.cluster.words import ENGINES as NAMES
 from backends.cluster.words import Cause
 from backends.engines.engine import carried, stays_deep
 from backends.engines.http import Http
@@ -21,7 +21,7 @@ from tests.engines.servers import Canned, Handler, Huge, Reply, free_port, json_
 
 LIMIT = 5.0
 KEY = "sk-very-secret-1234"
-SPEAKING = [name for name in NAMES if name != "http"]
+SPEAKING = [name for name in FACTS if name != "http"]
 HEALTH = {
     "ollama": "/api/version",
     "llama.cpp": "/health",
@@ -65,7 +65,7 @@ HTML = Reply(200, "<html><h1>It works!</h1></html>", {"Content-Type": "text/html
 
 
 @pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize("engine", NAMES)
+@pytest.mark.parametrize("engine", FACTS)
 @pytest.mark.parametrize(
     ("reply", "cause"),
     [
@@ -133,17 +133,17 @@ async def test_an_empty_answer_to_everything_is_no_engine(http: Http, engine: st
 async def test_faults_of_transport(http: Http, handler: Handler, cause: Cause) -> None:
     """All engines side by side: none waits for another."""
     limit = 1.0 if cause is Cause.TIMEOUT else LIMIT
-    found = await asyncio.gather(*(probe(http, name, handler, deep=True, limit=limit) for name in NAMES))
+    found = await asyncio.gather(*(probe(http, name, handler, deep=True, limit=limit) for name in FACTS))
     assert {result.cause for result in found} == {cause}
 
 
-@pytest.mark.parametrize("engine", NAMES)
+@pytest.mark.parametrize("engine", FACTS)
 async def test_a_gigabyte(http: Http, engine: str) -> None:
     result = await probe(http, engine, Huge(chunked=True), deep=True)
     assert (result.cause, "more than 1 MiB" in result.evidence) == (Cause.BAD_RESPONSE, True)
 
 
-@pytest.mark.parametrize("engine", NAMES)
+@pytest.mark.parametrize("engine", FACTS)
 async def test_refused(http: Http, engine: str) -> None:
     port = free_port()
     result = await ENGINES[engine].probe(http, Target(f"http://127.0.0.1:{port}", engine), deep=True)
@@ -284,7 +284,7 @@ async def test_the_key_never_comes_back(http: Http) -> None:
     """Some servers repeat the key that they refuse."""
     for status in (400, 401, 403, 418, 500, 200):
         reply = json_reply({"error": {"message": f"bad key {KEY}"}}, status)
-        for engine in NAMES:
+        for engine in FACTS:
             await probe(http, engine, everywhere(reply), deep=True, key=KEY)
 
 
@@ -307,8 +307,8 @@ def test_what_only_a_deep_probe_can_see_is_asked_for_again() -> None:
 
 
 def test_the_registry_has_every_engine() -> None:
-    assert tuple(ENGINES) == NAMES
-    assert len(ENGINES) == len(NAMES)
-    assert {name: ENGINES[name].name for name in NAMES} == {name: name for name in NAMES}
+    assert tuple(ENGINES) == tuple(FACTS)
+    assert len(ENGINES) == len(FACTS)
+    assert {name: ENGINES[name].name for name in FACTS} == {name: name for name in FACTS}
     with pytest.raises(KeyError):
         ENGINES["nope"]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml as pyyaml
 
+from backends.cluster.engines import ENGINES as FACTS
 from backends.cluster.files import parse
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import Work
@@ -20,9 +21,8 @@ from backends.errors import ProcedureError
 from backends.exports.grafana import grafana
 from backends.exports.metrics import prometheus_text
 from backends.exports.monitors import gatus, homepage, prometheus
-from backends.exports.outside import HEALTH
 from backends.exports.watching import watch_unit
-from backends.exports.yaml import yaml
+from backends.yaml import yaml
 from tests.cli.driving import tierdeck
 from tests.tui.sample import snapshot
 
@@ -124,7 +124,8 @@ def test_gatus_asks_what_wakes_nobody(inventory: Inventory) -> None:
 
 
 def test_the_health_calls_are_our_own() -> None:
-    assert {name: getattr(engine, "route", "") for name, engine in ENGINES.items()} == HEALTH
+    asked = {name: getattr(engine, "route", "") for name, engine in ENGINES.items()}
+    assert asked == {name: facts.health for name, facts in FACTS.items()}
 
 
 def test_homepage_has_a_widget_over_prometheus_and_each_endpoint(inventory: Inventory) -> None:
@@ -213,3 +214,57 @@ async def test_the_command_line_prints_them(tmp_path: Path) -> None:
         assert (ran.code, words in ran.out, advice in ran.err) == (0, True, True), (what, ran)
     ran = await tierdeck("export", "gatus", "--json", "--cluster", str(file), env=env)
     assert json.loads(ran.out)["what"] == "gatus"
+
+
+CHECKS = """
+[[checks]]
+name = "web"
+tier = "A"
+kind = "http"
+node = "nas"
+url = "http://localhost:8080/login"
+[[checks]]
+name = "db"
+tier = "A"
+kind = "tcp"
+address = "10.0.10.30:5432"
+[[checks]]
+name = "sync"
+tier = "A"
+kind = "syncthing"
+url = "http://10.0.10.30:8384"
+folder = "x"
+api_key = "env:K"
+[[checks]]
+name = "the backup"
+tier = "A"
+kind = "age"
+path = "/b"
+limit = "26h"
+[[checks]]
+name = "closed"
+tier = "A"
+kind = "http"
+node = "nas"
+url = "http://127.0.0.1:1"
+via = "ssh"
+"""
+
+
+async def test_checks_are_exported_as_far_as_others_can_look(tmp_path: Path) -> None:
+    told = parse(TOML + CHECKS, Path("cluster.toml")).inventory
+    found = {each["name"]: each for each in pyyaml.safe_load(gatus(told))["endpoints"]}
+    assert {"web", "db", "sync"} <= set(found)
+    assert not {"the backup", "closed"} & set(found)
+    assert [found[name]["url"] for name in ("web", "db", "sync")] == [
+        "http://10.0.10.30:8080/login", "tcp://10.0.10.30:5432", "http://10.0.10.30:8384/rest/noauth/health"
+    ]  # fmt: skip
+    assert found["db"]["conditions"] == ["[CONNECTED] == true"]
+    rows = pyyaml.safe_load(homepage(told, "http://prom:9090"))[0]["Language models"]
+    shown = {name: each for row in rows for name, each in row.items()}
+    assert shown["web"]["siteMonitor"] == "http://10.0.10.30:8080/login"
+    query = shown["the backup"]["widget"]["metrics"][0]["query"]
+    assert query == 'tierdeck_endpoint_up{endpoint="the backup"}'
+    (tmp_path / "cluster.toml").write_text(TOML + CHECKS)
+    ran = await tierdeck("export", "gatus", "--cluster", str(tmp_path / "cluster.toml"))
+    assert "only tierdeck can look at them: the backup, closed" in ran.err

@@ -165,6 +165,16 @@ async def test_processes_know_their_container_and_are_asked_seldom() -> None:
     assert "lines -l 2" in shell.ran
 
 
+async def test_processes_are_asked_again_whenever_memory_moves() -> None:
+    uuid = GOOD.split(", ")[1]
+    moved = [GOOD.replace("20118", str(used)) for used in (20118, 20180, 20190, 20200, 12000, 12010)]
+    shell = Answers(nvidia_smi=good(GOOD), apps=good(f"7, 100, {uuid}"), grep=good(""), lines=moved)
+    with pytest.raises(CommandError, match="ended by itself"):
+        await _to_the_end(source.stream(node(), shell, 2.0))
+    asked = [line for line in shell.ran if "compute-apps" in line]
+    assert len(asked) == 3, "at first, when 72 MiB more were in use, and when 8 GiB less were"
+
+
 @pytest.mark.parametrize("trouble", [Completed(2, "", "no"), CommandError("gone"), TimeoutError(), good("rubbish")])
 async def test_figures_stand_without_the_processes(trouble: Completed | Exception) -> None:
     (gpu,) = await source.read_once(node(), Answers(nvidia_smi=good(GOOD), apps=trouble))

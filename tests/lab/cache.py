@@ -36,6 +36,7 @@ def missing(part: str) -> str:
         "litellm": [cache() / "litellm/bin/litellm"],
         "prometheus": [Path(shutil.which(name) or f"/usr/bin/{name}") for name in ("prometheus", "promtool")],
         "rdp": [Path("/usr/sbin/xrdp"), XORGXRDP, *(Path("/usr/bin") / name for name in ("xfreerdp", "Xvfb"))],
+        "browser": [Path("/usr/bin/chromium")],
         "nla": [Path("/usr/bin") / name for name in ("freerdp-shadow-cli", "xfreerdp", "Xvfb")],
         "netns": [Path(shutil.which("ip") or "/usr/sbin/ip")],
     }[part]

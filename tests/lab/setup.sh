@@ -4,8 +4,8 @@ set -euo pipefail
 
 LLAMA=(xllamacpp==2026.10.11549 gguf==0.19.0)
 LITELLM=('litellm[proxy]==1.106.0')
-PACKAGES=(docker.io iptables iproute2 openssh-server busybox-static mmdebstrap prometheus syncthing tmux
-  xrdp xorgxrdp freerdp2-x11 freerdp2-shadow-x11 xvfb openssl)
+PACKAGES=(docker.io iptables iproute2 openssh-server busybox-static mmdebstrap prometheus syncthing tmux caddy
+  xrdp xorgxrdp freerdp2-x11 freerdp2-shadow-x11 xvfb openssl chromium)
 SUITE=bookworm
 ROOT=python3.11-minimal,libpython3.11-stdlib,libgomp1,libstdc++6,dash,coreutils,base-files,netbase
 

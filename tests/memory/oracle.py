@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backends.memory.settings import Settings
 
 _SIZE = re.compile(r"(model|KV|RS|compute|output) buffer size = *([\d.]+) MiB")
+_OVERRIDDEN = re.compile(r"tensor (\S+) \(.*buffer type overridden to CPU")
 _RESERVED = "graph: nodes"
 
 
@@ -65,6 +66,21 @@ def measure(python: str, model: Path, settings: Settings, *, embedding: bool = F
                 process.kill()
                 return Measured(found["model"], found["KV"] + found["RS"], found["compute"], found["output"])
     raise NotTaken("".join(last))
+
+
+def overridden(python: str, model: Path, override: str) -> set[str]:
+    """The names of the tensors that the engine moves by an override; raises NotTaken where it refuses."""
+    program = [python, __file__, json.dumps({"path": str(model), "flash": True, "tensor_buft_overrides": override})]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        found = set()
+        for line in process.stdout:
+            if match := _OVERRIDDEN.search(line):
+                found.add(match[1])
+            if _RESERVED in line:
+                process.kill()
+                return found
+    raise NotTaken(override)
 
 
 def _load(order: dict[str, object]) -> None:

@@ -78,6 +78,46 @@ def test_experts_stay_on_the_cpu_when_asked() -> None:
     assert free.weights - kept.weights == experts
 
 
+@pytest.mark.parametrize(
+    ("overrides", "names"),
+    [
+        ((("ffn_(up|down|gate)_exps", "CPU"),), "_exps"),
+        (((r"blk\.1\.", "CPU"),), "blk.1."),
+        (((r"blk\.1\.", "CPU"), ("blk", "CUDA0")), "blk.1."),
+        ((("blk", "ROCm0"),), "none of them"),
+        ((("output", "CUDA_Host"),), "output"),
+    ],
+)
+def test_tensors_go_where_their_names_say(overrides: tuple[tuple[str, str], ...], names: str) -> None:
+    header = header_for("qwen3moe", EVEN)
+    free = estimate(header, Settings(context=4096)).devices[0]
+    kept = estimate(header, Settings(context=4096, overrides=overrides)).devices[0]
+    assert free.weights - kept.weights == sum(tensor.size for tensor in header.tensors if names in tensor.name)
+
+
+def test_the_first_pattern_counts_and_the_second_gpu_is_a_place_too() -> None:
+    header = header_for("llama", EVEN)
+    overrides = (("token_embd", "CUDA1"), ("token_embd", "CPU"))
+    first, second, cpu = estimate(header, Settings(context=4096, split=(1, 0), overrides=overrides), 2).devices
+    embd = next(tensor.size for tensor in header.tensors if tensor.name == "token_embd.weight")
+    assert (first.name, second.name, second.weights, cpu.weights) == ("GPU0", "GPU1", embd, 0)
+
+
+@pytest.mark.parametrize("override", [("(", "CPU"), ("blk", "CUDA1"), ("blk", "nowhere"), ("blk", "")])
+def test_what_cannot_be_moved_is_refused(override: tuple[str, str]) -> None:
+    with pytest.raises(HeaderError):
+        estimate(header_for("llama", EVEN), Settings(overrides=(override,)))
+
+
+def test_older_builds_reserve_logits_for_every_token() -> None:
+    header = header_for("qwen2", Size(vocab=152064))
+    now, before = (
+        estimate(header, Settings(context=4096, every_output=old)).devices[0].compute >> 20 for old in (False, True)
+    )
+    assert 290 <= before <= 320, "512 tokens of 152,064 logits in 32 bits are 297 MiB"
+    assert now < 150
+
+
 def test_of_an_unknown_kind_only_a_bound_is_promised() -> None:
     known = header_for("llama", Size())
     values = {key.replace("llama.", "newcomer."): value for key, value in known.values.items()}

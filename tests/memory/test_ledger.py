@@ -26,6 +26,7 @@ from backends.cluster.reading import (
     WorkloadReading,
 )
 from backends.cluster.words import Cause
+from backends.figures import Figures
 from backends.memory.ledger import Ledger, ledger
 from backends.planned import PlannedSource
 from backends.simulator.cluster import SimulatedCluster
@@ -95,6 +96,19 @@ def test_columns(
     assert (found.attributed, found.reserved, found.unattributed) == (attributed, reserved, rest)
 
 
+def test_what_others_had_before_is_not_taken_for_what_it_took() -> None:
+    """On Windows no process tells what it holds: then what came since the start does."""
+    readings: list[Reading] = [planned(b=5000)]
+    for state, used in (("exited", 7000.0), ("running", 7000.0), ("running", 9000.0)):
+        box = Workload("b", "docker", state, id="b" * 64, gpu=True, started_at=NOW.wall if state == "running" else None)
+        gpu = Gpu(0, "GPU", memory_total_mib=24_000.0, memory_used_mib=used)
+        readings += [WorkloadReading("mark", NOW, (box,)), GpuReading("mark", NOW, (gpu,))]
+    snapshot = fold_all(INVENTORY, empty(INVENTORY), [*readings, LOADING])
+    found = ledger(INVENTORY, snapshot, INVENTORY.nodes[0], snapshot.nodes["mark"].gpus[0])
+    assert found
+    assert (found.attributed, found.reserved, found.unattributed) == (2000, 3000, 7000)
+
+
 def test_without_a_measure_there_are_no_books() -> None:
     assert books(READY, used=None) is None
 
@@ -117,7 +131,7 @@ async def test_watched_while_it_starts(tmp_path: Path) -> None:
         docker.containers["a"].files["/models/a.gguf"] = raw
         async with World(load(sim.inventory_path), None, tmp_path / "state") as world:
             snapshot = await world.look()
-            source = PlannedSource(world.inventory, lambda: snapshot, world.find_model, world._clock)
+            source = PlannedSource(world.inventory, lambda: snapshot, world.find_model, world._clock, Figures())
             predicted, _ = await source.read()
             assert isinstance(predicted[0], PredictionReading)
             (prediction,) = predicted[0].predictions

@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from backends.cluster.faults import HOLDS, Check, Diagnosis, Fault
-from backends.cluster.fields import Rung
 from backends.cluster.fold import empty
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.words import Rung
 from backends.errors import ProcedureError, SshError
 from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS

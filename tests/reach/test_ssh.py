@@ -284,7 +284,7 @@ async def test_own_limit_of_sessions(server: Server) -> None:
             await shell.run(["say", "", "", "0"], timeout=0.2)
     async with linked(server.node(), sessions=2) as (_, shell):
         for _ in range(5):
-            with pytest.raises(TimeoutError):
+            with pytest.raises((TimeoutError, SshError)):  # given up while it runs, or before it could begin
                 await shell.run(["hang"], timeout=0.05)
         assert (await shell.run(["say", "free", "", "0"], timeout=5)).stdout == "free"
 

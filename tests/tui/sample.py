@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from backends.cluster.reading import (
 )
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Cause
+from backends.engines.chat import ChatEvent, Delta, Finished, Started
 from tui.feed import Feed
 
 TOML = """
@@ -176,6 +178,38 @@ def readings() -> list[Reading]:
 def snapshot() -> ClusterSnapshot:
     inventory = loaded().inventory
     return fold_all(inventory, empty(inventory, "desk"), readings())
+
+
+class CannedWorld:
+    """Answers every prompt with the same words and figures, and counts nothing."""
+
+    def __init__(self) -> None:
+        self.inventory = loaded().inventory
+
+    async def chat(self, endpoint: str, *_: Any, model: str | None = None) -> AsyncGenerator[ChatEvent, None]:
+        yield Started(0.0, model)
+        yield Delta("The person wants a mean over a window; running sums are simplest.", reasoning=True)
+        yield Delta(ANSWER if endpoint != "gateway/litellm" else ANSWER.partition("```")[0])
+        fast = endpoint == "remote/mark-v"
+        yield Finished(3.1, 0.412, 21, 96, 38.0 if fast else 11.0, "stop")
+
+    async def count_tokens(self, *_: Any) -> dict[str, int]:
+        return {}
+
+
+ANSWER = """## Moving average
+
+Keep *running sums*, so that each window costs **one subtraction**:
+
+```python
+def moving_average(values, width):
+    sums = [0.0, *itertools.accumulate(values)]
+    return [(b - a) / width for a, b in zip(sums, sums[width:])]
+```
+
+- `width` must not be larger than the list
+- an empty list gives an empty list
+"""
 
 
 class StillClock(SystemClock):

@@ -12,7 +12,7 @@ from backends.cluster.reading import EndpointReading, ModelInfo, ProbeResult, Ti
 from backends.cluster.words import Cause
 from tests.tui.driving import console, shown, until
 from tests.tui.sample import NOW, StillFeed, loaded, readings
-from tui.actions import ACTIONS, allowed, keys_table
+from tui.actions import ACTIONS, allowed
 from tui.actions import shown as shown_key
 from tui.screens.arrange import ArrangeScreen
 from tui.screens.confirm import ConfirmScreen
@@ -184,11 +184,6 @@ async def test_keys_can_be_remapped(tmp_path: Path) -> None:
 async def test_the_banner_of_a_broken_inventory_stays_on_top(tmp_path: Path) -> None:
     async with console(tmp_path, banner="cluster.toml, line 3: not valid TOML.", read_only=True) as (app, _):
         assert "line 3: not valid TOML" in shown(app).splitlines()[1]
-
-
-def test_the_readme_has_the_keys_of_the_registry() -> None:
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
-    assert keys_table() in readme, "run: make docs"
 
 
 def test_every_action_has_a_method_and_no_key_is_taken_twice() -> None:

@@ -26,7 +26,7 @@ def test_a_storm_of_resizes(tmp_path: Path) -> None:
             terminal.read(0.002)
         terminal.raw = b""
         terminal.send("?")
-        terminal.until(["What is never done by itself"])
+        terminal.until(["Give the pane the whole screen"])
         terminal.send("q")
         terminal.raw = b""
         terminal.until(["1 Tiers"])

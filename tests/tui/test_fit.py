@@ -10,6 +10,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from backends.cluster.files import parse
 from backends.errors import ReachError
+from backends.figures import Figures, Overhead
 from backends.library import Found
 from backends.memory.headers import Header, Tensor
 from backends.memory.quants import KINDS
@@ -30,6 +31,8 @@ def header() -> Header:
 
 class FittingFeed(StillFeed):
     """Knows one large model, and none of any other name."""
+
+    figures = Figures()
 
     @property
     def world(self) -> Any:
@@ -99,3 +102,15 @@ def test_a_step(what: str, step: int, found: object) -> None:
     assert settings.context == 16384
     now = changed(Candidate("m", header=header(), settings=settings.__class__(context=4096)), what, step)
     assert {"context": now.context, "layers": now.gpu_layers, "cache": now.cache_k}[what] == found
+
+
+async def test_what_was_learned_of_drivers_counts(tmp_path: Path) -> None:
+    class Learned(FittingFeed):
+        figures = Figures()
+
+    async with console(tmp_path, size=(120, 40), feed=Learned) as (app, pilot):
+        await until(lambda: app.feed.snapshot.taken is not None, "a reading")
+        node = next(name for name, state in app.feed.snapshot.nodes.items() if state.gpus)
+        Learned.figures.learn(Overhead(node, app.feed.snapshot.nodes[node].gpus[0].name, "CUDA", "b1"), "a@1", 312.0)
+        await opened(app, pilot)
+        assert "drivers keep 312 MiB" in shown(app)

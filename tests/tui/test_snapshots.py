@@ -8,6 +8,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from tests.tui.driving import console, picture, shown, until
+from tests.tui.sample import CannedWorld
 from widgets.glyphs import ASCII
 
 SIZES = {"160x45": (160, 45), "100x30": (100, 30), "80x24": (80, 24), "46x30": (46, 30)}
@@ -32,6 +33,26 @@ async def test_panes(pane: str, size: str, svg: SnapshotAssertion, tmp_path: Pat
             await pilot.press("z")
         await pilot.pause()
         assert await picture(app) == svg(name=f"{pane}-{size}")
+
+
+@pytest.mark.parametrize("size", ["160x45", "80x24"])
+async def test_stream(size: str, svg: SnapshotAssertion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with console(tmp_path, size=SIZES[size]) as (app, pilot):
+        monkeypatch.setattr(app.feed, "_world", CannedWorld())
+        await pilot.press("4")
+        app.view.toggle_zoom()
+        await pilot.press(*"write a python function", "enter")
+        await until(lambda: "1 try" in shown(app), "the answer")
+        assert await picture(app) == svg(name=f"stream-{size}")
+
+
+@pytest.mark.parametrize("size", ["160x45", "80x24"])
+async def test_comparison(size: str, svg: SnapshotAssertion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with console(tmp_path, size=SIZES[size]) as (app, pilot):
+        monkeypatch.setattr(app.feed, "_world", CannedWorld())
+        await pilot.press("4", *"write a python function", "ctrl+s", "enter")
+        await until(lambda: shown(app).count("ms to first token") == 2, "both answers")
+        assert await picture(app) == svg(name=f"comparison-{size}")
 
 
 @pytest.mark.parametrize(("name", "keys"), [("help", "?"), ("events", "e")])

@@ -18,7 +18,8 @@ class AskScreen(ModalScreen[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "cancel", show=False)]
     DEFAULT_CSS = """
     AskScreen { align: left bottom; background: transparent; }
-    AskScreen Input { border: none; height: 1; dock: bottom; background: $surface; padding: 0 1; }
+    AskScreen Input { height: 1; dock: bottom; background: $surface; padding: 0 1; }
+    AskScreen Input, AskScreen Input:focus { border: none; }
     """
 
     def __init__(

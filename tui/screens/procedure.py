@@ -42,6 +42,7 @@ class ProcedureScreen(Screen[None]):
         Binding("r", "answer('retry')", "retry", show=False),
         Binding("s", "answer('skip')", "skip", show=False),
         Binding("a", "answer('abort')", "abort", show=False),
+        Binding("b", "answer('rollback')", "take back", show=False),
     ]
     DEFAULT_CSS = "ProcedureScreen #steps { height: auto; max-height: 50%; }"
 
@@ -160,6 +161,7 @@ class ProcedureScreen(Screen[None]):
         keys = [("Esc", "detach" if self._open else "back")]
         if self._open and not self._read_only:
             keys += [(word[0], word) for word in ("retry", "skip", "abort") if word in self._choices]
+            keys += [("b", "take all back")] if "rollback" in self._choices else []
             keys += [("p", "continue" if self._paused else "pause"), ("c", "cancel (again: now)")]
         self.query_one(KeysBar).show(keys)
 

@@ -56,8 +56,8 @@ class Reached:
         return self.reaches[node].shell
 
     async def runtime(self, node: str, kind: str) -> Runtime:
-        """The Docker of a node."""
-        return await self.reaches[node].runtime()
+        """What drives the workloads of one kind on a node."""
+        return await self.reaches[node].runtime_of(kind)
 
 
 @asynccontextmanager

@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def opened(app: TierdeckApp) -> int:
     """Run the console to its end; a hang-up or a polite kill closes it as q does, from its first moment on."""
-    app.driver_class = _outliving(app.driver_class)
+    if not os.environ.get("TEXTUAL_DRIVER"):
+        app.driver_class = _outliving(app.driver_class)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, app.exit)
@@ -102,6 +103,8 @@ def _load_or_last_good(path: Path, state: Path) -> tuple[Loaded, str]:
 
 def prepare_terminal(environment: os._Environ[str]) -> None:
     """Set Textual's own knobs before it is imported: over SSH no animation."""
+    if environment.get("TEXTUAL_DRIVER"):  # `tierdeck serve` stands in for the terminal
+        return
     if not all(os.isatty(fd) for fd in (0, 1, 2)):  # keys come by 0, pictures go by 2
         raise InventoryError("The console needs a terminal.", "For scripts there is: tierdeck status --json")
     if "SSH_CONNECTION" in environment:

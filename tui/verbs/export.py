@@ -9,14 +9,18 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from backends.errors import ProcedureError
-from tui.verbs.opening import Opened, open_cluster
+from backends.errors import ProcedureError, ReachError
+from tui.verbs.opening import Opened, known_node, open_cluster
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backends.exports.boot import Rendered
 
 SCHEMA: Final = "tierdeck.boot-unit/1"
 TEXT_SCHEMA: Final = "tierdeck.export/1"
+
+_RENDERED: Final = ("kubernetes", "vllm-chart", "app-template")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,13 +28,44 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.what == "boot-unit":
         return _boot_unit(arguments)
     opened = open_cluster(arguments)
-    text, advice = _watch_unit(opened, arguments) if arguments.what == "watch-unit" else _monitor(opened, arguments)
+    deployment = dict.fromkeys(_RENDERED, _deployment)
+    made = {"watch-unit": _watch_unit, "compose": _compose, "caddy": _proxy, "traefik": _proxy, "open-webui": _webui}
+    text, advice = (made | deployment).get(arguments.what, _monitor)(opened, arguments)
     if getattr(arguments, "json", False):
         print(json.dumps({"schema": TEXT_SCHEMA, "what": arguments.what, "text": text}, ensure_ascii=False))
     else:
         print(text, end="")
         print("\n".join(advice), file=sys.stderr)
     return 0
+
+
+def _deployment(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    """A deployment for Kubernetes, and what is left to do."""
+    from pathlib import Path
+
+    from backends.cluster.deploying import load_spec
+    from backends.exports.charts import app_template, vllm_chart
+    from backends.exports.manifests import manifests
+    from backends.exports.pods import advice, pod, refuse_words
+
+    spec = load_spec(Path(arguments.spec))
+    node = opened.loaded.inventory.node_named.get(spec.node)
+    if node is None:
+        names = ", ".join(opened.loaded.inventory.node_named) or "none"
+        raise ProcedureError(f'{arguments.spec}: there is no node "{spec.node}".', f"Known: {names}.")
+    namespace, storage, of_class = arguments.namespace, arguments.storage, arguments.storage_class
+    refuse_words(namespace, storage)
+    left = advice(spec, pod(spec, node), namespace)
+    match arguments.what:
+        case "kubernetes":
+            left.append("Look first, then apply: kubectl diff -f -; kubectl apply --server-side -f -")
+            return manifests(spec, node, namespace=namespace, storage=storage, storage_class=of_class), left
+        case "vllm-chart":
+            left.append(f"helm -n {namespace} upgrade --install NAME vllm/vllm-stack -f FILE")
+            return vllm_chart(spec, node, storage=storage, storage_class=of_class), left
+        case _:
+            left.append(f"helm -n {namespace} upgrade --install {spec.name} bjw-s/app-template -f FILE")
+            return app_template(spec, node, storage=storage, storage_class=of_class), left
 
 
 def _watch_unit(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
@@ -54,10 +89,59 @@ def _watch_unit(opened: Opened, arguments: argparse.Namespace) -> tuple[str, lis
     return text, advice
 
 
+def _compose(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    from backends.exports.compose import compose
+    from backends.world import survey
+
+    known_node(opened, arguments.node)
+    snapshot = asyncio.run(survey(opened.loaded, opened.here, opened.state_dir))
+    state = snapshot.nodes[arguments.node]
+    trouble = state.workloads_trouble or state.reach_trouble
+    if trouble is not None:
+        raise ReachError(trouble.message, trouble.advice)
+    return compose(opened.loaded.inventory, snapshot, arguments.node)
+
+
+def _proxy(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    from backends.exports.proxies import KEY, PRIVATE, caddy, engines, path_of, traefik
+
+    inventory = opened.loaded.inventory
+    allowed = _networks(arguments.allow) or PRIVATE
+    open_ones = [e for e in engines(inventory) if e.api_key is None]
+    advice = [f"{e.name}: {path_of(e)}/" for e in engines(inventory)]
+    if open_ones:
+        advice.append(
+            f"Give the proxy a key in {KEY}; without one it lets nobody to {', '.join(e.name for e in open_ones)}."
+        )
+        advice.append("Let those engines listen where only the proxy reaches them.")
+    if arguments.what == "caddy":
+        return caddy(inventory, arguments.listen, allowed), [*advice, "Check it: caddy validate --adapter caddyfile"]
+    return traefik(inventory, allowed), [*advice, "A file of Traefik's file provider."]
+
+
+def _networks(words: Sequence[str]) -> list[str]:
+    from ipaddress import ip_network
+
+    try:
+        return [str(ip_network(word, strict=False)) for word in words]
+    except ValueError as error:
+        raise ProcedureError(f"--allow: {error}.", "An address or a network, such as 10.0.10.0/24.") from None
+
+
+def _webui(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    from backends.exports.webui import open_webui
+
+    text = open_webui(opened.loaded.inventory)
+    advice = ["After its first start Open WebUI keeps these settings in its volume: change them in its own pages."]
+    if "${" in text:
+        advice.append("Compose reads the keys from the environment of who starts it, and starts nothing without them.")
+    return text, advice
+
+
 def _monitor(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str]]:
+    from backends.cluster.outside import key_variable, outward, reachable
     from backends.exports.grafana import grafana
     from backends.exports.monitors import KEYS, gatus, homepage, prometheus
-    from backends.exports.outside import key_variable, reachable
 
     inventory = opened.loaded.inventory
     keyed = [e for e in reachable(inventory) if e.api_key is not None]
@@ -70,6 +154,9 @@ def _monitor(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[s
                 advice.append(f"Write the keys of {', '.join(e.name for e in keyed)} into files under {KEYS}.")
             return prometheus(inventory, arguments.watch), advice
         case "gatus":
+            unseen = [check.name for check in inventory.checks if outward(inventory, check) is None]
+            if unseen:
+                advice.append(f"Left out, since only tierdeck can look at them: {', '.join(unseen)}.")
             if keyed:
                 advice.append(f"Give Gatus these variables: {', '.join(key_variable(e) or '' for e in keyed)}.")
             return gatus(inventory), advice

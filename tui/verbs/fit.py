@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from backends.errors import InventoryError, TierdeckError
 
 if TYPE_CHECKING:
+    from backends.figures import Observation
     from backends.library import Found
     from backends.memory.advice import Gpu
     from backends.memory.load import Load
@@ -25,17 +26,27 @@ MIB = 1 << 20
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit 0 whether they fit or not, 1 when a model cannot be read."""
+    if arguments.learned or arguments.forget:
+        if arguments.models:
+            raise InventoryError("--learned and --forget take no model.", "tierdeck fit --learned [--node NODE]")
+        from tui.verbs.learned import run as learned
+
+        return learned(arguments)
+    if not arguments.models:
+        raise InventoryError("Say which model: a file, its address or its name.", "tierdeck fit FILE --gpu 24GiB")
     from backends.memory.advice import Gpu
 
+    arguments.node = arguments.node or arguments.dry_run_on
     opened = _opened(arguments)
-    sizes = [_bytes(text) for text in arguments.gpu]
+    gpus = [Gpu(f"GPU{number}", _bytes(text)) for number, text in enumerate(arguments.gpu)]
     settings = _settings(arguments)
-    if arguments.node and not sizes:
-        sizes = _node(opened, arguments.node)
-    gpus = [Gpu(f"GPU{number}", size) for number, size in enumerate(sizes)]
+    if arguments.node and not gpus:
+        gpus = _node(opened, arguments.node)
     try:
         found = asyncio.run(_find(arguments, opened))
-        loads = _loads(arguments, found, settings, gpus)
+        loads = _loads(arguments, found, settings, gpus, _known(arguments, opened))
+        if opened and arguments.dry_run_on:
+            loads = asyncio.run(_dry_runs(opened, arguments, found, settings, loads, gpus))
     except TierdeckError as error:
         print(f"tierdeck: {error}", file=sys.stderr)
         return 1
@@ -51,8 +62,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _opened(arguments: argparse.Namespace) -> Opened | None:
     """The inventory, where something needs one; a file or an address on named GPUs does not."""
     from backends.library import is_file
-    from tui.verbs.opening import cluster_path, open_cluster
+    from tui.verbs.opening import cluster_path, known_node, open_cluster
 
+    if arguments.dry_run_on:
+        opened = open_cluster(arguments)
+        known_node(opened, arguments.dry_run_on)
+        return opened
     plain_files = all(is_file(name) and not name.startswith(("ssh:", "volume:")) for name in arguments.models)
     if plain_files and (arguments.gpu or not arguments.node):
         return None
@@ -69,16 +84,68 @@ async def _find(arguments: argparse.Namespace, opened: Opened | None) -> list[Fo
         return [await shelf.find(name) for name in arguments.models]
 
 
+def _known(arguments: argparse.Namespace, opened: Opened | None) -> list[Observation]:
+    """What engines on the node that is meant said of the models that are meant, one for each; the latest."""
+    if opened is None or not arguments.node:
+        return []
+    from backends.figures import Figures
+
+    figures = Figures(opened.state_dir)
+    figures.refresh()
+    files = {model.name: model.file for model in opened.loaded.inventory.models}
+    wanted = {files.get(name, name) for name in arguments.models}
+    return [each for each in figures.observations if each.node == arguments.node and each.file in wanted]
+
+
 def _loads(
-    arguments: argparse.Namespace, found: Sequence[Found], settings: Settings, gpus: Sequence[Gpu]
+    arguments: argparse.Namespace,
+    found: Sequence[Found],
+    settings: Settings,
+    gpus: Sequence[Gpu],
+    known: Sequence[Observation],
 ) -> list[Load]:
     """Each model on the GPUs: one alone on all of them, several each where they are best placed."""
     names = list(arguments.models)
     own = [_own(settings, each, arguments) for each in found]
-    if len(found) == 1 or len(gpus) < 2 or settings.split:
-        return [_load(*each, gpus) for each in zip(names, found, own, strict=True)]
-    spots = _spots(names, found, own, gpus)
-    return [_load(*each) for each in zip(names, found, own, spots, strict=True)]
+    spots = [list(gpus)] * len(found)
+    if len(found) > 1 and len(gpus) > 1 and not settings.split:
+        spots = _spots(names, found, own, gpus)
+    loads = [_load(*each) for each in zip(names, found, own, spots, strict=True)]
+    return [_as_seen(*each, known) for each in zip(loads, found, own, spots, strict=True)]
+
+
+def _as_seen(load: Load, found: Found, settings: Settings, gpus: Sequence[Gpu], known: Sequence[Observation]) -> Load:
+    """A model's load as its engine once said it, where that ran with the same settings."""
+    from backends.memory.load import alike, told_load
+
+    for each in reversed(known):
+        if each.said and each.said.gpu_mib and each.file == found.file and alike(found.header, settings, each.settings):
+            return told_load(load, each.said.buffers, gpus, "observed", f"As {each.container} said when it started.")
+    return load
+
+
+async def _dry_runs(
+    opened: Opened,
+    arguments: argparse.Namespace,
+    found: Sequence[Found],
+    settings: Settings,
+    loads: Sequence[Load],
+    gpus: Sequence[Gpu],
+) -> list[Load]:
+    """Each model as llama.cpp on a node tells it; one after the other, and vLLM's models as they are."""
+    from backends.memory.dryrun import ROUNDED
+    from backends.memory.load import told_load
+    from backends.world import World
+
+    told, node = [], arguments.dry_run_on
+    async with World(opened.loaded, opened.here, opened.state_dir) as world:
+        for each, load in zip(found, loads, strict=True):
+            if each.safetensors:
+                told.append(load)
+                continue
+            buffers = await world.dry_run(node, each.file or load.name, _own(settings, each, arguments))
+            told.append(told_load(load, buffers, gpus, "dry run", f"As llama.cpp on {node} laid it out.", ROUNDED))
+    return told
 
 
 def _load(name: str, found: Found, settings: Settings, gpus: Sequence[Gpu]) -> Load:
@@ -140,24 +207,28 @@ def _leaving(loads: Sequence[Load], gpus: Sequence[Gpu]) -> list[str]:
     return [f"Together they do not fit. {', '.join(stay)} would, without {', '.join(out)}."]
 
 
-def _node(opened: Opened | None, name: str) -> list[int]:
-    """Bytes of each GPU of a node: as the inventory says, else as its driver does."""
+def _node(opened: Opened | None, name: str) -> list[Gpu]:
+    """Each GPU of a node: its size as the inventory says, else as its driver does, and what that keeps, as learned."""
     from backends.errors import ReachError
+    from backends.figures import Figures
+    from backends.memory.advice import Gpu
     from backends.world import survey
 
     node = opened.loaded.inventory.node_named.get(name) if opened else None
     if opened is None or node is None:
         raise InventoryError(f"The inventory has no node {name!r}.")
-    if node.vram:
-        return [int(mib * MIB) for mib in node.vram]
-    if node.gpus == "none":
+    if not node.vram and node.gpus == "none":
         return []
-    seen = asyncio.run(survey(opened.loaded, opened.here, opened.state_dir)).nodes[name]
-    sizes = [int(gpu.memory_total_mib * MIB) for gpu in seen.gpus if gpu.memory_total_mib]
+    sizes = [(size, "") for size in node.vram]
     if not sizes:
-        why = seen.gpus_trouble.message if seen.gpus_trouble else f"{name}: its driver names no GPU with a size."
-        raise ReachError(why, "Say the sizes with --gpu, or as vram in cluster.toml.")
-    return sizes
+        seen = asyncio.run(survey(opened.loaded, opened.here, opened.state_dir)).nodes[name]
+        sizes = [(gpu.memory_total_mib, gpu.name) for gpu in seen.gpus if gpu.memory_total_mib]
+        if not sizes:
+            why = seen.gpus_trouble.message if seen.gpus_trouble else f"{name}: its driver names no GPU with a size."
+            raise ReachError(why, "Say the sizes with --gpu, or as vram in cluster.toml.")
+    figures = Figures(opened.state_dir)
+    figures.refresh()
+    return [Gpu(f"GPU{number}", int(mib * MIB), figures.driver(name, gpu)) for number, (mib, gpu) in enumerate(sizes)]
 
 
 def _bytes(text: str) -> int:
@@ -174,6 +245,7 @@ def _bytes(text: str) -> int:
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
+    from backends.memory.profiles import profile
     from backends.memory.settings import Settings
 
     try:
@@ -198,7 +270,27 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         gpu_layers=layers,
         split=split,
         cpu_moe=arguments.cpu_moe,
+        overrides=tuple(_override(part) for each in arguments.override_tensor for part in each.split(",")),
+        every_output=profile(_build(arguments.build)).every_output,
     )
+
+
+def _override(text: str) -> tuple[str, str]:
+    name, _, device = text.partition("=")
+    if not name or not device:
+        raise InventoryError(
+            f"--override-tensor {text} names no device.", r"As in --override-tensor 'ffn_.*_exps=CPU'."
+        )
+    return name, device
+
+
+def _build(text: str | None) -> int | None:
+    from backends.memory.profiles import build_of
+
+    build = build_of(text if text and text.startswith("b") else f"b{text}") if text else None
+    if text and build is None:
+        raise InventoryError(f"--build {text} is no build of llama.cpp.", "As in --build b11549.")
+    return build
 
 
 def _mib(size: int) -> float:
@@ -240,5 +332,5 @@ def _text(loads: Sequence[Load], gpus: Sequence[Gpu], advices: Sequence[str]) ->
         taken = sum(load.needs.get(gpu.name, 0) for load in loads)
         word = "fits" if taken <= gpu.capacity else "does not fit"
         share = f"{taken / MIB / 1024:.2f} of {gpu.capacity / MIB / 1024:.2f} GiB, {100 * taken / gpu.capacity:.0f}%"
-        lines.append(f"{gpu.name}: {word}: {share}, what the driver keeps included")
+        lines.append(f"{gpu.name}: {word}: {share}, with {gpu.driver / MIB:.0f} MiB that its driver keeps")
     return [*lines, *(plain(line) for line in advices)]

@@ -1,6 +1,6 @@
 """Follows a procedure from the command line: Ctrl+C cancels at the step's edge, a hang-up only detaches.
 
-On a terminal a line answers the question that is open: retry, skip, hold or abort, or as much of it as is needed.
+On a terminal a line answers the question that is open: retry, skip, hold, abort or rollback, or as much as is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from backends.cluster.reading import ProcedureState
 from backends.errors import ProcedureError
 from backends.procedures.commands import Procedures
 from backends.procedures.events import StepEvent, fold
-from backends.procedures.runner import CHOICES, CONTINUE
+from backends.procedures.runner import CHOICES, CONTINUE, ROLLBACK
 
 EXIT: Final = {"done": 0, "failed": 1, "halted": 1, "cancelled": 130}
 """Exit codes by outcome."""
@@ -81,7 +81,7 @@ async def _cancel(procedures: Procedures, begun: asyncio.Future[str]) -> None:
 
 
 async def _answer(procedures: Procedures, begun: asyncio.Future[str], words: str) -> None:
-    choice = next((choice for choice in (*CHOICES, CONTINUE) if choice.startswith(words)), words)
+    choice = next((choice for choice in (*CHOICES, ROLLBACK, CONTINUE) if choice.startswith(words)), words)
     try:
         await procedures.answer(await asyncio.shield(begun), choice)
     except ProcedureError as error:

@@ -6,13 +6,15 @@ import argparse
 import asyncio
 import json
 import os
+import sys
 import time
 from datetime import UTC, datetime
 
 from backends.paths import state_dir
 from backends.procedures.commands import Procedures
+from tui.cli import USAGE
 from tui.verbs.carrying import agreed
-from tui.verbs.following import follow
+from tui.verbs.following import EXIT, can_ask, confirm, follow
 from tui.verbs.opening import cluster_path
 
 
@@ -64,6 +66,8 @@ async def _one(procedures: Procedures, arguments: argparse.Namespace, *, as_json
             await asyncio.to_thread(procedures.abandon, procedure)
         case "resume":
             return await _resume(procedures, procedure, arguments, as_json=as_json)
+        case "rollback":
+            return await _roll_back(procedures, procedure, arguments, as_json=as_json)
         case _:
             return await follow(procedures, _named(procedure), as_json=as_json)
     return 0
@@ -75,6 +79,19 @@ async def _resume(procedures: Procedures, procedure: str, arguments: argparse.Na
         return code
     await procedures.resume(procedure, attended=not arguments.yes, take_over=arguments.take_over)
     return await follow(procedures, _named(procedure), as_json=as_json)
+
+
+async def _roll_back(procedures: Procedures, procedure: str, arguments: argparse.Namespace, *, as_json: bool) -> int:
+    plan = await asyncio.to_thread(procedures.plan, procedure)
+    print(f"{plan.title}: what it made is removed, what it changed is put back as it was.", file=sys.stderr)
+    if not arguments.yes and (as_json or not can_ask()):
+        print("tierdeck: nobody can be asked here: say --yes.", file=sys.stderr)
+        return USAGE
+    if not arguments.yes and not confirm("Take it back?"):
+        return 1
+    await procedures.roll_back(procedure, take_over=arguments.take_over)
+    code = await follow(procedures, _named(procedure), as_json=as_json)
+    return 0 if code == EXIT["cancelled"] else code
 
 
 async def _named(procedure: str) -> str:

@@ -8,6 +8,7 @@ import sys
 
 from backends.cluster.faults import Fault
 from backends.cluster.inventory import Inventory
+from backends.cluster.words import PLACING
 from backends.errors import ProcedureError, TierdeckError
 from tui.cli import USAGE
 from tui.verbs.carrying import carry_out, would_ask
@@ -20,6 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
         return USAGE
     opened = open_cluster(arguments)
     nodes = _nodes(opened.loaded.inventory, arguments.target, everything=arguments.all)
+    if arguments.start in PLACING and len(nodes) != 1:
+        raise ProcedureError(f"One node at a time: {arguments.start} {' or '.join(nodes)}?")
     if len(nodes) == 1:
         return asyncio.run(_recover(opened, nodes[0], arguments))
     codes = [asyncio.run(_each(opened, node, arguments)) for node in nodes]
@@ -40,6 +43,13 @@ async def _recover(opened: Opened, node: str, arguments: argparse.Namespace) -> 
     from tui.verbs.diagnose import diagnosed
 
     diagnosis, snapshot = await diagnosed(opened, node)
+    if arguments.start in PLACING:
+        from backends.procedures.draining import prepare_placing
+        from tui.verbs.boot import reached
+
+        async with reached(opened) as asked:
+            plan = await prepare_placing(opened.loaded.inventory, snapshot, node, arguments.start, asked.runtime)
+        return await carry_out(plan, opened, arguments)
     if diagnosis.fault is Fault.NONE and arguments.start is None:
         print(f"tierdeck: {node}: nothing is wrong, so nothing is done.", file=sys.stderr)
         return 0

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from backends.cluster.engines import ENGINES
 from backends.cluster.inventory import Inventory
-from backends.cluster.tables import Endpoint
-
-HEALTH: Final = {
-    "ollama": "/api/version",
-    "llama.cpp": "/health",
-    "vllm": "/health",
-    "sglang": "/health",
-    "litellm": "/health/liveliness",
-    "lmstudio": "/v1/models",
-    "openai": "/v1/models",
-    "http": "",
-}
-"""What proves that an engine is well, and neither loads a model nor asks one."""
-
-METRICS: Final = frozenset({"llama.cpp", "vllm", "sglang", "litellm"})
-"""Engines that give Prometheus text themselves (llama.cpp with --metrics, LiteLLM with its prometheus callback)."""
+from backends.cluster.tables import Check, Endpoint
 
 
 def address(inventory: Inventory, endpoint: Endpoint, url: str | None = None) -> str:
@@ -37,12 +22,25 @@ def address(inventory: Inventory, endpoint: Endpoint, url: str | None = None) ->
 
 def health(inventory: Inventory, endpoint: Endpoint) -> str:
     """The address of an endpoint's health call."""
-    return address(inventory, endpoint) + HEALTH[endpoint.engine]
+    return address(inventory, endpoint) + ENGINES[endpoint.engine].health
 
 
 def reachable(inventory: Inventory) -> list[Endpoint]:
     """Endpoints that another program can ask; what is reached through SSH only is not among them."""
     return [e for e in inventory.endpoints if e.via is None]
+
+
+def outward(inventory: Inventory, check: Check) -> str | None:
+    """The address at which another program can look for a check; None where only tierdeck can.
+
+    A folder that is kept in sync is seen from inside only; that Syncthing itself is well, from anywhere.
+    """
+    if check.via is not None or check.kind in ("command", "age"):
+        return None
+    if check.kind == "tcp":
+        return address(inventory, check.lamp, f"tcp://{check.address}")
+    whole = address(inventory, check.lamp, check.url)
+    return f"{whole}/rest/noauth/health" if check.kind == "syncthing" else whole
 
 
 def key_variable(endpoint: Endpoint) -> str | None:

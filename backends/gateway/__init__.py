@@ -1,0 +1,1 @@
+"""LiteLLM's configuration: rendered from the inventory, checked, and compared."""

@@ -1,0 +1,238 @@
+"""Plans a deployment: from what was found out about a node to its steps, the texts of cluster.d, and warnings."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from pydantic import JsonValue
+
+from backends.cluster.deploying import Spec
+from backends.cluster.inventory import Inventory
+from backends.cluster.presets import MODELS, bind_of, body, gpus_of
+from backends.cluster.reading import Workload
+from backends.cluster.tables import Node
+from backends.procedures import deployed
+from backends.procedures.copying import Copy
+from backends.procedures.plan import Danger, Plan, Step
+from backends.procedures.startup import start_step
+from backends.procedures.trouble import call
+
+COPY_LIMIT: Final = 86_400.0
+"""Seconds a copy may take in all; a line that carries nothing ends it long before."""
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_HEAD: Final = "# Written by `tierdeck deploy`; what stands in cluster.toml counts more.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What a deployment finds: the files as cluster.d has them, and what is on the node already.
+
+    `deployment` is the token by which its maker knows again what it made; `image` and `gpus` say that they are there
+    for certain.
+    """
+
+    cluster: str
+    deployment: str
+    before: str | None = None
+    alone: bool = False
+    image: bool = True
+    gpus: bool = False
+    volume: bool = False
+    size: int = 0
+
+
+def plan_deploy(
+    spec: Spec,
+    inventory: Inventory,
+    site: Site,
+    *,
+    why: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    on_failure: Literal["hold", "rollback"] = "hold",
+) -> Plan:
+    """What would be done, every call of it; whatever comes after (a gateway's push) is joined to the end of its steps.
+
+    ProcedureError where the node's GPUs cannot be had by a container.
+    """
+    node = inventory.node_named[spec.node]
+    told = body(spec, node, site.deployment)
+    steps = [*_before(spec, told, site), *_copied(spec, site), _made(spec, told, site)]
+    texts = fragments(spec, inventory)
+    before, alone = site.before, site.alone
+    for label, text in texts[:-1]:
+        steps.append(_written(spec, site, label, text, before, alone))
+        before, alone = text, False
+    steps.append(_started(spec, node, told))
+    if spec.tasks != ("embed",):
+        asked = deployed.Question(spec.endpoint, spec.prompt)
+        label = f"ask {spec.endpoint} one prompt"
+        steps.append(Step("ask_once", label, deployed.to_json(asked), 660.0, command=f"prompt: {spec.prompt}"))
+    steps.append(_written(spec, site, *texts[-1], before, alone))
+    return Plan(
+        kind="deploy",
+        node=spec.node,
+        title=f"Deploy {spec.name} on {spec.node}: {spec.preset}, {spec.file or spec.pull} at port {spec.port}",
+        steps=tuple(steps),
+        warnings=tuple(warnings),
+        targets=(spec.name,),
+        why=tuple(why),
+        reversible=True,
+        on_failure=on_failure,
+    )
+
+
+def fragments(spec: Spec, inventory: Inventory) -> list[tuple[str, str]]:
+    """The texts that the file of cluster.d has one after the other, each with the step's label: queue, then all."""
+    node = inventory.node_named[spec.node]
+    queued = not spec.on_demand and gpus_of(spec, node) != "none"
+    queue: dict[str, Any] = {"queue": {spec.node: [spec.name]}} if queued else {}
+    first = [(f"join the start queue of {spec.node}", _written_out({"joins": queue}))] if queued else []
+    tasks = spec.tasks or ("chat",)
+    router = {task: [spec.endpoint] for task in tasks if task in inventory.router} if spec.preset != "litellm" else {}
+    joins = queue | ({"router": router} if router else {})
+    whole: dict[str, Any] = {"joins": joins} if joins else {}
+    tier = tier_of(spec, inventory)
+    if tier not in inventory.endpoints_of:
+        whole["tiers"] = [{"name": tier}]
+    whole["endpoints"] = [_endpoint(spec, node, tier)]
+    if spec.model and spec.preset != "litellm":
+        told = {"name": spec.name, "file": f"volume:{spec.volume_name}/{spec.file}", "context": spec.context}
+        told |= {"gpu_layers": spec.gpu_layers, "on_demand": spec.on_demand or None}
+        whole["models"] = [{key: value for key, value in told.items() if value is not None}]
+    return [*first, ("add it to the inventory and the router", _written_out(whole))]
+
+
+def _written_out(whole: Mapping[str, Any]) -> str:
+    """Tables as TOML, one key a line; what JSON writes of words, numbers and lists is TOML too."""
+    lines = [_HEAD.rstrip()]
+    for name, tables in whole.items():
+        if isinstance(tables, dict):
+            found = [(f"[{name}.{inner}]", table) for inner, table in tables.items()]
+        else:
+            found = [(f"[[{name}]]", table) for table in tables]
+        for header, table in found:
+            lines += ["", header, *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def tier_of(spec: Spec, inventory: Inventory) -> str:
+    """The tier of its endpoint: as it says, else that of the node's other endpoints, else one of its own."""
+    if spec.tier:
+        return spec.tier
+    return next((e.tier for e in inventory.endpoints if e.node == spec.node), spec.node.upper())
+
+
+def fragment_name(spec: Spec) -> str:
+    """The file of cluster.d that a deployment writes."""
+    return f"deploy-{spec.name}.toml"
+
+
+def _endpoint(spec: Spec, node: Node, tier: str) -> dict[str, Any]:
+    bind = bind_of(spec)
+    host = bind if bind not in (*_LOOPBACK, "0.0.0.0", "::") else "localhost"
+    told: dict[str, Any] = {
+        "name": spec.endpoint,
+        "tier": tier,
+        "node": spec.node,
+        "engine": spec.preset,
+        "url": f"http://{host}:{spec.port}",
+        "container": spec.name,
+    }
+    if bind in _LOOPBACK and node.ssh is not None:
+        told["via"] = "ssh"
+    if spec.api_key:
+        told["api_key"] = spec.api_key
+    if spec.tasks:
+        told["tasks"] = list(spec.tasks)
+    if spec.preset != "litellm":
+        told["model"] = spec.pull or spec.name
+    if spec.on_demand:
+        told["on_demand"] = True
+    return told
+
+
+def _before(spec: Spec, told: Mapping[str, Any], site: Site) -> list[Step]:
+    """The image, the GPUs, the volume."""
+    steps = []
+    if not site.image:
+        arguments = deployed.to_json(deployed.Image(spec.node, spec.image))
+        command = f"docker pull {spec.image}"
+        steps.append(Step("have_image", f"fetch the image {spec.image}", arguments, 7200.0, Danger.CHANGES, command))
+    host = told["HostConfig"]
+    devices = {key: host[key] for key in ("DeviceRequests", "Devices", "GroupAdd", "SecurityOpt") if key in host}
+    if devices and not site.gpus:
+        trial = deployed.Trial(spec.node, spec.name, spec.image, site.deployment, devices)
+        command = f"docker run --rm {_gpus(host)} --entrypoint /bin/true {spec.image}"
+        label = f"try whether Docker on {spec.node} gives GPUs"
+        steps.append(Step("try_gpus", label, deployed.to_json(trial), 120.0, Danger.CHANGES, command))
+    if not site.volume:
+        volume = deployed.Volume(spec.node, spec.volume_name, spec.name, site.deployment)
+        command = f"docker volume create {spec.volume_name}"
+        label = f"make the volume {spec.volume_name}"
+        steps.append(Step("make_volume", label, deployed.to_json(volume), 60.0, Danger.CHANGES, command))
+    return steps
+
+
+def _copied(spec: Spec, site: Site) -> list[Step]:
+    if spec.model is None:
+        return []
+    copy = Copy(
+        spec.node, spec.model, spec.volume_name, spec.file, spec.helper or spec.image, spec.name, site.deployment,
+        spec.token, spec.sha256,
+    )  # fmt: skip
+    size = f" ({site.size / 1e9:.2f} GB)" if site.size else ""
+    command = f"{spec.model} -> {spec.volume_name}:{MODELS}/{spec.file}, in parts, through a helper without a network"
+    label = f"copy {spec.file}{size} into {spec.volume_name}"
+    return [Step("copy_model", label, copy.to_json(), COPY_LIMIT, Danger.CHANGES, command)]
+
+
+def _made(spec: Spec, told: dict[str, Any], site: Site) -> Step:
+    container = deployed.Container(spec.node, spec.name, site.deployment, told, spec.api_key)
+    arguments: dict[str, JsonValue] = deployed.to_json(container)
+    return Step(
+        "make_container", f"make the container {spec.name}", arguments, 120.0, Danger.CHANGES, docker_run(told, spec)
+    )
+
+
+def _started(spec: Spec, node: Node, told: Mapping[str, Any]) -> Step:
+    gpu = gpus_of(spec, node) != "none"
+    step = start_step(node, Workload(spec.name, "docker", "created", gpu=gpu), last=True)
+    return replace(step, label=f"{step.label}, through the start queue", command=call("docker", "start", spec.name))
+
+
+def _written(spec: Spec, site: Site, label: str, text: str, before: str | None, alone: bool) -> Step:
+    name = fragment_name(spec)
+    told = deployed.Fragment(site.cluster, name, text, before, alone)
+    lines = "; ".join(line for line in text.splitlines() if line and not line.startswith("#"))
+    return Step("write_fragment", label, deployed.to_json(told), 30.0, Danger.CHANGES, f"cluster.d/{name}: {lines}")
+
+
+def docker_run(told: Mapping[str, Any], spec: Spec) -> str:
+    """The body for Docker as the command that people know."""
+    host = told["HostConfig"]
+    words = ["docker", "create", "--name", spec.name, "--restart", host["RestartPolicy"]["Name"]]
+    words += [_gpus(host)] if _gpus(host) else []
+    words += [word for device in host.get("Devices", ()) for word in ("--device", device["PathOnHost"])]
+    words += [word for group in host.get("GroupAdd", ()) for word in ("--group-add", group)]
+    for mount in host["Mounts"]:
+        words += ["-v", f"{mount['Source']}:{mount['Target']}"]
+    for inner, bindings in host["PortBindings"].items():
+        words += ["-p", f"{bindings[0]['HostIp']}:{bindings[0]['HostPort']}:{inner.partition('/')[0]}"]
+    words += [f"--shm-size={host['ShmSize']}"] if "ShmSize" in host else []
+    words += [word for pair in told["Env"] for word in ("-e", pair)]
+    words += [f"--label={name}={value}" for name, value in told["Labels"].items()]
+    entry = told.get("Entrypoint") or []
+    words += ["--entrypoint", entry[0]] if entry else []
+    return shlex.join([*words, told["Image"], *entry[1:], *told["Cmd"]])
+
+
+def _gpus(host: Mapping[str, Any]) -> str:
+    for request in host.get("DeviceRequests", ()):
+        ids = request.get("DeviceIDs")
+        return f"--gpus=device={','.join(ids)}" if ids else "--gpus=all"
+    return ""

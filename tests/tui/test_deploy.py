@@ -1,0 +1,104 @@
+"""`d`: a file is picked or written by a few questions; its plan is shown, asked for, and started."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+
+from backends.cluster.deploying import Spec, load_spec
+from backends.cluster.files import parse
+from backends.errors import ProcedureError
+from backends.procedures.plan import Danger, Plan, Step
+from tests.tui.driving import console, shown, until
+from tests.tui.sample import TOML, StillFeed
+
+SPEC = """\
+version = 1
+name = "coder"
+node = "mark"
+preset = "llama.cpp"
+image = "llama:b1"
+model = "/srv/a.gguf"
+port = 3014
+"""
+
+
+class DeployingFeed(StillFeed):
+    """Plans what it is given, and remembers what was started."""
+
+    specs: list[Spec]
+    started: list[Plan]
+    refuses = ""
+
+    @property
+    def world(self) -> Any:
+        return self
+
+    async def plan_deploy(self, spec: Spec) -> Plan:
+        self.specs = [*getattr(self, "specs", []), spec]
+        if self.refuses:
+            raise ProcedureError(self.refuses)
+        step = Step(
+            "make_volume", "make the volume", danger=Danger.CHANGES, command="docker volume create coder-models"
+        )
+        return Plan("deploy", spec.node, f"Deploy {spec.name} on {spec.node}", (step,))
+
+    async def start(self, plan: Plan, *, take_over: bool = False) -> str:
+        self.started = [*getattr(self, "started", []), plan]
+        raise ProcedureError("started, as far as this test goes.")
+
+
+def opened(tmp_path: Path) -> AbstractAsyncContextManager[tuple[Any, Pilot[None]]]:
+    return console(tmp_path, feed=DeployingFeed, loaded=parse(TOML, tmp_path / "cluster.toml"))
+
+
+async def write(pilot: Any, words: str) -> None:
+    for letter in words:
+        await pilot.press(
+            {"/": "slash", ".": "full_stop", "-": "minus", ":": "colon", "_": "underscore"}.get(letter, letter)
+        )
+    await pilot.press("enter")
+
+
+async def test_a_file_is_picked_planned_asked_for_and_started(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (app, pilot):
+        folder = app.setup.loaded.path.parent / "deployments"
+        folder.mkdir()
+        (folder / "coder.toml").write_text(SPEC)
+        await pilot.press("d")
+        await until(lambda: "deploy which file? (coder)" in shown(app), "the question")
+        await write(pilot, "coder")
+        await until(lambda: "docker volume create coder-models" in shown(app), "the plan")
+        assert app.feed.specs[0].port == 3014
+        await pilot.press("tab", "enter")
+        await until(lambda: getattr(app.feed, "started", []), "its start")
+
+
+async def test_questions_write_the_file(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (app, pilot):
+        await pilot.press("d")
+        await until(lambda: "deploy which file?" in shown(app), "the question")
+        await write(pilot, "coder")
+        answers = ["", "mark", "llama.cpp", "llama:b1", "/srv/a.gguf", "3014", "", ""]
+        texts = ["coder", "node (", "served by", "image,", "model:", "port", "context", "reference"]
+        for text, answer in zip(texts, answers, strict=True):
+            await until(lambda text=text: text in shown(app), text)
+            await write(pilot, answer)
+        await until(lambda: "docker volume create coder-models" in shown(app), "the plan")
+        spec = load_spec(app.setup.loaded.path.parent / "deployments" / "coder.toml")
+        assert (spec.name, spec.node, spec.port, spec.context) == ("coder", "mark", 3014, None)
+
+
+async def test_a_refusal_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path) as (app, _):
+        app.feed.refuses = "mark has a container coder already."
+        path = app.setup.loaded.path.parent / "coder.toml"
+        path.write_text(SPEC.replace("port", "prot"))
+        app.run_worker(app.commands._plan(path), exit_on_error=False)
+        await until(lambda: 'Did you mean "port"?' in shown(app), "what is wrong with the file")
+        path.write_text(SPEC)
+        app.run_worker(app.commands._plan(path), exit_on_error=False)
+        await until(lambda: "mark has a container coder already." in shown(app), "the refusal")

@@ -1,0 +1,98 @@
+"""What `d` does: a deployment's file, picked or made by a few questions, then planned, asked for, started, followed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from backends.errors import TierdeckError
+from tui.procedures import Procedures
+
+if TYPE_CHECKING:
+    from backends.cluster.drafting import Question
+
+FOLDER: Final = "deployments"
+"""Beside cluster.toml: where files of deployments are looked for, and made."""
+
+
+class Deploying(Procedures):
+    """The part of the actions that deploys."""
+
+    def deploy(self) -> None:
+        """Ask which file; a name without a file begins the questions."""
+        from tui.screens.ask import AskScreen
+
+        folder = self._folder()
+        known = sorted(path.stem for path in folder.glob("*.toml"))
+        listed = f" ({', '.join(known[:6])})" if known else ""
+
+        def answered(words: str | None) -> None:
+            if words is None or not words.strip():
+                return
+            path = self._meant(words.strip())
+            if path.exists():
+                self._app.run_worker(self._plan(path), group="deploy", exclusive=True, exit_on_error=False)
+            else:
+                self._begin(path)
+
+        prompt = f"deploy which file?{listed} a new name: a few questions, then the plan"
+        self._app.push_screen(AskScreen(prompt, words=known), answered)
+
+    def _folder(self) -> Path:
+        return self._app.setup.loaded.path.parent / FOLDER
+
+    def _meant(self, words: str) -> Path:
+        """A path as it is written, a bare name in the folder of deployments."""
+        if "/" in words or words.endswith(".toml"):
+            return Path(words).expanduser()
+        return self._folder() / f"{words}.toml"
+
+    def _begin(self, path: Path) -> None:
+        from backends.cluster.drafting import questions
+
+        self._question(path, list(questions(self._app.setup.loaded.inventory)), {"name": path.stem})
+
+    def _question(self, path: Path, left: list[Question], answers: dict[str, str]) -> None:
+        """Ask the next question; Esc ends it, and nothing is written."""
+        from tui.screens.ask import AskScreen
+
+        if not left:
+            self._app.run_worker(self._write(path, answers), group="deploy", exclusive=True, exit_on_error=False)
+            return
+        question, rest = left[0], left[1:]
+
+        def answered(words: str | None) -> None:
+            if words is None:
+                self._app.say("Nothing was written.", "dim")
+            elif not words.strip() and not question.optional:
+                self._question(path, left, answers)
+            else:
+                self._question(path, rest, answers | {question.key: words})
+
+        value = answers.get(question.key, "")
+        self._app.push_screen(AskScreen(question.text, value=value, words=question.words), answered)
+
+    async def _write(self, path: Path, answers: dict[str, str]) -> None:
+        from backends.cluster.drafting import write_draft
+
+        try:
+            await asyncio.to_thread(write_draft, path, answers)
+        except TierdeckError as error:
+            self._app.say(str(error), "bad")
+            return
+        self._app.log_event(f"wrote {path}", "accent")
+        await self._plan(path)
+
+    async def _plan(self, path: Path) -> None:
+        app = self._app
+        reading = await asyncio.to_thread(importlib.import_module, "backends.cluster.deploying")
+        await asyncio.to_thread(importlib.import_module, "backends.deploying")
+        app.say(f"{path.name}: looking whether it can be{app.setup.glyphs.ellipsis}", "accent")
+        try:
+            plan = await app.feed.world.plan_deploy(reading.load_spec(path))
+        except TierdeckError as error:
+            app.say(str(error), "bad")
+            return
+        self._ask(plan, "Deploy")
