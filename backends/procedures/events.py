@@ -45,6 +45,11 @@ class StepEvent:
         return found if isinstance(found, str) else ""
 
     @property
+    def command(self) -> str:
+        """The exact call of the step that begins, where it has one."""
+        return _word(self, "command")
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """The answers to the question that it asks."""
         found = self.detail.get("choices") if isinstance(self.detail, Mapping) else None

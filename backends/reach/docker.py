@@ -179,7 +179,7 @@ class DockerRuntime:
         """Give it another name."""
         id = await self._id(name)
         await self._ask(lambda docker: docker.containers.container(id).rename(new))
-        self._inspected.clear()
+        self.forget()
 
     async def remove(self, name: str) -> None:
         """Remove it where it does not run, and none of its volumes."""

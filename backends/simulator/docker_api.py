@@ -266,11 +266,8 @@ class SimDocker:
         spec = shapes.spec_of(name, body)
         for volume in spec.volumes:
             self.disk.volumes.setdefault(volume, {})
-        alike = (c for c in self.containers.values() if c.spec.image == image and not c.running and spec.gpu)
-        twin = next((c for c in alike if c.spec.command == spec.command and c.spec.gpu), None)
-        container = SimContainer(self.world, spec, twin.program if twin else self.launch(body, name), self.events.tell)
-        if twin is None:
-            await container.publish()
+        container = SimContainer(self.world, spec, self.launch(body, name), self.events.tell)
+        await container.publish()
         self.containers[name] = container
         self.events.tell(container, "create", {})
         return answer({"Id": container.id, "Warnings": []}, 201)
@@ -286,7 +283,8 @@ class SimDocker:
         return empty(204)
 
     async def _changes(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
-        return answer([{"Path": path, "Kind": 1} for path in self.disk.own_files(self._find(ident))])
+        self._find(ident)
+        return answer(None)  # as Docker says that nothing was written
 
     async def _delete(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container = self._find(ident)

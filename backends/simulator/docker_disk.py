@@ -57,11 +57,6 @@ class SimDisk:
                 return root / path[len(target) :].lstrip("/")
         return self._folder / "containers" / container.id / path.lstrip("/")
 
-    def own_files(self, container: SimContainer) -> list[str]:
-        """The paths of what lies in a container outside its volumes."""
-        root = self._folder / "containers" / container.id
-        return [f"/{path.relative_to(root)}" for path in root.rglob("*") if path.is_file()]
-
     def put(self, container: SimContainer, folder: str, packed: bytes) -> None:
         """Unpack an archive into a folder of a container."""
         where = self.real(container, folder)

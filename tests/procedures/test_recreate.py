@@ -13,6 +13,7 @@ import pytest
 
 from backends.cluster.faults import Diagnosis, Fault
 from backends.cluster.files import load
+from backends.cluster.reading import Device
 from backends.errors import RuntimeFailure
 from backends.procedures.commands import Procedures
 from backends.procedures.events import StepEvent
@@ -24,7 +25,7 @@ from backends.procedures.runner import Control, run
 from backends.reach import docker_twin
 from backends.reach.runtime import Runtime
 from backends.simulator.cluster import SimulatedCluster
-from backends.simulator.containers import Spec
+from backends.simulator.containers import SimContainer, Spec
 from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.world import survey
 from tests.procedures.host import Box, Host, HostRuntime
@@ -41,6 +42,9 @@ class Twins(HostRuntime):
     why: str = ""
     fails: str = ""
     hangs: bool = False
+
+    async def devices(self) -> tuple[Device, ...]:
+        return ()
 
     async def hindrance(self, name: str) -> str:
         return self.why
@@ -204,7 +208,7 @@ async def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
 
 
 async def test_a_container_of_the_simulator_by_the_plan_that_follows_from_its_fault(
-    sim: SimulatedCluster, tmp_path: Path
+    sim: SimulatedCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load(sim.inventory_path)
     snapshot = await survey(loaded, None, tmp_path / "state")
@@ -216,6 +220,13 @@ async def test_a_container_of_the_simulator_by_the_plan_that_follows_from_its_fa
     docker = sim.nodes["mark"].docker
     assert docker is not None
     before = {name: container.id for name, container in docker.containers.items()}
+
+    async def open_already(container: SimContainer) -> None:
+        """The new one runs the program of the old one, on the port that is its own."""
+
+    monkeypatch.setattr(SimContainer, "publish", open_already)
+    monkeypatch.setattr(SimContainer, "unpublish", open_already)
+    docker.launch = lambda body, name: docker.containers[f"{name}.before"].program
     procedures = Procedures(tmp_path / "state", sim.inventory_path)
     procedure = await procedures.start(plan, attended=False)
     async with asyncio.timeout(60):

@@ -66,6 +66,9 @@ async def test_paused_and_continued_by_one_key(tmp_path: Path) -> None:
             ProcedureScreen(PLAN.title, follow, fold, hear, lambda: AT + 41, UNICODE, read_only=False)
         )
         await until(lambda: "p pause" in shown(app), "the key")
+        started: dict[str, JsonValue] = {"text": "start mark-iii", "command": "docker start mark-iii"}
+        news.put_nowait(StepEvent(AT + 42, "p", "step_started", 1, started))
+        await until(lambda: "$ docker start mark-iii" in shown(app), "the exact command")
         await pilot.press("r", "s", "a", "p")
         await until(lambda: "p continue" in shown(app), "the pause is taken")
         detail: dict[str, JsonValue] = {"text": "Paused before: start x. continue, or cancel?", "choices": ["continue"]}

@@ -112,6 +112,8 @@ class ProcedureScreen(Screen[None]):
             self._output.append(line((words, _OUTCOMES.get(self._outcome, ""))))
         elif event.log:
             self._output.extend(line((f"{self._label(event.step)}  ", "dim"), text) for text in event.log)
+        elif event.event == "step_started" and event.command:
+            self._output.append(line((f"{self._label(event.step)}  ", "dim"), (f"$ {event.command}", "accent")))
         elif event.text and event.event not in ("created", "step_started"):
             said = (event.step, event.waits_at or event.text)
             if said != self._said:
