@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,13 +28,12 @@ from backends.cluster.reading import (
 )
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Check, Endpoint, Node
-from backends.cluster.words import KUBERNETES, NATIVE, Cause
-from backends.engines.chat import ChatEvent, Message, Patience, chat
+from backends.cluster.words import KUBERNETES, NATIVE
 from backends.engines.engine import Engine
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
 from backends.engines.target import Target
-from backends.errors import ChatError, ReachError, SecretError, TierdeckError
+from backends.errors import ReachError, TierdeckError
 from backends.figures import Figures
 from backends.gpus.source import read_once, stream
 from backends.library import Found, Library
@@ -48,6 +47,7 @@ from backends.procedures import journal as journals
 from backends.procedures.commands import Procedures
 from backends.procedures.events import StepEvent
 from backends.procedures.plan import Plan
+from backends.prompting import Prompting
 from backends.reach.nodes import NodeReach, Reaches
 from backends.reach.runtime import Runtime
 from backends.secrets import Secrets
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
     from backends.cluster.deploying import Spec
     from backends.cluster.faults import Diagnosis
     from backends.drill import Proof
-    from backends.engines.embed import Embedded
     from backends.memory.settings import Settings
     from backends.memory.spoken import Buffers
     from backends.reach.model_files import ModelFiles
@@ -79,7 +78,7 @@ IDLE_INTERVAL: Final = 15.0
 """Seconds between two looks at a node on which nothing of ours runs."""
 
 
-class World:
+class World(Prompting):
     """Everything outside, for one inventory; closes all it opened."""
 
     def __init__(self, loaded: Loaded, here: str | None, state_dir: Path, *, clock: Clock | None = None) -> None:
@@ -220,69 +219,6 @@ class World:
         if endpoint.node is None or endpoint.via is not None or not self._reaches[endpoint.node].stands:
             return None
         return await self.target(endpoint.model_copy(update={"via": "ssh"}))
-
-    async def chat(
-        self,
-        endpoint: str,
-        said: str | Sequence[Message],
-        *,
-        model: str | None = None,
-        max_tokens: int | None = None,
-        patience: Patience | None = None,
-    ) -> AsyncGenerator[ChatEvent, None]:
-        """The streamed answer of an endpoint to a prompt or conversation; closing it closes the connection."""
-        named = self.inventory.endpoint_named[endpoint]
-        messages = [Message("user", said)] if isinstance(said, str) else said
-        answer = chat(
-            self._http,
-            await self._asked(named),
-            messages,
-            model=model or named.model,
-            max_tokens=max_tokens,
-            patience=patience,
-        )
-        async with aclosing(answer) as events:
-            async for event in events:
-                yield event
-
-    async def embed(self, endpoint: str, text: str, *, model: str | None = None) -> Embedded:
-        """A text as an endpoint embeds it."""
-        from backends.engines.embed import embed
-
-        return await embed(self._http, await self._asked(self.inventory.endpoint_named[endpoint]), text, model=model)
-
-    async def count_tokens(self, text: str, asked: Sequence[tuple[str, str | None]]) -> dict[str, int]:
-        """The tokens of `text` for each (endpoint, model) that can count them; ask only those that are awake."""
-        from backends.engines.tokens import count_tokens
-
-        async def count(name: str, model: str | None) -> int | None:
-            try:
-                target = await self._asked(self.inventory.endpoint_named[name])
-            except TierdeckError:
-                return None
-            return await count_tokens(self._http, target, text, model)
-
-        counts = await asyncio.gather(*(count(*each) for each in asked))
-        return {name: n for (name, _), n in zip(asked, counts, strict=True) if n is not None}
-
-    async def through_gateway(self, endpoint: str) -> tuple[str, str]:
-        """The gateway's endpoint, and its name for the model that leads to `endpoint`; ChatError where none does."""
-        from backends.engines.gateway import leading_to
-
-        gateway = self.inventory.gateway_endpoint
-        if gateway is None:
-            raise ChatError("No gateway is known.", "Name it in cluster.toml: [gateway] endpoint.", sent=False)
-        behind = self.inventory.endpoint_named[endpoint]
-        if behind.name == gateway.name:
-            raise ChatError(f"{endpoint} is the gateway itself.", "Choose what is behind it.", sent=False)
-        return gateway.name, await leading_to(self._http, await self._asked(gateway), await self._asked(behind), behind)
-
-    async def _asked(self, endpoint: Endpoint) -> Target:
-        """An endpoint as it is asked; ChatError where its way or its key cannot be had, so nothing was sent."""
-        try:
-            return await self.target(endpoint)
-        except (ReachError, SecretError) as error:
-            raise ChatError(error.message, error.advice, cause=Cause.UNREACHABLE, sent=False) from error
 
     def logs(self, node: str, workload: str) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         """The log of a container or service (systemd:NAME), followed."""

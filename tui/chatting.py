@@ -128,7 +128,7 @@ class Chatting(Choosing):
         pane, glyphs = self._app.view.router, self._app.setup.glyphs
         rows = decision_rows(sending.classified, decision, glyphs)
         self._offered = None
-        pane.decide(rows[:1])
+        pane.hint()
         pane.answer.begin((quoted(sending.text), "title"), *rows)
         if self._app.in_past:
             pane.answer.paragraph("the past: decided, not sent", "warn")
@@ -288,7 +288,7 @@ class _Shown:
             self.endpoint = event.candidate.endpoint
             self.asked |= {self.endpoint}
             if event.candidate.cold:
-                self._answer.paragraph(f"{self.endpoint} is {event.candidate.reason}", "warn")
+                self._answer.paragraph(f"{self.endpoint}: {event.candidate.reason}", "warn")
         elif isinstance(event, Unreached):
             self._answer.paragraph(
                 f"{event.endpoint}: {event.error.message} Nothing was sent; asking the next.", "warn"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 
 from textual.app import SystemCommand
 
 from backends.errors import TierdeckError
-from tui.actions import NAMED, PROMPT_KEYS, allowed, shown
+from tui.actions import NAMED, allowed
 from tui.deploying import Deploying
 from tui.fronting import Fronting
 from tui.screens.text import TextScreen
@@ -19,7 +19,6 @@ from tui.selection import container_selected, node_or_none
 from tui.setup import Breakable, Demo
 from tui.travel import Travel
 from tui.trying import Trying
-from widgets.lines import Line, line
 
 
 class Commands(Travel, Deploying, Fronting, Trying):
@@ -161,28 +160,10 @@ class Commands(Travel, Deploying, Fronting, Trying):
 
     def help(self) -> None:
         """The keys of where one is."""
-        self._app.push_screen(TextScreen("Help", self._help_lines, self._app.setup.glyphs))
+        from tui.helping import help_page
 
-    def _help_lines(self, width: int) -> Sequence[Line]:
-        rows: list[Line] = [line(("Keys", "title"))]
-        for action in allowed(self._app.setup.read_only, past=self._app.in_past):
-            keys = self._app.setup.keys.get(action.id) or ", ".join(shown(k) for k in action.keys)
-            command = f"  ({action.command})" if action.command and width >= 100 else ""
-            rows.append(line((f"  {keys:<12} ", "accent"), action.help, (command, "dim")))
-        rows += [
-            line(""),
-            line(("In every list", "title")),
-            line(("  j k, arrows  ", "accent"), "Move; g and G go to the ends; h and l shift long lines."),
-            line(("  Enter        ", "accent"), "Open; Esc goes back."),
-            line(""),
-            line(("In the prompt", "title")),
-            *(line((f"  {key:<13}", "accent"), words) for key, words in PROMPT_KEYS),
-            line(""),
-            line(("What is never done by itself", "title")),
-            line("  Looking loads no model, wakes no machine and starts no container."),
-            line("  Whatever changes the world is shown first, and runs only when confirmed."),
-        ]
-        return rows
+        setup, past = self._app.setup, self._app.in_past
+        self._app.push_screen(TextScreen("Help", lambda width: help_page(setup, width, past=past), setup.glyphs))
 
     def detach(self) -> None:
         """Close the console."""

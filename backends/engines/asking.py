@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import aclosing
 from typing import Final
 
-from pydantic import BaseModel
-
 from backends.engines.ask import parsed
 from backends.engines.chat import Delta, Finished, Message, Patience, chat
+from backends.engines.embed import embed
 from backends.engines.http import Http
 from backends.engines.models import ModelList
 from backends.engines.refusals import message
@@ -18,10 +16,6 @@ from backends.errors import ChatError, ReachError
 
 PATIENCE: Final = Patience(first=120.0, next=30.0)
 """A model may have to be loaded first."""
-
-
-class _Vectors(BaseModel):
-    data: list[object]
 
 
 async def listed(http: Http, target: Target) -> tuple[str, ...]:
@@ -40,12 +34,11 @@ async def listed(http: Http, target: Target) -> tuple[str, ...]:
 
 async def answered(http: Http, target: Target, model: str, *, embeds: bool = False) -> str:
     """Ask a model for a token, or a vector; why none came, or ""."""
-    return await (_vector(http, target, model) if embeds else _token(http, target, model))
-
-
-async def _token(http: Http, target: Target, model: str) -> str:
-    asked = chat(http, target, [Message("user", "Say yes.")], model=model, max_tokens=4, patience=PATIENCE)
     try:
+        if embeds:
+            await embed(http, target, "yes", model=model)
+            return ""
+        asked = chat(http, target, [Message("user", "Say yes.")], model=model, max_tokens=4, patience=PATIENCE)
         async with aclosing(asked) as events:
             async for event in events:
                 if isinstance(event, Delta | Finished):
@@ -53,17 +46,3 @@ async def _token(http: Http, target: Target, model: str) -> str:
     except ChatError as error:
         return error.message.rstrip(".")
     return "it ended its answer without a word"
-
-
-async def _vector(http: Http, target: Target, model: str) -> str:
-    body = json.dumps({"model": model, "input": "yes"}).encode()
-    try:
-        answer = await http.post(
-            f"{target.url}/v1/embeddings", body, headers=target.headers, timeout=PATIENCE.first, via=target.via
-        )
-    except ProbeFailure as failure:
-        return failure.evidence
-    found = parsed(answer, _Vectors) if answer.status == 200 else None
-    if found is None or not found.data:
-        return f"it answered {answer.status}: {target.without_key(message(answer))}"
-    return ""

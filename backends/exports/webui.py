@@ -18,7 +18,7 @@ def open_webui(inventory: Inventory) -> str:
     gateway = inventory.gateway_endpoint
     environment = _through(inventory, gateway) if gateway else _directly(inventory)
     service = {
-        "image": "ghcr.io/open-webui/open-webui:v0.6.36",
+        "image": "${OPEN_WEBUI_IMAGE:?name Open WebUI's image, with its version}",
         "container_name": "open-webui",
         "restart": "unless-stopped",
         "ports": ["3000:8080"],

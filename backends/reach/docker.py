@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from backends.cluster.reading import Device, Workload
 from backends.errors import ReachError, RuntimeFailure, SshError
 from backends.reach import docker_twin, docker_words
+from backends.reach.docker_frames import Frames
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean, split_lines
 
@@ -378,26 +379,6 @@ class DockerRuntime:
 
 async def _connect(network: str, joined: dict[str, Any], docker: Docker) -> None:
     await (await docker.networks.get(network)).connect(joined)
-
-
-class Frames:
-    """Takes apart the frames in which Docker sends the output of a container without a terminal."""
-
-    def __init__(self, content: aiohttp.StreamReader) -> None:
-        self._content = content
-        self._left = 0
-
-    async def read(self, n: int) -> bytes:
-        """Up to `n` bytes of it; b"" at its end."""
-        while not self._left:
-            try:
-                header = await self._content.readexactly(8)
-            except asyncio.IncompleteReadError:
-                return b""
-            self._left = int.from_bytes(header[4:])
-        data = await self._content.read(min(n, self._left))
-        self._left -= len(data)
-        return data
 
 
 def _first_there(paths: Sequence[str]) -> str:

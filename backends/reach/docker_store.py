@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from backends.errors import RuntimeFailure
-from backends.reach.docker import DockerRuntime, Frames
+from backends.reach.docker import DockerRuntime
+from backends.reach.docker_frames import Frames
 from backends.reach.runtime import Runtime
 from backends.reach.streams import first_words, split_lines
 

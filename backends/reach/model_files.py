@@ -23,9 +23,6 @@ from backends.text import plain
 if TYPE_CHECKING:
     import httpx
 
-HUB: Final = "https://huggingface.co"
-"""Where Hugging Face repositories are, if HF_ENDPOINT says nothing else."""
-
 PIECE: Final = 4 << 20
 """Bytes that are read at once."""
 
@@ -69,7 +66,9 @@ def model_files(source: str, reaches: Reaches, token: SecretStr | None, environm
     """The files that a deployment names: a path of this machine, ssh:NODE:PATH, an address, hf:REPOSITORY@REVISION."""
     kind, _, rest = source.partition(":")
     if kind == "hf":
-        return HubFiles(rest, token, environment.get("HF_ENDPOINT") or HUB)
+        if not (hub := environment.get("HF_ENDPOINT")):
+            raise ReachError(f"{source}: HF_ENDPOINT is not set.", "Set it to the address of the hub, https://...")
+        return HubFiles(rest, token, hub)
     if kind in ("http", "https"):
         return WebFiles(source, token)
     if kind == "ssh":
@@ -206,7 +205,7 @@ class WebFiles:
 class HubFiles:
     """All files of a Hugging Face repository at one revision."""
 
-    def __init__(self, words: str, token: SecretStr | None, hub: str = HUB) -> None:
+    def __init__(self, words: str, token: SecretStr | None, hub: str) -> None:
         self._repository, _, self._revision = words.partition("@")
         self._token, self._hub = token, hub.rstrip("/")
 

@@ -13,6 +13,7 @@ from backends.simulator import docker_shapes as shapes
 from backends.simulator import docker_streams as streams
 from backends.simulator.containers import SimContainer
 from backends.simulator.docker_disk import SimDisk
+from backends.simulator.docker_shelf import Shelf, tagged
 from backends.simulator.docker_wire import (
     HEADERS,
     DockerFault,
@@ -35,7 +36,7 @@ _VERSIONED = re.compile(r"/v(\d+)\.(\d+)(/.*)")
 Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 
-class SimDocker:
+class SimDocker(Shelf):
     """The engine of one node; it listens on `server`, faults of HTTP servers included. Use as an async context.
 
     `requests` counts by "METHOD /route" with ids replaced by {id}.
@@ -261,8 +262,8 @@ class SimDocker:
         if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", name):
             raise DockerFault(400, f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
         image = str(body.get("Image", ""))
-        if _tagged(image) not in map(_tagged, self.images) and image not in {shapes.digest(i) for i in self.images}:
-            raise DockerFault(404, f"No such image: {_tagged(image)}")
+        if tagged(image) not in map(tagged, self.images) and image not in {shapes.digest(i) for i in self.images}:
+            raise DockerFault(404, f"No such image: {tagged(image)}")
         spec = shapes.spec_of(name, body)
         for volume in spec.volumes:
             self.disk.volumes.setdefault(volume, {})
@@ -332,66 +333,6 @@ class SimDocker:
     async def _stats(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         return answer(shapes.stats(self._find(ident), self.host.memory_mib))
 
-    async def _images(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
-        return answer([shapes.image_listed(name) for name in sorted(self.images)])
-
-    async def _image(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        for known in self.images:
-            if _tagged(name) == _tagged(known) or name in (known, shapes.digest(known)):
-                return answer(shapes.image_inspected(known))
-        raise DockerFault(404, f"No such image: {_tagged(name)}")
-
-    async def _pull(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
-        name = _tagged(f"{request.query.get('fromImage')}:{request.query.get('tag', 'latest')}")
-        if name not in map(_tagged, self.registry):
-            repository = name.rpartition(":")[0]
-            raise DockerFault(
-                404,
-                f"pull access denied for {repository}, repository does not exist or may require 'docker login': "
-                "denied: requested access to the resource is denied",
-            )
-        self.images.add(name)
-        lines = shapes.pulled(name)
-        return web.Response(body=b"".join(lines), headers=HEADERS | {"Content-Type": "application/json"})
-
-    async def _remove_image(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        known = next((each for each in self.images if _tagged(each) == _tagged(name)), None)
-        if known is None:
-            raise DockerFault(404, f"No such image: {_tagged(name)}")
-        user = next((c for c in self.containers.values() if _tagged(c.spec.image) == _tagged(name)), None)
-        if user is not None:
-            raise DockerFault(
-                409,
-                f'conflict: unable to remove repository reference "{name}" (must force) - container {user.id[:12]} is '
-                "using its referenced image",
-            )
-        self.images.discard(known)
-        return answer([{"Untagged": _tagged(name)}])
-
-    async def _volumes(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
-        volumes = [shapes.volume(name, labels) for name, labels in sorted(self.disk.volumes.items())]
-        return answer({"Volumes": volumes, "Warnings": None})
-
-    async def _volume(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        if name not in self.disk.volumes:
-            raise DockerFault(404, f"get {name}: no such volume")
-        return answer(shapes.volume(name, self.disk.volumes[name]))
-
-    async def _create_volume(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
-        body = await body_of(request)
-        name = str(body.get("Name") or self.world.hex(32))
-        self.disk.volumes.setdefault(name, dict(body.get("Labels") or {}))
-        return answer(shapes.volume(name, self.disk.volumes[name]), 201)
-
-    async def _remove_volume(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        if name not in self.disk.volumes:
-            raise DockerFault(404, f"get {name}: no such volume")
-        users = [c.id for c in self.containers.values() if name in c.spec.volumes]
-        if users:
-            raise DockerFault(409, f"remove {name}: volume is in use - [{', '.join(users)}]")
-        self.disk.remove_volume(name)
-        return empty(204)
-
     async def _networks(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         return answer([{"Name": "bridge", "Id": shapes.digest("bridge")[7:], "Driver": "bridge"}])
 
@@ -400,10 +341,6 @@ class SimDocker:
 
     async def _follow_events(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         return await self.events.follow(request)
-
-
-def _tagged(image: str) -> str:
-    return image if ":" in image else f"{image}:latest"
 
 
 def _passes(c: SimContainer, filters: Filters) -> bool:

@@ -26,7 +26,7 @@ from tui import cli
 NODE = Node(name="gpu-1", address="10.0.0.2", gpus="nvidia", kubernetes={"cluster": "home", "node": "k-1"})  # type: ignore[arg-type]
 LLAMA = {
     "version": 1, "name": "coder", "node": "gpu-1", "preset": "llama.cpp", "port": 3011,
-    "image": "ghcr.io/ggml-org/llama.cpp:server-cuda-b9000", "model": "https://models.example/a/coder.gguf",
+    "image": "images.example/ggml-org/llama.cpp:server-cuda-b9000", "model": "https://models.example/a/coder.gguf",
     "sha256": "0" * 64, "context": 8192,
 }  # fmt: skip
 VLLM = {

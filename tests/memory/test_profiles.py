@@ -31,7 +31,7 @@ KNOWN = Settings(context=8192, gpu_layers=12, parallel=4, unified=True)
     ("texts", "build"),
     [
         (("b9284-afcda09d1", ""), 9284),
-        ((None, "ghcr.io/ggml-org/llama.cpp:server-cuda-b6401"), 6401),
+        ((None, "images.example/ggml-org/llama.cpp:server-cuda-b6401"), 6401),
         (("b0-unknown", "llama:server"), None),
         (("0.12.3", "sub1234"), None),
         ((None, None), None),

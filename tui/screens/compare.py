@@ -89,7 +89,7 @@ class CompareScreen(Screen[None]):
         self.query_one(KeysBar).show(keys)
         self._columns[0].focus()
         for column in self._columns:
-            why = (f"{column.candidate.endpoint} is {column.candidate.reason}", "warn")
+            why = (f"{column.candidate.endpoint}: {column.candidate.reason}", "warn")
             column.begin((quoted(self._text), "title"), *([why] if column.candidate.cold else []))
             self.run_worker(self._stream(column), name=column.candidate.endpoint, exit_on_error=False)
 

@@ -132,8 +132,9 @@ def _webui(opened: Opened, arguments: argparse.Namespace) -> tuple[str, list[str
     from backends.exports.webui import open_webui
 
     text = open_webui(opened.loaded.inventory)
-    advice = ["After its first start Open WebUI keeps these settings in its volume: change them in its own pages."]
-    if "${" in text:
+    advice = ["Name the image, with its version: OPEN_WEBUI_IMAGE=... docker compose up -d"]
+    advice += ["After its first start Open WebUI keeps these settings in its volume: change them in its own pages."]
+    if text.count("${") > 1:
         advice.append("Compose reads the keys from the environment of who starts it, and starts nothing without them.")
     return text, advice
 
