@@ -19,7 +19,7 @@ async def test_findings_exit_1_and_never_show_a_key(mark: SimulatedCluster) -> N
     rules = {(each["container"], each["rule"]) for each in found["findings"]}
     assert {("front", "plaintext-key"), ("front", "latest"), ("front", "no-master-key")} <= rules
     told = await tierdeck("lint", "mark", env=cluster(mark))
-    assert "secrets in its environment: OPENAI_API_KEY  [plaintext-key]" in told.out
+    assert "secrets in its environment: OPENAI_API_KEY [plaintext-key]" in told.out
     assert secret not in ran.out + ran.err + told.out + told.err
 
 

@@ -179,7 +179,7 @@ async def test_a_bench_by_levels(sim: SimulatedCluster) -> None:
 
 
 async def test_control_c_closes_the_connection(sim: SimulatedCluster) -> None:
-    sim.world.speed = 0.5
+    sim.world.speed = 0.05
     async with started("route", "--cluster", str(sim.inventory_path), "--send", "--task", "chat", "hello") as process:
         engine = sim.endpoints["b/chat"].engine
         async with asyncio.timeout(30):

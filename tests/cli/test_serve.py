@@ -71,7 +71,7 @@ async def test_a_browser_gets_the_console_and_leaves_nothing_behind(mark: Simula
         async with served.console(Origin=f"http://127.0.0.1:{served.port}") as socket:
             await seen(socket, "Start queue")
             await socket.send_json(["stdin", "?"])
-            await seen(socket, "What is never done by itself")
+            await seen(socket, "Go to the tiers")
         await until(lambda: len(ours(state)) == 1, "the console's end")
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.cli.driving import PATIENCE, ROOT, Terminal
 
 PACKAGES = ("tui", "widgets", "backends")
-DATA = {"tui/app.tcss", "tui/web/app_index.html"}
+DATA = {"tui/app.tcss", "tui/web/app_index.html", "backends/routing/cues.txt", "backends/routing/table.bin"}
 """All in the packages that is not Python."""
 SHARED = {
     "share/man/man1/tierdeck.1",

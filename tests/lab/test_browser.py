@@ -45,7 +45,7 @@ async def test_the_console_is_drawn_and_driven_in_a_browser(
         shown = await page.call("Runtime.evaluate", expression="getComputedStyle(keys).display")
         assert (shown["result"]["value"] == "flex") == phone
         await page.tap("?")
-        await page.until("What is never done by itself")
+        await page.until("Go to the tiers")
         assert len(await page.screenshot()) > 10_000
         assert page.asked_for
         assert all(url.startswith(address) for url in page.asked_for)

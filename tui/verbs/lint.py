@@ -47,7 +47,7 @@ def _text(found: Linted) -> list[str]:
 
     lines = []
     for each in found.remarks:
-        lines += [plain(f"{each.node}/{each.container}: {each.message}  [{each.rule}]", 400)]
+        lines += [plain(f"{each.node}/{each.container}: {each.message} [{each.rule}]", 400)]
         lines += [f"  {each.why}", f"  {each.cure}"]
         lines += [f"  fix: {each.fix}"] if each.fix else []
     count = len(found.remarks)
