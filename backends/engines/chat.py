@@ -19,6 +19,7 @@ from backends.engines.models import ModelList
 from backends.engines.refusals import key_trouble, loading, message, retry_seconds
 from backends.engines.sse import Events, Overlong
 from backends.engines.target import MIB, HttpAnswer, ProbeFailure, Target, address
+from backends.engines.thinking import Thoughts
 from backends.errors import ChatError
 
 ROUTE: Final = "/v1/chat/completions"
@@ -142,6 +143,8 @@ async def chat(
             async with aclosing(_deltas(stream, tally)) as deltas:
                 async for delta in deltas:
                     yield delta
+            for delta in tally.rest():
+                yield delta
     except ProbeFailure as failure:
         raise tally.broken(failure.evidence, failure.cause, sent=failure.connected) from failure
     yield tally.finished()
@@ -203,6 +206,7 @@ class _Tally:
         self._last: float | None = None
         self._ended: float | None = None
         self._said = Piece()
+        self._thoughts = Thoughts()
 
     async def next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
         """The next bytes, None at the end; ChatError when they do not come in time."""
@@ -234,8 +238,12 @@ class _Tally:
         if piece.error:
             raise self.broken(piece.error)
         self._count(piece)
-        shown = (Delta(piece.reasoning, reasoning=True), Delta(piece.text))
-        return [delta for delta in shown if delta.text]
+        shown = [(piece.reasoning, True), *(self._thoughts.split(piece.text) if piece.text else ())]
+        return [Delta(words, reasoning) for words, reasoning in shown if words]
+
+    def rest(self) -> list[Delta]:
+        """What was held back because it could have been a tag."""
+        return [Delta(words, reasoning) for words, reasoning in self._thoughts.rest() if words]
 
     def _count(self, piece: Piece) -> None:
         now = asyncio.get_running_loop().time()

@@ -124,6 +124,14 @@ async def test_reasoning_is_told_apart(http: Http) -> None:
     assert (said(found, reasoning=True), said(found)) == ("hm well", "yes")
 
 
+async def test_reasoning_between_tags_is_told_apart_too(http: Http) -> None:
+    tagged = [piece(text) for text in ("<thi", "nk>hm", " well</th", "ink>", "\n\n", "yes <think>", "no")]
+    found = await events(http, streaming(lambda: [*tagged, END, DONE]))
+    assert (said(found, reasoning=True), said(found)) == ("hm well", "yes <think>no")
+    cut = await events(http, streaming(lambda: [piece("<thin"), END, DONE]))
+    assert said(cut) == "<thin"
+
+
 async def test_a_rate_from_what_came(http: Http) -> None:
     parts: list[bytes | float] = [piece("a"), 0.1, piece("b"), 0.1, piece("c"), END, DONE]
     last = (await events(http, streaming(lambda: parts)))[-1]
