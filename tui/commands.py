@@ -183,7 +183,8 @@ class Commands(Travel, Deploying, Fronting, Trying):
         models = candidates(inventory, snapshot, found[0].node)
         if not models:
             raise TierdeckError("No model is known.", "Name some in cluster.toml: [[models]].")
-        app.push_screen(screen.FitScreen(found, models, world.find_model, app.setup.glyphs))
+        deploy = None if app.setup.read_only else self.deploy_fitted
+        app.push_screen(screen.FitScreen(found, models, world.find_model, app.setup.glyphs, deploy))
 
     def models(self) -> None:
         """Every model of the cluster."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from backends.errors import TierdeckError
@@ -12,7 +15,7 @@ from tui.procedures import Procedures
 from tui.selection import container_selected
 
 if TYPE_CHECKING:
-    from backends.cluster.drafting import Question
+    from backends.cluster.drafting import Answer, Question
 
 FOLDER: Final = "deployments"
 """Beside cluster.toml: where files of deployments are looked for, and made."""
@@ -50,12 +53,20 @@ class Deploying(Procedures):
             return Path(words).expanduser()
         return self._folder() / f"{words}.toml"
 
-    def _begin(self, path: Path) -> None:
+    def deploy_fitted(self, name: str, answers: Mapping[str, Answer]) -> None:
+        """Ask what is left to be known of a model whose settings fit; it is called `name` in the file."""
+        stem = re.sub(r"[^\w.-]+", "-", name.rpartition("/")[2].removesuffix(".gguf"), flags=re.ASCII).strip("-.")
+        self._begin(self._folder() / f"{stem.lower() or 'model'}.toml", answers)
+
+    def _begin(self, path: Path, known: Mapping[str, Answer] = MappingProxyType({})) -> None:
         from backends.cluster.drafting import questions
 
-        self._question(path, list(questions(self._app.setup.loaded.inventory)), {"name": path.stem})
+        if path.exists():
+            self._app.say(f"{path} exists already: d deploys it.", "warn")
+            return
+        self._question(path, list(questions(self._app.setup.loaded.inventory)), {"name": path.stem, **known})
 
-    def _question(self, path: Path, left: list[Question], answers: dict[str, str]) -> None:
+    def _question(self, path: Path, left: list[Question], answers: dict[str, Answer]) -> None:
         """Ask the next question; Esc ends it, and nothing is written."""
         from tui.screens.ask import AskScreen
 
@@ -72,10 +83,10 @@ class Deploying(Procedures):
             else:
                 self._question(path, rest, answers | {question.key: words})
 
-        value = answers.get(question.key, "")
+        value = str(answers.get(question.key, ""))
         self._app.push_screen(AskScreen(question.text, value=value, words=question.words), answered)
 
-    async def _write(self, path: Path, answers: dict[str, str]) -> None:
+    async def _write(self, path: Path, answers: dict[str, Answer]) -> None:
         from backends.cluster.drafting import write_draft
 
         try:

@@ -72,6 +72,7 @@ class FitPane(LinePane):
         Binding("right,l,plus", "change(1)", show=False),
         Binding("n", "next_node", show=False),
         Binding("w", "write", show=False),
+        Binding("d", "deploy", show=False),
     ]
     DEFAULT_CSS = "FitPane { height: 1fr; }"
 
@@ -84,6 +85,13 @@ class FitPane(LinePane):
 
     class Written(Message):
         """A person wants a candidate's settings as arguments."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+    class Deployed(Message):
+        """A person wants to deploy a candidate with its settings."""
 
         def __init__(self, name: str) -> None:
             super().__init__()
@@ -203,6 +211,12 @@ class FitPane(LinePane):
         each, _ = self._split()
         if each is not None and each.header is not None:
             self.post_message(self.Written(each.name))
+
+    def action_deploy(self) -> None:
+        """Hand the settings to deployment."""
+        each, _ = self._split()
+        if each is not None and each.header is not None:
+            self.post_message(self.Deployed(each.name))
 
 
 def _setting(each: Candidate, what: str, value: str) -> Line:

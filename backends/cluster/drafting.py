@@ -13,6 +13,9 @@ from backends.errors import InventoryError
 
 PRESETS: Final = ("llama.cpp", "ollama", "vllm", "litellm")
 
+Answer = str | int | list[str]
+"""What a person typed, or what the program knows already."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -39,17 +42,18 @@ def questions(inventory: Inventory) -> tuple[Question, ...]:
     )
 
 
-def drafted(answers: Mapping[str, str]) -> str:
+def drafted(answers: Mapping[str, Answer]) -> str:
     """The text of the file; who reads it says what is wrong with an answer."""
     lines = ["# A deployment; see: tierdeck deploy FILE --dry-run", "version = 1"]
     for key, answer in answers.items():
-        if words := answer.strip():
-            number = key in ("port", "context") and words.isdecimal()
-            lines.append(f"{key} = {words if number else json.dumps(words, ensure_ascii=False)}")
+        words = answer.strip() if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+        if words:
+            bare = not isinstance(answer, str) or (key in ("port", "context") and words.isdecimal())
+            lines.append(f"{key} = {words if bare else json.dumps(words, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
 
 
-def write_draft(path: Path, answers: Mapping[str, str]) -> None:
+def write_draft(path: Path, answers: Mapping[str, Answer]) -> None:
     """Write the file, never over one that is there; InventoryError where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from backends.memory.settings import Settings
+
+if TYPE_CHECKING:
+    from backends.cluster.drafting import Answer
 
 CHANGED = Settings()
 """llama-server's own defaults, which need not be said."""
@@ -35,6 +40,18 @@ def llama_flags(settings: Settings) -> list[str]:
     if settings.overrides:
         flags += ["--override-tensor", ",".join(f"{name}={device}" for name, device in settings.overrides)]
     return flags
+
+
+def deployment(settings: Settings, *, safetensors: bool) -> dict[str, Answer]:
+    """The same as the keys of a deployment's file; what it has no key for stands in its `arguments`."""
+    found: dict[str, Answer] = {"preset": "vllm" if safetensors else "llama.cpp"}
+    found |= {"context": settings.context} if settings.context else {}
+    if safetensors:
+        return found
+    found |= {"gpu_layers": settings.gpu_layers} if settings.gpu_layers is not None else {}
+    found |= {"parallel": settings.parallel} if settings.parallel != CHANGED.parallel else {}
+    keyed = replace(settings, context=0, gpu_layers=None, parallel=CHANGED.parallel, split=())
+    return found | {"arguments": llama_flags(keyed)[2:]}
 
 
 def llama_environment(settings: Settings) -> list[str]:

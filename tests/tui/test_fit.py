@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from backends.cluster.deploying import load_spec
 from backends.cluster.files import parse
 from backends.cluster.reading import Launch, ModelInfo, Workload
 from backends.errors import ReachError
@@ -20,6 +21,7 @@ from tests.memory.models import Size, metadata, tensors
 from tests.memory.test_observed import Scene, cluster
 from tests.tui.driving import console, picture, shown, until
 from tests.tui.sample import TOML, StillFeed
+from tests.tui.test_deploy import write
 from tests.tui.test_snapshots import SIZES
 from tui.fitting import candidates
 from widgets.fit import Candidate, changed
@@ -130,3 +132,33 @@ def test_what_could_go_there() -> None:
     held, later = candidates(ollama.inventory, ollama.seen(), "mark")
     assert (held.marked, held.settings.context, later.marked, later.settings.context) == (True, 8192, False, 0)
     assert not any(each.marked for each in candidates(ollama.inventory, ollama.seen(), "desk"))
+
+
+async def test_what_fits_is_handed_to_deployment(tmp_path: Path) -> None:
+    loaded = parse(TOML, tmp_path / "cluster.toml")
+    async with console(tmp_path, size=(120, 40), feed=FittingFeed, loaded=loaded) as (app, pilot):
+        await until(lambda: app.feed.snapshot.taken is not None, "a reading")
+        await opened(app, pilot)
+        await pilot.press("j", "right", "j", "j", "right", "right")
+        await until(lambda: "< q4_0 >" in shown(app), "a smaller cache")
+        await pilot.press("d")
+        await until(lambda: "name of the container" in shown(app), "the first question")
+        known = {"name of": "", "node (": "", "served by": ""}
+        asked = {"image,": "llama:b1", "model:": "/srv/a.gguf", "port of": "3014", "context": "", "reference": ""}
+        for words, answer in {**known, **asked}.items():
+            await until(lambda words=words: words in shown(app), words)
+            await write(pilot, answer)
+        path = tmp_path / "deployments" / "qwen2.5-32b.toml"
+        await until(path.exists, "the file")
+        spec = load_spec(path)
+        assert (spec.node, spec.preset, spec.port, spec.context) == ("desk", "llama.cpp", 3014, 8192)
+        assert list(spec.arguments[-6:]) == ["--cache-type-k", "q4_0", "--cache-type-v", "q4_0", "--flash-attn", "on"]
+
+
+async def test_read_only_hands_nothing_on(tmp_path: Path) -> None:
+    async with console(tmp_path, size=(120, 40), feed=FittingFeed, read_only=True) as (app, pilot):
+        await until(lambda: app.feed.snapshot.taken is not None, "a reading")
+        await opened(app, pilot)
+        assert "deploy" not in shown(app).splitlines()[-1]
+        await pilot.press("d")
+        await until(lambda: "< f16 >" in shown(app) or " fits" in shown(app), "the same screen")

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 
 class AskScreen(ModalScreen[str | None]):
@@ -18,7 +19,9 @@ class AskScreen(ModalScreen[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "cancel", show=False)]
     DEFAULT_CSS = """
     AskScreen { align: left bottom; background: transparent; }
-    AskScreen Input { height: 1; dock: bottom; background: $surface; padding: 0 1; }
+    AskScreen > Vertical { height: auto; background: $surface; }
+    AskScreen Static { height: 1; padding: 0 1; color: $text-muted; }
+    AskScreen Input { height: 1; background: $surface; padding: 0 1; }
     AskScreen Input, AskScreen Input:focus { border: none; }
     """
 
@@ -36,10 +39,15 @@ class AskScreen(ModalScreen[str | None]):
         )
         self._input.cursor_blink = False
         self._live = live
+        self._prompt = prompt if value else ""
+        """Above the line where that is filled already, and so does not show what is asked."""
 
     def compose(self) -> ComposeResult:
-        """One line."""
-        yield self._input
+        """One line, and above it what is asked."""
+        with Vertical():
+            if self._prompt:
+                yield Static(self._prompt, markup=False)
+            yield self._input
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Tell whoever listens."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,7 +13,7 @@ from textual.screen import Screen
 
 from backends.errors import TierdeckError
 from backends.memory.advice import Gpu
-from backends.memory.arguments import written
+from backends.memory.arguments import deployment, written
 from backends.memory.load import Load, llama_load, vllm_load
 from tui.screens.text import TextScreen
 from widgets.bars import KeysBar
@@ -22,13 +22,14 @@ from widgets.glyphs import Glyphs
 from widgets.lines import line
 
 if TYPE_CHECKING:
+    from backends.cluster.drafting import Answer
     from backends.library import Found
 
 _KEYS = (("space", "mark"), ("left/right", "change"), ("n", "node"), ("w", "write as arguments"), ("Esc", "back"))
 
 
 class FitScreen(Screen[None]):
-    """Nothing is loaded or changed by it; `find` reads a model's header."""
+    """Nothing is loaded or changed by it; `find` reads a model's header, `deploy` takes settings to deployment."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "app.pop_screen", "back", show=False)]
 
@@ -38,8 +39,10 @@ class FitScreen(Screen[None]):
         candidates: Sequence[Candidate],
         find: Callable[[str], Awaitable[Found]],
         glyphs: Glyphs,
+        deploy: Callable[[str, Mapping[str, Answer]], None] | None = None,
     ) -> None:
         super().__init__()
+        self._deploy = deploy
         self._pane = FitPane(places, candidates, glyphs)
         self._find, self._glyphs = find, glyphs
 
@@ -51,7 +54,8 @@ class FitScreen(Screen[None]):
     def on_mount(self) -> None:
         """Read what is marked from the start."""
         self._pane.focus()
-        self.query_one(KeysBar).show(_KEYS)
+        *keys, back = _KEYS
+        self.query_one(KeysBar).show([*keys, *([("d", "deploy")] if self._deploy else []), back])
         for each in self._pane.marked:
             self._renew(each.name)
 
@@ -66,6 +70,15 @@ class FitScreen(Screen[None]):
         rows = written(each.name, each.settings, len(self._pane.place.gpus), safetensors=each.safetensors)
         lines = [line(row) for row in rows]
         self.app.push_screen(TextScreen(each.name, lambda width: lines, self._glyphs))
+
+    def on_fit_pane_deployed(self, message: FitPane.Deployed) -> None:
+        """Hand a candidate's settings to deployment, which asks for the rest."""
+        if self._deploy is None:
+            return
+        each, node = self._pane.candidates[message.name], self._pane.place.node
+        self.app.pop_screen()
+        known = {"node": node, **deployment(each.settings, safetensors=each.safetensors)}
+        self.app.call_later(self._deploy, each.name, known)  # by the application: what this screen asks ends with it
 
     def _renew(self, name: str) -> None:
         if self._pane.candidates[name].marked:
