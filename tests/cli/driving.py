@@ -55,9 +55,10 @@ class Ran:
     err: str
 
 
-def hears_hang_ups() -> None:
-    """In the child: a hang-up ends it, even where these tests were started by nohup, which has it ignored."""
+def hears_signals() -> None:
+    """In the child: a hang-up and Ctrl+C end it, even where these tests were started with them ignored (nohup, `&`)."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @asynccontextmanager
@@ -67,7 +68,7 @@ async def started(*words: str, env: Mapping[str, str] | None = None, **options: 
         "stdin": asyncio.subprocess.DEVNULL,
         "stdout": PIPE,
         "stderr": PIPE,
-        "preexec_fn": hears_hang_ups,
+        "preexec_fn": hears_signals,
         **options,
     }
     process = await asyncio.create_subprocess_exec(

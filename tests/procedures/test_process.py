@@ -25,7 +25,7 @@ from backends.procedures.desk import LONGEST_SOCKET
 from backends.procedures.journal import read_events
 from backends.procedures.lock import holder
 from backends.procedures.plan import Danger, Plan, Step
-from tests.cli.driving import hears_hang_ups
+from tests.cli.driving import hears_signals
 
 ROOT = Path(__file__).parents[2]
 RUNNER = (sys.executable, "-m", "tests.procedures.toy_runner")
@@ -190,7 +190,7 @@ async def test_a_closed_terminal_detaches_and_the_procedure_goes_on(bench: Bench
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        preexec_fn=hears_hang_ups,
+        preexec_fn=hears_signals,
     )
     os.close(slave)
     await bench.reached("apply-a")
