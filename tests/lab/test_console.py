@@ -19,7 +19,7 @@ from tests.lab.process import wait_until
 from tests.procedures.test_process import ROOT
 
 SHOWN = {
-    "kill_containers": ("Docker answers, containers are down", "docker start mark-i"),
+    "kill_containers": ("containers are down: mark-i", "docker start mark-i"),
     "kill_docker": ("SSH answers, Docker does not", "service.sh restart docker"),
     "log_off": ("SSH is silent, its desktop service answers", "xfreerdp /v:"),
     "sleep": ("asleep or off: nothing answers", "Wake-on-LAN packet to"),
