@@ -71,7 +71,7 @@ class Lab:
         docker = self.engine.docker
         found = {
             "ps": docker("ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.Image}} {{.State}} {{.Ports}}"),
-            "images": docker("images", "--no-trunc", "-q"),
+            "images": sorted(docker("images", "--no-trunc", "-q").split()),  # those of one second come in any order
             "volumes": {name: self.inside(name) for name in docker("volume", "ls", "-q").split()},
         }
         files = [p for way in ("here", "ssh") for p in (self.folder / way).rglob("*")]

@@ -29,7 +29,7 @@ def test_from_a_file_to_an_answer_through_litellm(tmp_path: Path, lab_model: Pat
     require("docker", "sshd", "litellm", "llamacpp")
     with start_gateway(tmp_path, lab_model, volume=False) as lab:
         lab.engine.image(LLAMACPP)
-        lab.restart()
+        lab.restart(lab.file.read_bytes())
         path = tmp_path / "coder.toml"
         path.write_text(SPEC.format(image=LLAMACPP, model=lab_model, port=free_port()))
         shown = lab.tierdeck("deploy", str(path), "--gateway", "--dry-run")
