@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types fuzz soak lab bench docs snapshots lock clean
+.PHONY: help setup demo test lint types fuzz soak lab lab-long bench docs snapshots lock clean
 
 help:
 	@echo "make demo   open the console on an embedded cluster"
@@ -52,7 +52,11 @@ soak: $(VENV)/dev.stamp
 
 lab: $(VENV)/dev.stamp
 	tests/lab/setup.sh
-	TIERDECK_LAB=required $(BIN)/python -m pytest -m lab tests/lab tests/contract
+	TIERDECK_LAB=required $(BIN)/python -m pytest -m "lab and not long" tests/lab tests/contract
+
+lab-long: $(VENV)/dev.stamp
+	tests/lab/setup.sh
+	TIERDECK_LAB=required $(BIN)/python -m pytest -m "lab and long" tests/lab
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench

@@ -78,7 +78,11 @@ def terminal(node: DeadNode, tmp_path: Path) -> Iterator[Terminal]:
     node.heal()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+HELD = ("log_off", "quit_docker_desktop")
+"""Those in which a desktop session is held for a minute."""
+
+
+@pytest.mark.parametrize("fault", [pytest.param(f, marks=pytest.mark.long if f in HELD else ()) for f in FAULTS])
 def test_r_and_a_yes_bring_it_back(
     fault: str, node: DeadNode, terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:

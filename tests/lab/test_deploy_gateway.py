@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.lab.engine import LLAMACPP
 from tests.lab.gateway import KEY, start_gateway
 from tests.lab.parts import require
 from tests.lab.process import free_port
 from tests.lab.test_parts import post
+
+pytestmark = pytest.mark.long
 
 SPEC = """\
 version = 1

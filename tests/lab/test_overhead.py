@@ -26,6 +26,8 @@ from tests.lab.process import wait_until
 from tests.lab.test_recovery import tierdeck
 from tests.procedures.test_process import ROOT
 
+pytestmark = pytest.mark.long
+
 LIMIT = 1.0
 GAP = 0.2
 ROUNDS = 2

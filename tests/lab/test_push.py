@@ -14,6 +14,8 @@ from tests.lab.gateway import FORMER, KEY, LabGateway, start_gateway
 from tests.lab.process import wait_until
 from tests.lab.test_parts import post
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module", params=["folder", "volume"])
 def gateway(
