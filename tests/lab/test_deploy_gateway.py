@@ -42,6 +42,6 @@ def test_from_a_file_to_an_answer_through_litellm(tmp_path: Path, lab_model: Pat
         assert "Push the configuration of gateway/litellm" in shown.stdout
         done = lab.tierdeck("deploy", str(path), "--gateway", "--yes", "--interrupt")
         assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-3000:])
-        asked = {"model": "coder", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+        asked = {"model": "code", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
         answer = json.loads(post(f"{lab.url}/v1/chat/completions", asked, KEY))
         assert answer["choices"][0]["message"]["role"] == "assistant"
