@@ -106,6 +106,7 @@ async def test_a_command_whose_engine_is_killed_names_the_next(tmp_path: Path, m
         assert "Nobody can serve chat: local/llama refused; gateway/litellm refused." in ran.err
 
 
+@pytest.mark.long
 async def test_a_console_whose_engine_is_killed_offers_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
