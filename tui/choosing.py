@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from tui.app import TierdeckApp
 
 
-class Choosing:
+class Choosing(ABC):
     """The choices that hold for the next prompt; an image goes with one prompt only."""
 
     def __init__(self, app: TierdeckApp) -> None:
@@ -33,9 +34,9 @@ class Choosing:
         words += [f"with {self._image_name}"] if self.image else []
         return ", ".join(words)
 
+    @abstractmethod
     def reconsider(self) -> None:
         """Show what follows from the choices."""
-        raise NotImplementedError
 
     def ask_target(self) -> None:
         """Ask where to send to."""

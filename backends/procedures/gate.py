@@ -39,6 +39,9 @@ MOVED_MIB: Final = 16.0
 FRESH: Final = 15.0
 """Seconds in which a GPU container that nobody can ask may still be initialising CUDA."""
 
+YOUNG: Final = 1.0
+"""Seconds in which any other that nobody can ask may have ended without its Docker having learned of it."""
+
 SAY_EVERY: Final = 1.0
 """Seconds between two reports of the same wait, and between two looks at the GPU memory meanwhile."""
 
@@ -273,7 +276,8 @@ def judge(workload: Workload, results: Sequence[ProbeResult], wall: float) -> Re
         return Readiness(True, plain(results[0].evidence, 120), answered=True)
     if workload.health in ("starting", "unhealthy"):
         return Readiness(False, f"its health check says {workload.health}")
-    if workload.health is None and workload.gpu and workload.started_at and 0 <= wall - workload.started_at < FRESH:
+    fresh = FRESH if workload.gpu else YOUNG
+    if workload.health is None and workload.started_at and 0 <= wall - workload.started_at < fresh:
         return Readiness(False, f"started {wall - workload.started_at:.0f} s ago, and nobody can ask it")
     return Readiness(True, workload.health or "running")
 

@@ -14,14 +14,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from backends.cluster.reading import Device, Workload
 from backends.errors import ReachError, RuntimeFailure, SshError
-from backends.reach import docker_twin, docker_words
+from backends.reach import docker_words
 from backends.reach.docker_frames import Frames
+from backends.reach.docker_twins import Twins
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean, split_lines
 
@@ -72,7 +72,7 @@ class _Inspected:
         return self.started is None or started > self.started + _SLACK or now - started < _YOUNG
 
 
-class DockerRuntime:
+class DockerRuntime(Twins):
     """The containers of one node.
 
     `sockets` are tried in order, the first that exists is used; `why` says what is behind a broken connection,
@@ -159,44 +159,6 @@ class DockerRuntime:
     def forget(self) -> None:
         """Inspect every container anew at the next look."""
         self._inspected.clear()
-
-    async def hindrance(self, name: str) -> str:
-        """Why no faithful twin can be made of it, or ""."""
-        return docker_twin.hindrance(await self._settings(name))
-
-    async def create_twin(self, old: str, name: str) -> None:
-        """Create a container with the settings of `old`, on the image that `old` has, volumes without a name, too."""
-        details = await self._settings(old)
-        tag = str(details["Config"]["Image"])
-        known = await self._ask(lambda docker: docker._query_json(f"images/{details['Image']}/json"))
-        image = tag if tag in (known.get("RepoTags") or ()) or ":" not in tag else str(details["Image"])
-        body, params = docker_twin.body(details, image=image), {"name": name}
-        await self._ask(lambda docker: docker._query_json("containers/create", "POST", params=params, data=body))
-        for network, told in docker_twin.more_networks(details).items():
-            joined = {"Container": name, "EndpointConfig": told}
-            await self._ask(partial(_connect, network, joined))
-
-    async def rename(self, name: str, new: str) -> None:
-        """Give it another name."""
-        id = await self._id(name)
-        await self._ask(lambda docker: docker.containers.container(id).rename(new))
-        self.forget()
-
-    async def remove(self, name: str) -> None:
-        """Remove it where it does not run, and none of its volumes."""
-        id = await self._id(name)
-        await self._ask(lambda docker: docker.containers.container(id).delete())
-
-    async def written(self, name: str) -> list[str]:
-        """Files that it wrote outside its volumes."""
-        details = await self._settings(name)
-        path = f"containers/{details['Id']}/changes"
-        return docker_twin.written(await self._ask(lambda docker: docker._query_json(path)), details)
-
-    async def _settings(self, name: str) -> dict[str, Any]:
-        details = await self._details(name)
-        assert isinstance(details, dict)  # it was inspected as one just now
-        return details
 
     async def labels(self, name: str) -> dict[str, str]:
         """Its labels."""
@@ -375,10 +337,6 @@ class DockerRuntime:
                 library = await asyncio.to_thread(importlib.import_module, "aiodocker")
                 self._client, self._socket = library.Docker(url=f"unix://{socket}"), socket
             return self._client
-
-
-async def _connect(network: str, joined: dict[str, Any], docker: Docker) -> None:
-    await (await docker.networks.get(network)).connect(joined)
 
 
 def _first_there(paths: Sequence[str]) -> str:

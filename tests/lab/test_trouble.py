@@ -78,7 +78,6 @@ def host(
             lab_docker.docker("rm", "-f", "-v", *known) if known else None
 
 
-@pytest.mark.long
 async def test_exited(host: Host) -> None:
     host.make("aa", run=("/bin/sh", "-c", "echo bad flag --nope; exit 3"))
     host.make("bb")
