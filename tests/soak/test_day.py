@@ -6,9 +6,8 @@ import asyncio
 import gc
 import os
 import random
-import tempfile
 import tracemalloc
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -63,13 +62,6 @@ async def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         for name, value in sim.secrets.items():
             monkeypatch.setenv(name, value)
         yield sim
-
-
-@pytest.fixture
-def folder(sim: SimulatedCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="td") as short:
-        monkeypatch.setattr(tempfile, "tempdir", short)
-        yield Path(short)
 
 
 @asynccontextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,14 +42,6 @@ async def sim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         for name, value in sim.secrets.items():
             monkeypatch.setenv(name, value)
         yield sim
-
-
-@pytest.fixture
-def folder(sim: SimulatedCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where temporary folders are made from now on; its path is short enough for sockets in them."""
-    with tempfile.TemporaryDirectory(prefix="td") as short:
-        monkeypatch.setattr(tempfile, "tempdir", short)
-        yield Path(short)
 
 
 @dataclass(frozen=True)
