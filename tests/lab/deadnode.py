@@ -46,20 +46,21 @@ class Lan(Kept):
         """`folder` goes with it."""
         number = _free_number()
         self.netns = f"tdnode{number}"
+        self.cable = f"{self.netns}h"
         self.ours, self.address = f"10.214.{number}.1", f"10.214.{number}.2"
         self.mac = f"02:74:64:00:00:{number:02x}"
         card = [sys.executable, "-I", "-S", str(PROGRAMS / "card.py"), DEVICE, self.mac, f"{self.address}/24"]
         super().__init__(["ip", "netns", "exec", self.netns, *card], folder / "card.log")
-        self.leftovers = {"netns": self.netns, "folder": str(folder)}
+        # The kernel ends a namespace in its own time, and the cable with it; the next node may want its name at once.
+        self.leftovers = {"link": self.cable, "netns": self.netns, "folder": str(folder)}
 
     def start(self) -> None:
         """Starts the card, and plugs the cable in."""
         super().start()
-        here = f"{self.netns}h"
         peer = ["peer", "name", DEVICE, "address", self.mac, "netns", self.netns]
-        _ip("link", "add", here, "type", "veth", *peer)
-        _ip("address", "add", f"{self.ours}/24", "dev", here)
-        _ip("link", "set", here, "up")
+        _ip("link", "add", self.cable, "type", "veth", *peer)
+        _ip("address", "add", f"{self.ours}/24", "dev", self.cable)
+        _ip("link", "set", self.cable, "up")
         _ip("-n", self.netns, "link", "set", "lo", "up")
         _ip("-n", self.netns, "link", "set", DEVICE, "up")
         self.wake()
