@@ -53,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     init = verb("init", "Write a first cluster.toml by looking at this machine; loads nothing.", json_too)
     init.add_argument("--output", metavar="FILE", help="where to write it ('-': standard output)")
     init.add_argument("--host", action="append", default=[], metavar="NAME", help="take this host of ~/.ssh/config too")
+    words = "look into a Kubernetes cluster too: a context of the kubeconfig, its current one if none is named"
+    init.add_argument("--kubernetes", nargs="?", const="", metavar="CONTEXT", help=words)
+    words = "look only into this namespace of it"
+    init.add_argument("--namespace", action="append", default=[], metavar="NAME", help=words)
     init.add_argument("--yes", action="store_true", help="ask nothing")
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")

@@ -437,6 +437,8 @@ _shtab_tierdeck_init_options=(
   "--json[print data as JSON]"
   "--output[where to write it (\'-\'\: standard output)]:FILE:_files"
   "*--host[take this host of \~\/.ssh\/config too]:NAME:"
+  "--kubernetes[look into a Kubernetes cluster too\: a context of the kubeconfig, its current one if none is named]:CONTEXT:"
+  "*--namespace[look only into this namespace of it]:NAME:"
   "--yes[ask nothing]"
 )
 
