@@ -42,6 +42,8 @@ class Double:
     conflicts: int = 0
     """So many updates meet a change of somebody else's."""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    reviews: list[tuple[str, str, str]] = field(default_factory=list)
+    """Which rights were asked about: (namespace, verb, resource)."""
     services: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(default_factory=dict)
     logs: dict[str, list[str]] = field(default_factory=dict)
 
@@ -122,6 +124,8 @@ class Double:
         if parts == ["version"]:
             return web.json_response(VERSION)
         parts = parts[2:] if parts[0] == "api" else parts[3:]
+        if parts == ["selfsubjectaccessreviews"]:
+            return await self._review(user, request)
         namespace = ""
         if parts[:1] == ["namespaces"] and len(parts) > 2:
             namespace, parts = parts[1], parts[2:]
@@ -150,8 +154,7 @@ class Double:
         if verb == "get" and not name:
             verb = "watch" if "watch" in request.query else "list"
         resource = f"{kind.plural}/{sub}" if sub else kind.plural
-        reads = verb in ("get", "list", "watch") and resource in ("nodes", "pods", "events")
-        if (user == "admin" or (user == "viewer" and reads)) and (verb, resource) not in self.forbidden:
+        if self._may(user, verb, resource):
             return
         where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
         whom = f'{kind.qualified} "{name}"' if name else kind.qualified
@@ -161,6 +164,19 @@ class Double:
         if not name:
             del details["name"]
         raise Refused(403, "Forbidden", message, details)
+
+    def _may(self, user: str, verb: str, resource: str) -> bool:
+        reads = verb in ("get", "list", "watch") and resource in ("nodes", "pods", "events")
+        return (user == "admin" or (user == "viewer" and reads)) and (verb, resource) not in self.forbidden
+
+    async def _review(self, user: str, request: web.Request) -> web.Response:
+        body = await request.json()
+        asked = body["spec"]["resourceAttributes"]
+        resource = "/".join(part for part in (asked["resource"], asked.get("subresource")) if part)
+        self.reviews.append((asked["namespace"], asked["verb"], resource))
+        if ("create", "selfsubjectaccessreviews") in self.forbidden:
+            raise Refused(403, "Forbidden", "selfsubjectaccessreviews.authorization.k8s.io is forbidden")
+        return web.json_response(body | {"status": {"allowed": self._may(user, asked["verb"], resource)}}, status=201)
 
     def _list(self, request: web.Request, kind: Kind, namespace: str) -> dict[str, Any]:
         selector = dict(part.split("=") for part in request.query.get("labelSelector", "").split(",") if part)
