@@ -11,6 +11,7 @@ from backends.errors import RuntimeFailure
 from backends.reach.kubernetes import shapes
 from backends.reach.kubernetes.api import KubernetesApi
 from backends.reach.kubernetes.kept import Kept
+from backends.reach.kubernetes.rights import Rights
 from backends.reach.kubernetes.words import Seen
 
 FIRST: Final = 15.0
@@ -22,6 +23,7 @@ class KubernetesCluster:
 
     def __init__(self, api: KubernetesApi, namespaces: Iterable[str] = ()) -> None:
         self.api = api
+        self.rights = Rights(api)
         self.namespaces = tuple(namespaces)
         parts = [f"/namespaces/{name}" for name in self.namespaces] or [""]
         deployment = partial(shapes.controller, kind="deployment")
