@@ -19,7 +19,7 @@ from backends.cluster.presets import bind_of, gpus_of, refuse_apple
 from backends.cluster.reading import ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
-from backends.errors import ProcedureError, ReachError, TierdeckError
+from backends.errors import Inadvisable, ProcedureError, ReachError, TierdeckError
 from backends.gateway.compare import compare
 from backends.gateway.render import render
 from backends.library import Found
@@ -63,11 +63,11 @@ class _Report:
     warnings: list[str] = field(default_factory=list)
     force: bool = False
 
-    def refuse(self, message: str, advice: str, forced: str) -> None:
+    def refuse(self, message: str, cure: str, consequence: str) -> None:
         """Refuse, or where it is forced say what will happen."""
         if not self.force:
-            raise ProcedureError(message, f"{advice} --force goes on all the same: {forced}")
-        self.warnings.append(f"{message} Forced: {forced}")
+            raise Inadvisable(message, cure, consequence)
+        self.warnings.append(f"{message} Forced: {consequence}")
 
 
 async def prepare(
