@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from backends.memory.spoken import Buffers
     from backends.procedures.demand import ColdStart
     from backends.reach.model_files import ModelFiles
+    from backends.reach.whole_file import WholeFile
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -248,12 +249,15 @@ class World(Prompting):
 
     async def gateway_file(self) -> bytes | None:
         """What the gateway's configuration holds now; TierdeckError where it cannot be read."""
-        from backends.procedures.pushing import read_former
+        return await (await self._gateway_file()).read()
+
+    async def _gateway_file(self) -> WholeFile:
+        from backends.procedures.pushing import gateway_file
 
         async def runtime(node: str, kind: str) -> Runtime:
             return await self._reaches[node].runtime()
 
-        return await read_former(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
+        return await gateway_file(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
 
     async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
         """What is wrong with a node, and the cluster as it was seen meanwhile."""
@@ -285,8 +289,9 @@ class World(Prompting):
             yield model_files(source, self._reaches, secret, os.environ)
 
         asked = Asked(
-            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model
-        )
+            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
+            self._gateway_file,
+        )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 
