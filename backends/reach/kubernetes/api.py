@@ -194,7 +194,7 @@ class KubernetesApi:
     def _parsed(content: bytes) -> object:
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return content[:2000].decode(errors="replace")
 
     def _hear(self, response: httpx.Response) -> None:

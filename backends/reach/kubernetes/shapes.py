@@ -10,6 +10,8 @@ from typing import Any, Final
 from backends.cluster.launch import launch
 from backends.cluster.reading import Launch
 from backends.reach.docker_words import MOST_WORDS, timestamp, without_secrets
+from backends.reach.kubernetes.fields import each as _list
+from backends.reach.kubernetes.fields import table as _dict
 from backends.text import plain
 
 GPU: Final = re.compile(r"nvidia\.com/(gpu(\.shared)?|mig-[\w.-]+)|amd\.com/gpu|gpu\.intel\.com/[\w.-]+")
@@ -235,6 +237,12 @@ def host(data: Mapping[str, Any]) -> Host:
     )
 
 
+def address(data: Mapping[str, Any]) -> str:
+    """A node's address within its network; its name where it tells none."""
+    told = {str(a.get("type")): str(a.get("address")) for a in _list(_dict(data, "status"), "addresses")}
+    return told.get("InternalIP") or told.get("Hostname") or str(_dict(data, "metadata").get("name", ""))
+
+
 def claim(data: Mapping[str, Any]) -> Claim:
     """A claim on a volume."""
     meta, status = _dict(data, "metadata"), _dict(data, "status")
@@ -326,13 +334,3 @@ def _gpu_counts(amounts: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for name, count in amounts.items():
         if GPU.fullmatch(name) and str(count).isdecimal() and int(count):
             yield name, int(count)
-
-
-def _dict(value: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _list(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found = value.get(key)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
