@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backends.cluster.noted import Notice, Scan, Volume
 from backends.cluster.words import Cause
 
 
@@ -182,7 +183,8 @@ class Workload:
     `state` is one of created, starting, running, restarting, paused, exited, dead, missing (starting: it will run
     soon, by itself; created: it would, but for what `error` says); `health` is starting, healthy, unhealthy or None
     where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
-    `arguments` its command line with secrets blotted out, `mounts` are "source:target".
+    `arguments` its command line with secrets blotted out, `mounts` are "source:target". `scaling` tells what changes
+    how many of it there are, by what figures.
     """
 
     name: str
@@ -202,6 +204,10 @@ class Workload:
     digest: str = ""
     arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    scaling: str = ""
+    volumes: tuple[Volume, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    scans: tuple[Scan, ...] = ()
 
     @property
     def running(self) -> bool:

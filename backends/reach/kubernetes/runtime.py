@@ -66,7 +66,7 @@ class KubernetesRuntime:
             raise RuntimeFailure(
                 f"{self._node} is NotReady in {self._api.name}: {here.why}.", "What its pods do is not known."
             )
-        return words.workloads(seen, self._node, self._named)
+        return await self._cluster.noted(seen, words.workloads(seen, self._node, self._named))
 
     async def devices(self) -> tuple[Device, ...]:
         """The GPUs that the scheduler hands out on the node, and to whom."""
