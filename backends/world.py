@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from backends.drill import Proof
     from backends.memory.settings import Settings
     from backends.memory.spoken import Buffers
+    from backends.procedures.demand import ColdStart
     from backends.reach.model_files import ModelFiles
 
 LOOK_LIMIT: Final = 20.0
@@ -291,19 +292,25 @@ class World(Prompting):
 
     def plan_up(self, word: str, snapshot: ClusterSnapshot) -> Plan:
         """What would start a model that is on demand: by the name of its endpoint, its container or itself."""
-        from backends.procedures.demand import found, plan_up
+        return self.cold_start(word, snapshot).plan
+
+    def cold_start(self, word: str, snapshot: ClusterSnapshot) -> ColdStart:
+        """The same, and how long it would take; ProcedureError where it would not fit."""
+        from backends.procedures.context import residence
+        from backends.procedures.demand import ColdStart, found, plan_up
         from backends.procedures.learned import Learned
         from backends.procedures.used import Used
 
         state_dir = self.procedures.state_dir
         learned, endpoint = Learned(state_dir), found(self.inventory, word)
-        return plan_up(
+        plan = plan_up(
             self.inventory,
             snapshot,
             endpoint,
             need=lambda node, name: learned.expect(node, name).mib,
             used=Used(state_dir).read(),
         )
+        return ColdStart(endpoint.name, plan, learned.expect(plan.node, residence(endpoint)).seconds)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""

@@ -142,6 +142,7 @@ def _route(route: _Parser) -> None:
     route.add_argument("--model", metavar="MODEL", help="ask only who has this model, and for that one")
     route.add_argument("--image", metavar="FILE", help="an image that goes with the prompt: PNG, JPEG, GIF, WebP")
     route.add_argument("--send", action="store_true", help="send it and print the answer")
+    route.add_argument("--yes", action="store_true", help="start the model first where it is on demand and off")
     route.add_argument("--gateway", action="store_true", help="send it through the gateway")
     route.add_argument("--concurrency", metavar="1,2,4,8", help="bench: prompts at once, level by level (1,2,4,8)")
 

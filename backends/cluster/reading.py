@@ -183,8 +183,9 @@ class Workload:
     `state` is one of created, starting, running, restarting, paused, exited, dead, missing (starting: it will run
     soon, by itself; created: it would, but for what `error` says); `health` is starting, healthy, unhealthy or None
     where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
-    `arguments` its command line with secrets blotted out, `mounts` are "source:target". `scaling` tells what changes
-    how many of it there are, by what figures.
+    `arguments` its command line with secrets blotted out, `mounts` are "source:target". `forbidden` is what we have no
+    right to do to it ("start", "logs"), each with the right in words. `scaling` tells what changes how many of it there
+    are, by what figures.
     """
 
     name: str
@@ -204,10 +205,15 @@ class Workload:
     digest: str = ""
     arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    forbidden: tuple[tuple[str, str], ...] = ()
     scaling: str = ""
     volumes: tuple[Volume, ...] = ()
     notices: tuple[Notice, ...] = ()
     scans: tuple[Scan, ...] = ()
+
+    def forbids(self, verb: str) -> str:
+        """The right that we lack for it, in words; "" where we have it, or nobody told."""
+        return dict(self.forbidden).get(verb, "")
 
     @property
     def running(self) -> bool:

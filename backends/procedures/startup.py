@@ -38,6 +38,7 @@ def plan_queue(
     names, remarks = _chosen(inventory, table, known, only)
     ready = {name for name in names if is_ready(inventory, snapshot, node, known[name])}
     started = [name for name in names if restart or name not in ready]
+    _refuse_forbidden(known[name] for name in started)
     steps = tuple(
         start_step(table, known[name], restart=restart, last=name == started[-1])
         if name in started
@@ -122,6 +123,14 @@ def _refuse_unknown(node: Node, name: str, known: Iterable[str], *, named_in_ord
             "Correct cluster.toml, or create the container.",
         )
     raise ProcedureError(f'{node.name} has no container "{name}".{near}')
+
+
+def _refuse_forbidden(workloads: Iterable[Workload]) -> None:
+    for workload in workloads:
+        if words := workload.forbids("start"):
+            raise ProcedureError(
+                f"{words}, so {title(workload)} cannot be started.", "Have that right given to you in a Role."
+            )
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:

@@ -361,6 +361,7 @@ complete -c tierdeck -n '_shtab_tierdeck_using route' -l target -x -d 'ask this 
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l model -x -d 'ask only who has this model, and for that one'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l image -xka "(__fish_complete_path (commandline -ct))" -d 'an image that goes with the prompt: PNG, JPEG, GIF, WebP'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l send -d 'send it and print the answer'
+complete -c tierdeck -n '_shtab_tierdeck_using route' -l yes -d 'start the model first where it is on demand and off'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l gateway -d 'send it through the gateway'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l concurrency -x -d 'bench: prompts at once, level by level (1,2,4,8)'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a models -d 'Every model of the cluster: where it lies, how it is started, whether it is loaded.'

@@ -669,6 +669,7 @@ _shtab_tierdeck_route_options=(
   "--model[ask only who has this model, and for that one]:MODEL:"
   "--image[an image that goes with the prompt\: PNG, JPEG, GIF, WebP]:FILE:_files"
   "--send[send it and print the answer]"
+  "--yes[start the model first where it is on demand and off]"
   "--gateway[send it through the gateway]"
   "--concurrency[bench\: prompts at once, level by level (1,2,4,8)]:1,2,4,8:"
   "(*)::the prompt (\'-\'\: standard input)\; or bench ENDPOINT\: how fast it is:"

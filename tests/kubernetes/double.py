@@ -43,6 +43,8 @@ class Double:
     conflicts: int = 0
     """So many updates meet a change of somebody else's."""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    reviews: list[tuple[str, str, str]] = field(default_factory=list)
+    """Which rights were asked about: (namespace, verb, resource)."""
     services: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(default_factory=dict)
     """What answers behind the API's proxy: by a Service's NAME:PORT, a pod's, or a node's name."""
     logs: dict[str, list[str]] = field(default_factory=dict)
@@ -130,6 +132,8 @@ class Double:
         if parts[0] == "apis" and parts[1] in {TRIVY, KUBESCAPE} - self.installed:
             return web.Response(text="404 page not found\n", status=404)
         parts = parts[2:] if parts[0] == "api" else parts[3:]
+        if parts == ["selfsubjectaccessreviews"]:
+            return await self._review(user, request)
         namespace = ""
         if parts[:1] == ["namespaces"] and len(parts) > 2:
             namespace, parts = parts[1], parts[2:]
@@ -166,8 +170,7 @@ class Double:
         if verb == "get" and not name:
             verb = "watch" if "watch" in request.query else "list"
         resource = f"{kind.plural}/{sub.partition('/')[0]}" if sub else kind.plural
-        reads = verb in ("get", "list", "watch") and resource in ("nodes", "pods", "events")
-        if (user == "admin" or (user == "viewer" and reads)) and (verb, resource) not in self.forbidden:
+        if self._may(user, verb, resource):
             return
         where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
         whom = f'{kind.qualified} "{name}"' if name else kind.qualified
@@ -177,6 +180,19 @@ class Double:
         if not name:
             del details["name"]
         raise Refused(403, "Forbidden", message, details)
+
+    def _may(self, user: str, verb: str, resource: str) -> bool:
+        reads = verb in ("get", "list", "watch") and resource in ("nodes", "pods", "events")
+        return (user == "admin" or (user == "viewer" and reads)) and (verb, resource) not in self.forbidden
+
+    async def _review(self, user: str, request: web.Request) -> web.Response:
+        body = await request.json()
+        asked = body["spec"]["resourceAttributes"]
+        resource = "/".join(part for part in (asked["resource"], asked.get("subresource")) if part)
+        self.reviews.append((asked["namespace"], asked["verb"], resource))
+        if ("create", "selfsubjectaccessreviews") in self.forbidden:
+            raise Refused(403, "Forbidden", "selfsubjectaccessreviews.authorization.k8s.io is forbidden")
+        return web.json_response(body | {"status": {"allowed": self._may(user, asked["verb"], resource)}}, status=201)
 
     def _list(self, request: web.Request, kind: Kind, namespace: str) -> dict[str, Any]:
         selected = selector(request.query.get("labelSelector", ""))

@@ -14,6 +14,7 @@ from backends.reach.kubernetes import shapes
 from backends.reach.kubernetes.api import KubernetesApi
 from backends.reach.kubernetes.asides import Asides
 from backends.reach.kubernetes.kept import Kept
+from backends.reach.kubernetes.rights import Rights
 from backends.reach.kubernetes.shapes import Controller, Pod
 from backends.reach.kubernetes.words import Seen
 
@@ -32,6 +33,7 @@ class KubernetesCluster:
 
     def __init__(self, api: KubernetesApi, namespaces: Iterable[str] = (), named: Iterable[str] = ()) -> None:
         self.api = api
+        self.rights = Rights(api)
         self.namespaces = tuple(namespaces)
         self._named = frozenset(named)
         parts = [f"/namespaces/{name}" for name in self.namespaces] or [""]

@@ -16,7 +16,7 @@ from backends.reach.docker_words import timestamp
 from backends.reach.kubernetes import shapes, words
 from backends.reach.kubernetes.api import MERGE
 from backends.reach.kubernetes.cluster import KubernetesCluster
-from backends.reach.kubernetes.shapes import STATEFUL, WANTED, Controller, Host, Pod
+from backends.reach.kubernetes.shapes import WANTED, Controller, Host, Pod
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean
 
@@ -66,7 +66,8 @@ class KubernetesRuntime:
             raise RuntimeFailure(
                 f"{self._node} is NotReady in {self._api.name}: {here.why}.", "What its pods do is not known."
             )
-        return await self._cluster.noted(seen, words.workloads(seen, self._node, self._named))
+        found = await self._cluster.rights.marked(words.workloads(seen, self._node, self._named))
+        return await self._cluster.noted(seen, found)
 
     async def devices(self) -> tuple[Device, ...]:
         """The GPUs that the scheduler hands out on the node, and to whom."""
@@ -219,7 +220,7 @@ class KubernetesRuntime:
     # -- small things --------------------------------------------------------------------------------------------------
 
     async def _find(self, name: str) -> Controller | None:
-        namespace, kind, bare = _parsed(name)
+        namespace, kind, bare = shapes.parsed(name)
         if not namespace:
             return None
         try:
@@ -305,14 +306,6 @@ def _pod_of(what: Controller, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parsed(name: str) -> tuple[str, str, str]:
-    """Namespace, kind and name; empty where that is no name of a workload."""
-    parts = name.split("/")
-    if len(parts) == 3 and parts[1] == STATEFUL and all(parts):
-        return parts[0], STATEFUL, parts[2]
-    return (parts[0], "deployment", parts[1]) if len(parts) == 2 and all(parts) else ("", "", "")
-
-
 async def _cleaned(lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
     async for line in lines:
         yield clean(line)
@@ -332,5 +325,5 @@ def _event(line: str) -> RuntimeEvent | None:
 
 def _about(workload: str, event: RuntimeEvent) -> bool:
     """Whether an event is about a workload or a pod of it, by their names."""
-    namespace, _, bare = _parsed(workload)
+    namespace, _, bare = shapes.parsed(workload)
     return event.name == f"{namespace}/{bare}" or event.name.startswith(f"{namespace}/{bare}-")

@@ -236,6 +236,14 @@ def claim(data: Mapping[str, Any]) -> Claim:
     )
 
 
+def parsed(name: str) -> tuple[str, str, str]:
+    """Namespace, kind and name of a workload; empty where that is no name of one."""
+    parts = name.split("/")
+    if len(parts) == 3 and parts[1] == STATEFUL and all(parts):
+        return parts[0], STATEFUL, parts[2]
+    return (parts[0], "deployment", parts[1]) if len(parts) == 2 and all(parts) else ("", "", "")
+
+
 def fits(what: Controller, node: Host) -> bool:
     """Whether its pods may run on a node, by labels, required affinity and the GPUs that there are."""
     if any(node.labels.get(key) != value for key, value in what.labels.items()):
