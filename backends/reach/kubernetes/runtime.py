@@ -66,7 +66,8 @@ class KubernetesRuntime:
             raise RuntimeFailure(
                 f"{self._node} is NotReady in {self._api.name}: {here.why}.", "What its pods do is not known."
             )
-        return await self._cluster.rights.marked(words.workloads(seen, self._node, self._named))
+        found = await self._cluster.rights.marked(words.workloads(seen, self._node, self._named))
+        return await self._cluster.noted(seen, found)
 
     async def devices(self) -> tuple[Device, ...]:
         """The GPUs that the scheduler hands out on the node, and to whom."""
