@@ -265,11 +265,16 @@ class World(Prompting):
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
 
-    async def boot_mark(self, node: str) -> str:
-        """What tells one boot of a node from the next; ReachError where it cannot be asked."""
-        from backends.procedures.reboot import boot_mark
+    async def plan_reboot(self, node: str) -> Plan:
+        """What would reboot a node, after a look at everything; TierdeckError where it cannot be."""
+        from backends.procedures.booted import boot_mark
+        from backends.procedures.leaving import prepare_leaving
+        from backends.procedures.reboot import plan_reboot
 
-        return await boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        named = boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        mark, snapshot = await asyncio.gather(named, self.look())
+        leaving = await prepare_leaving(self.inventory, snapshot, node, mark, self.gateway_file)
+        return plan_reboot(self.inventory, snapshot, node, mark, leaving)
 
     async def drill(self, node: str) -> tuple[Proof, ...]:
         """Whether each rung of a node's ladder could be climbed; nothing is climbed."""

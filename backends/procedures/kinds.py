@@ -13,6 +13,7 @@ from backends.procedures.demand import DEMAND_KINDS
 from backends.procedures.deployed import DEPLOY_KINDS
 from backends.procedures.draining import DRAIN_KINDS
 from backends.procedures.gateway import GATEWAY_KINDS
+from backends.procedures.leaving import LEAVE_KINDS
 from backends.procedures.plan import Step
 from backends.procedures.reboot import REBOOT_KINDS
 from backends.procedures.recreate import RECREATE_KINDS
@@ -34,5 +35,6 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **DEMAND_KINDS,
     **REBOOT_KINDS,
     **GATEWAY_KINDS,
+    **LEAVE_KINDS,
     **RECREATE_KINDS,
 }
