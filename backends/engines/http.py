@@ -90,6 +90,12 @@ class Http:
         """The whole answer to a POST of JSON, within `timeout` seconds and `limit` bytes."""
         return await self._whole(Request(url, headers or {}, body, via), timeout, limit)
 
+    async def delete(
+        self, url: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None, via: Via = None
+    ) -> HttpAnswer:
+        """The whole answer to a DELETE with JSON, within `timeout` seconds."""
+        return await self._whole("DELETE", url, headers, body, timeout, MIB, via)
+
     @asynccontextmanager
     async def stream(
         self,

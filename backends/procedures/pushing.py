@@ -99,7 +99,7 @@ def _push(inventory: Inventory, text: str, former: bytes | None) -> Push:
     endpoint, new = gateway_endpoint(inventory), text.encode()
     if new == former:
         raise ProcedureError("The gateway's file is this one already.", "tierdeck gateway diff says what runs.")
-    runtime, name = workload_of(endpoint)
+    runtime, name = runs_in(endpoint)
     before = _former_groups(inventory, former)
     groups = {name: _both(behind, before.get(name, behind)) for name, behind in groups_of(inventory, text).items()}
     return Push(
@@ -146,7 +146,7 @@ def restart_call(told: Push) -> str:
     return f"{stop}; {start}; GET /health/liveliness, /health/readiness"
 
 
-def workload_of(endpoint: Endpoint) -> tuple[str, str]:
+def runs_in(endpoint: Endpoint) -> tuple[str, str]:
     """What the gateway runs in: the kind of its runtime, and its name there; ProcedureError where that is not said."""
     if endpoint.node is None:
         raise ProcedureError(f"cluster.toml does not say on which node {endpoint.name} runs.", "Name its node there.")
