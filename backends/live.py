@@ -100,7 +100,10 @@ class LiveCluster:
             self._nudge(None)
 
     def _probe_restarted(self, before: ClusterSnapshot) -> None:
-        """Have the endpoints of what started or stopped, and all of a node that is reached again, asked now."""
+        """Have the endpoints of what started or stopped, and all of a node that is reached again, asked now.
+
+        So is who is DOWN no more: the pause that it was given last is still that of one who is.
+        """
         if self._nudge is None:
             return
         for name, node in self.snapshot.nodes.items():
@@ -108,5 +111,7 @@ class LiveCluster:
                 self._nudge(name)
         for endpoint in self.inventory.endpoints:
             then, now = workload_of(before, endpoint), workload_of(self.snapshot, endpoint)
-            if then is not None and now is not None and (then.state, then.started_at) != (now.state, now.started_at):
+            restarted = then and now and (then.state, then.started_at) != (now.state, now.started_at)
+            was_down = before.endpoints[endpoint.name].verdict is Verdict.DOWN
+            if restarted or (was_down and not self.is_down(endpoint.name)):
                 self._nudge(endpoint.name)
