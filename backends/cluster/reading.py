@@ -184,7 +184,8 @@ class Workload:
     where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
     `arguments` its command line with secrets blotted out, `mounts` are "source:target". `forbidden` is what we have no
     right to do to it ("start", "logs"), each with the right in words. `surges` says that an update starts a second
-    beside the first, `update` how far one is that is not through.
+    beside the first, `update` how far one is that is not through. `asks` is how many it takes
+    of each of its node's devices.
     """
 
     name: str
@@ -207,6 +208,7 @@ class Workload:
     forbidden: tuple[tuple[str, str], ...] = ()
     surges: bool = False
     update: str = ""
+    asks: tuple[tuple[str, int], ...] = ()
 
     def forbids(self, verb: str) -> str:
         """The right that we lack for it, in words; "" where we have it, or nobody told."""
