@@ -69,7 +69,9 @@ if TYPE_CHECKING:
     from backends.drill import Proof
     from backends.memory.settings import Settings
     from backends.memory.spoken import Buffers
+    from backends.procedures.demand import ColdStart
     from backends.reach.model_files import ModelFiles
+    from backends.reach.whole_file import WholeFile
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -247,12 +249,15 @@ class World(Prompting):
 
     async def gateway_file(self) -> bytes | None:
         """What the gateway's configuration holds now; TierdeckError where it cannot be read."""
-        from backends.procedures.pushing import read_former
+        return await (await self._gateway_file()).read()
+
+    async def _gateway_file(self) -> WholeFile:
+        from backends.procedures.pushing import gateway_file
 
         async def runtime(node: str, kind: str) -> Runtime:
             return await self._reaches[node].runtime()
 
-        return await read_former(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
+        return await gateway_file(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
 
     async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
         """What is wrong with a node, and the cluster as it was seen meanwhile."""
@@ -289,26 +294,33 @@ class World(Prompting):
             yield model_files(source, self._reaches, secret, os.environ)
 
         asked = Asked(
-            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model
-        )
+            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
+            self._gateway_file,
+        )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 
     def plan_up(self, word: str, snapshot: ClusterSnapshot) -> Plan:
         """What would start a model that is on demand: by the name of its endpoint, its container or itself."""
-        from backends.procedures.demand import found, plan_up
+        return self.cold_start(word, snapshot).plan
+
+    def cold_start(self, word: str, snapshot: ClusterSnapshot) -> ColdStart:
+        """The same, and how long it would take; ProcedureError where it would not fit."""
+        from backends.procedures.context import residence
+        from backends.procedures.demand import ColdStart, found, plan_up
         from backends.procedures.learned import Learned
         from backends.procedures.used import Used
 
         state_dir = self.procedures.state_dir
         learned, endpoint = Learned(state_dir), found(self.inventory, word)
-        return plan_up(
+        plan = plan_up(
             self.inventory,
             snapshot,
             endpoint,
             need=lambda node, name: learned.expect(node, name).mib,
             used=Used(state_dir).read(),
         )
+        return ColdStart(endpoint.name, plan, learned.expect(plan.node, residence(endpoint)).seconds)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""

@@ -19,6 +19,8 @@ from backends.procedures.reboot import REBOOT_KINDS
 from backends.procedures.recreate import RECREATE_KINDS
 from backends.procedures.rungs import RUNG_KINDS
 from backends.procedures.runner import StepKind
+from backends.procedures.standdown import STAND_DOWN_KINDS
+from backends.procedures.updating import UPDATE_KINDS
 
 KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     "start_container": StartContainer,
@@ -27,6 +29,8 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **RUNG_KINDS,
     **AFTER_KINDS,
     **DRAIN_KINDS,
+    **STAND_DOWN_KINDS,
+    **UPDATE_KINDS,
     **DEPLOY_KINDS,
     **DEMAND_KINDS,
     **REBOOT_KINDS,

@@ -20,7 +20,7 @@ from backends.procedures.booted import boot_mark, is_same_boot
 from backends.procedures.context import Context, residence
 from backends.procedures.gateway import READY_LIMIT, GatewayStep, Push, digest, planned_for_another
 from backends.procedures.plan import Danger, Step
-from backends.procedures.pushing import keep_step, place_of, restart_call, workload_of
+from backends.procedures.pushing import keep_step, place_of, restart_call, runs_in
 from backends.procedures.runner import Report, StepKind
 from backends.reach.whole_file import KEPT
 
@@ -94,7 +94,7 @@ def _steps(
 ) -> Leaving:
     place, serving = place_of(inventory), snapshot.endpoints[gateway.name].serving
     new = digest(left.text.encode())
-    told = Push(gateway.node or "", gateway.name, place, digest(former), new, *workload_of(gateway))
+    told = Push(gateway.node or "", gateway.name, place, digest(former), new, *runs_in(gateway))
     arguments = told.to_json() | {"away": node, "mark": mark}
     danger = Danger.INTERRUPTS if serving else Danger.CHANGES
     restart, groups = restart_call(told), ", ".join(left.groups)

@@ -69,6 +69,7 @@ class BlastRadius:
 class Plan:
     """What would be done to `node`, in order, and `why`; `targets` names the containers and services it touches.
 
+    `beside` are further nodes that it changes; nobody else may be at work there meanwhile, either.
     One that is `reversible` can be taken back as a whole; `on_failure` is what becomes of it where nobody is asked.
     """
 
@@ -79,9 +80,15 @@ class Plan:
     blast: BlastRadius = BlastRadius()
     warnings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
     reversible: bool = False
     on_failure: Literal["hold", "rollback"] = "hold"
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes that it changes, in the order in which they are taken."""
+        return tuple(sorted({self.node, *self.beside}))
 
     @property
     def danger(self) -> Danger:

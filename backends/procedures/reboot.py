@@ -22,6 +22,7 @@ from backends.procedures.recovery import SOON, after, desktop_step
 from backends.procedures.rung_words import reboot_command
 from backends.procedures.rungs import LOOK, Rung
 from backends.procedures.runner import Report, StepKind
+from backends.procedures.standdown import returning, stand_down_step
 from backends.procedures.startup import blast
 from backends.reach.runtime import Shell
 
@@ -51,6 +52,7 @@ def plan_reboot(inventory: Inventory, snapshot: ClusterSnapshot, node: str, mark
     kept = snapshot.maintenance.get(node, 0.0) > (snapshot.taken.wall if snapshot.taken else 0.0)
     state = snapshot.nodes[node]
     own = {residence(e) for e in inventory.endpoints if e.node == node}
+    own |= set(returning(inventory, table))
     running = [w for w in state.workloads if w.running]
     interrupted = blast(inventory, snapshot, node, [w.name for w in running if w.name in own])
     steps = _before(inventory, table, mark, leaving, kept=kept, busy=bool(interrupted.interrupts))
@@ -77,6 +79,8 @@ def _before(inventory: Inventory, node: Node, mark: str, leaving: Leaving, *, ke
     if any(e.node == node.name for e in inventory.endpoints):
         steps.append(Step("drain", f"wait for requests in flight on {node.name}", dict(here), DRAIN + 60))
     danger = Danger.INTERRUPTS if busy else Danger.CHANGES
+    if node.kubernetes is not None:
+        steps.append(stand_down_step(node, danger))
     shown, limit = reboot_command(node).shown, COMMAND_LIMIT + GONE + BACK + 60
     return [*steps, Step("reboot", f"reboot {node.name}", {**here, "mark": mark}, limit, danger, shown)]
 
