@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from backends.drill import Proof
     from backends.memory.settings import Settings
     from backends.memory.spoken import Buffers
+    from backends.procedures.demand import ColdStart
     from backends.reach.model_files import ModelFiles
     from backends.reach.whole_file import WholeFile
 
@@ -269,11 +270,16 @@ class World(Prompting):
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
 
-    async def boot_mark(self, node: str) -> str:
-        """What tells one boot of a node from the next; ReachError where it cannot be asked."""
-        from backends.procedures.reboot import boot_mark
+    async def plan_reboot(self, node: str) -> Plan:
+        """What would reboot a node, after a look at everything; TierdeckError where it cannot be."""
+        from backends.procedures.booted import boot_mark
+        from backends.procedures.leaving import prepare_leaving
+        from backends.procedures.reboot import plan_reboot
 
-        return await boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        named = boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        mark, snapshot = await asyncio.gather(named, self.look())
+        leaving = await prepare_leaving(self.inventory, snapshot, node, mark, self.gateway_file)
+        return plan_reboot(self.inventory, snapshot, node, mark, leaving)
 
     async def drill(self, node: str) -> tuple[Proof, ...]:
         """Whether each rung of a node's ladder could be climbed; nothing is climbed."""
@@ -301,19 +307,25 @@ class World(Prompting):
 
     def plan_up(self, word: str, snapshot: ClusterSnapshot) -> Plan:
         """What would start a model that is on demand: by the name of its endpoint, its container or itself."""
-        from backends.procedures.demand import found, plan_up
+        return self.cold_start(word, snapshot).plan
+
+    def cold_start(self, word: str, snapshot: ClusterSnapshot) -> ColdStart:
+        """The same, and how long it would take; ProcedureError where it would not fit."""
+        from backends.procedures.context import residence
+        from backends.procedures.demand import ColdStart, found, plan_up
         from backends.procedures.learned import Learned
         from backends.procedures.used import Used
 
         state_dir = self.procedures.state_dir
         learned, endpoint = Learned(state_dir), found(self.inventory, word)
-        return plan_up(
+        plan = plan_up(
             self.inventory,
             snapshot,
             endpoint,
             need=lambda node, name: learned.expect(node, name).mib,
             used=Used(state_dir).read(),
         )
+        return ColdStart(endpoint.name, plan, learned.expect(plan.node, residence(endpoint)).seconds)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""

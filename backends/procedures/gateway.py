@@ -141,6 +141,14 @@ class GatewayStep:
             return ProcedureError(f"{why} The former file is back, but with it: {error.message}", error.advice)
         return ProcedureError(f"{why} The former file is back, byte for byte, and the gateway is {now}.")
 
+    async def _ready_or_back(self, report: Report) -> str:
+        """Wait until it is ready with the new file; where it is not, the former one comes back."""
+        try:
+            return await self._ready(report)
+        except ProcedureError as error:
+            why = f"The gateway does not come back with the new file: {error.message} {error.advice}".rstrip(". ")
+            raise await self._roll_back(report, f"{why}.") from None
+
     async def _ready(self, report: Report) -> str:
         """Wait until the gateway says that it lives and is ready; ProcedureError where it ends, or does not in time."""
         begun = self._clock.now().mono
@@ -189,7 +197,7 @@ class KeepFile(GatewayStep):
         """Copy it, if it is still the file that was planned for."""
         file = await self._file()
         if digest(await file.read()) != self._told.former:
-            raise _planned_for_another(file)
+            raise planned_for_another(file)
         await self._context.confirm()
         if self._told.kept not in (None, ABSENT, self._told.former):
             await (await self._file(KEPT)).keep()
@@ -230,7 +238,7 @@ class WriteFile(GatewayStep):
         """Write it whole, over the file that was planned for and no other."""
         file = await self._file()
         if digest(await file.read()) != self._told.former:
-            raise _planned_for_another(file)
+            raise planned_for_another(file)
         await self._context.confirm()
         self._changed = True
         await file.write(self._told.text.encode())
@@ -271,7 +279,7 @@ class RestartGateway(GatewayStep):
         """Restart it, if it will read what was planned."""
         file = await self._file()
         if digest(await file.read()) != self._told.new:
-            raise _planned_for_another(file)
+            raise planned_for_another(file)
         self._changed = True
         report({"text": f"restarting {self._told.name}"})
         await self._restart()
@@ -279,11 +287,7 @@ class RestartGateway(GatewayStep):
     async def verify(self, report: Report) -> str:
         """Ready, asked by /health/liveliness and /health/readiness."""
         self._changed = True
-        try:
-            return await self._ready(report)
-        except ProcedureError as error:
-            why = f"The gateway does not come back with the new file: {error.message} {error.advice}".rstrip(". ")
-            raise await self._roll_back(report, f"{why}.") from None
+        return await self._ready_or_back(report)
 
 
 class AskGateway(GatewayStep):
@@ -300,7 +304,7 @@ class AskGateway(GatewayStep):
         """Every group answers, but for those behind which nothing serves."""
         file = await self._file()
         if digest(await file.read()) != self._told.new:
-            raise _planned_for_another(file)
+            raise planned_for_another(file)
         self._changed = True
         try:
             listed = await self._context.listed(self._told.endpoint)
@@ -331,7 +335,8 @@ class AskGateway(GatewayStep):
         return ""
 
 
-def _planned_for_another(file: WholeFile) -> ProcedureError:
+def planned_for_another(file: WholeFile) -> ProcedureError:
+    """The refusal to write over a file that is not the one that was planned for."""
     return ProcedureError(f"{file.where} is not as it was when this was planned.", "Plan anew: tierdeck gateway push")
 
 

@@ -33,7 +33,8 @@ class Step:
     """One step: `kind` names the class that does it, `command` is the exact call shown to people.
 
     `arguments` hold JSON, and references to secrets, never secrets. `time_limit` is in seconds, for the whole step.
-    A step that `may_fail` is no end of its plan: a later one may still help.
+    A step that `may_fail` is no end of its plan: a later one may still help. One that is done `always` gives back what
+    its plan borrowed: it is done, too, where the plan ends before it.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Step:
     danger: Danger = Danger.NONE
     command: str = ""
     may_fail: bool = False
+    always: bool = False
 
     def __post_init__(self) -> None:
         if not (self.kind and self.label):

@@ -99,7 +99,7 @@ def _push(inventory: Inventory, text: str, former: bytes | None) -> Push:
     endpoint, new = gateway_endpoint(inventory), text.encode()
     if new == former:
         raise ProcedureError("The gateway's file is this one already.", "tierdeck gateway diff says what runs.")
-    runtime, name = _workload(endpoint)
+    runtime, name = runs_in(endpoint)
     before = _former_groups(inventory, former)
     groups = {name: _both(behind, before.get(name, behind)) for name, behind in groups_of(inventory, text).items()}
     return Push(
@@ -114,10 +114,7 @@ def _steps(endpoint: Endpoint, told: Push, *, interrupts: bool) -> tuple[Step, .
     back = READY_LIMIT + 120.0
     danger = Danger.INTERRUPTS if interrupts else Danger.CHANGES
     return (
-        Step(
-            "keep_gateway_file", f"keep a copy of {place}", told.to_json(), danger=Danger.CHANGES,
-            command=f"cp -p {place} {place}{KEPT}",
-        ),
+        keep_step(told),
         Step(
             "write_gateway_file", f"write {place}: {len(lines)} lines, {len(groups)} groups",
             told.to_json("text"), danger=Danger.CHANGES, command=f"replace {place} whole, and read it back",
@@ -125,8 +122,7 @@ def _steps(endpoint: Endpoint, told: Push, *, interrupts: bool) -> tuple[Step, .
         Step(
             "restart_gateway", f"restart {residence(endpoint)}, and wait until it is ready", told.to_json(),
             time_limit=READY_LIMIT + back, danger=danger,
-            command=f"{call(told.runtime, 'stop', told.name)}; {call(told.runtime, 'start', told.name)}; "
-            "GET /health/liveliness, /health/readiness",
+            command=restart_call(told),
         ),
         Step(
             "ask_gateway", f"ask {endpoint.name} for its groups, and each for an answer", told.to_json("groups"),
@@ -136,7 +132,22 @@ def _steps(endpoint: Endpoint, told: Push, *, interrupts: bool) -> tuple[Step, .
     )  # fmt: skip
 
 
-def _workload(endpoint: Endpoint) -> tuple[str, str]:
+def keep_step(told: Push) -> Step:
+    """The step that keeps a copy of the gateway's file."""
+    command = f"cp -p {told.config} {told.config}{KEPT}"
+    return Step(
+        "keep_gateway_file", f"keep a copy of {told.config}", told.to_json(), danger=Danger.CHANGES, command=command
+    )
+
+
+def restart_call(told: Push) -> str:
+    """The restart of the gateway as a person would make it."""
+    stop, start = (call(told.runtime, verb, told.name) for verb in ("stop", "start"))
+    return f"{stop}; {start}; GET /health/liveliness, /health/readiness"
+
+
+def runs_in(endpoint: Endpoint) -> tuple[str, str]:
+    """What the gateway runs in: the kind of its runtime, and its name there; ProcedureError where that is not said."""
     if endpoint.node is None:
         raise ProcedureError(f"cluster.toml does not say on which node {endpoint.name} runs.", "Name its node there.")
     if endpoint.container:
