@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from backends.memory.spoken import Buffers
     from backends.procedures.demand import ColdStart
     from backends.reach.model_files import ModelFiles
+    from backends.reach.whole_file import WholeFile
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -254,12 +255,15 @@ class World(Prompting):
 
     async def gateway_file(self) -> bytes | None:
         """What the gateway's configuration holds now; TierdeckError where it cannot be read."""
-        from backends.procedures.pushing import read_former
+        return await (await self._gateway_file()).read()
+
+    async def _gateway_file(self) -> WholeFile:
+        from backends.procedures.pushing import gateway_file
 
         async def runtime(node: str, kind: str) -> Runtime:
             return await self._reaches[node].runtime()
 
-        return await read_former(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
+        return await gateway_file(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
 
     async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
         """What is wrong with a node, and the cluster as it was seen meanwhile."""
@@ -267,11 +271,16 @@ class World(Prompting):
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
 
-    async def boot_mark(self, node: str) -> str:
-        """What tells one boot of a node from the next; ReachError where it cannot be asked."""
-        from backends.procedures.reboot import boot_mark
+    async def plan_reboot(self, node: str) -> Plan:
+        """What would reboot a node, after a look at everything; TierdeckError where it cannot be."""
+        from backends.procedures.booted import boot_mark
+        from backends.procedures.leaving import prepare_leaving
+        from backends.procedures.reboot import plan_reboot
 
-        return await boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        named = boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        mark, snapshot = await asyncio.gather(named, self.look())
+        leaving = await prepare_leaving(self.inventory, snapshot, node, mark, self.gateway_file)
+        return plan_reboot(self.inventory, snapshot, node, mark, leaving)
 
     async def drill(self, node: str) -> tuple[Proof, ...]:
         """Whether each rung of a node's ladder could be climbed; nothing is climbed."""
@@ -291,8 +300,9 @@ class World(Prompting):
             yield model_files(source, self._reaches, secret, os.environ)
 
         asked = Asked(
-            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model
-        )
+            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
+            self._gateway_file,
+        )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 

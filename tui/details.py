@@ -162,6 +162,8 @@ def _workload(workload: Workload) -> list[Row]:
         rows.append(("started", _when(workload.started_at), ""))
     if workload.error:
         rows.append(("error", workload.error, "bad"))
+    if workload.update:
+        rows.append(("update", workload.update, "warn"))
     if workload.gpu and workload.restart_policy != "no":
         words = f"{workload.restart_policy}: starts by itself with Docker, past the queue"
         rows.append(("restart", words, "warn"))

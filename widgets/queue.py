@@ -123,6 +123,8 @@ class QueuePane(LinePane):
         """One word for a container, what it waits for or died of, and a style."""
         if workload is None or workload.state == "missing":
             return "missing", "no container of this name", "bad"
+        if workload.update:
+            return "updating", workload.update, "warn"
         restarts = f"restart: {workload.restart_policy}" if workload.gpu and workload.restart_policy != "no" else ""
         if not workload.running:
             return _stopped(workload, restarts)

@@ -51,6 +51,30 @@ def empty(inventory: Inventory, here: str | None = None) -> ClusterSnapshot:
     return ClusterSnapshot(inventory.name, here, endpoints, tiers, nodes, prognosis(inventory, endpoints, tiers))
 
 
+def fitted(snapshot: ClusterSnapshot, before: Inventory, after: Inventory) -> ClusterSnapshot:
+    """The snapshot as a changed inventory has it: what stays keeps its state, what is new has not been read yet.
+
+    An endpoint that is asked otherwise now is new; a node is known by its name.
+    """
+    fresh, had = empty(after, snapshot.here if snapshot.here in after.node_named else None), before.endpoint_named
+    endpoints = {
+        name: snapshot.endpoints[name] if had.get(name) == after.endpoint_named[name] else state
+        for name, state in fresh.endpoints.items()
+    }
+    tiers = _tiers(after, endpoints)
+    return replace(
+        snapshot,
+        name=fresh.name,
+        here=fresh.here,
+        endpoints=endpoints,
+        tiers=tiers,
+        nodes={name: snapshot.nodes.get(name, state) for name, state in fresh.nodes.items()},
+        prognosis=prognosis(after, endpoints, tiers),
+        predicted=tuple(each for each in snapshot.predicted if each.endpoint in endpoints),
+        findings=tuple(each for each in snapshot.findings if each.endpoint in endpoints),
+    )
+
+
 def fold(inventory: Inventory, snapshot: ClusterSnapshot, reading: Reading) -> ClusterSnapshot:
     """The snapshot after one more reading."""
     return fold_all(inventory, snapshot, (reading,))

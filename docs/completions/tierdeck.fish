@@ -95,7 +95,7 @@ complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l new -d 'write SPEC.tom
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l dry-run -d 'print the plan and do nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l yes -d 'confirm it; a failure halts it, to be resumed or taken back'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l rollback -d 'with --yes: take all back where a step fails'
-complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l gateway -d 'then push what is rendered to the gateway, too'
+complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l gateway -d 'have the gateway serve it, too, as the end of the plan'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l interrupt -d 'confirm that the gateway'"'"'s requests are interrupted'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l force -d 'go on where it would not fit, and say what will happen'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l take-over -d 'end a lease that its owner no longer renews'

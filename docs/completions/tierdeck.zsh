@@ -128,7 +128,7 @@ _shtab_tierdeck_deploy_options=(
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm it\; a failure halts it, to be resumed or taken back]"
   "--rollback[with --yes\: take all back where a step fails]"
-  "--gateway[then push what is rendered to the gateway, too]"
+  "--gateway[have the gateway serve it, too, as the end of the plan]"
   "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
   "--take-over[end a lease that its owner no longer renews]"

@@ -91,6 +91,13 @@ class Double:
         self.store.create(KINDS[kind], namespace, {**data, "status": {}})
         self.controllers.reconcile()
 
+    def update(self, name: str, image: str, namespace: str = "llm") -> None:
+        """Somebody changes the template of a Deployment."""
+        item = copy.deepcopy(self.deployment(name, namespace))
+        item["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        self.store.replace(KINDS["deployments"], namespace, name, item)
+        self.controllers.reconcile()
+
     def add_pod(self, name: str, node: str, labels: dict[str, str], namespace: str = "monitoring") -> None:
         """A pod that runs on a node, of no Deployment."""
         container = {"name": "c", "image": "i", "ports": [{"name": "metrics", "containerPort": 9400}]}

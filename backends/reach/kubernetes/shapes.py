@@ -20,6 +20,9 @@ GPU: Final = re.compile(r"nvidia\.com/(gpu(\.shared)?|mig-[\w.-]+)|amd\.com/gpu|
 STATEFUL: Final = "statefulset"
 """The word in the names of StatefulSets."""
 
+HELD: Final = "tierdeck/held"
+"""The annotation that says that we paused its rolling update; somebody else's pause is left alone."""
+
 WANTED: Final = "tierdeck/replicas"
 """The annotation that remembers how many replicas a workload had before it was stopped, until it has them again."""
 
@@ -74,7 +77,9 @@ class Pod:
 class Controller:
     """A Deployment or StatefulSet; `failure` is why its pods may not be created, `checked` that a probe says ready.
 
-    `wanted` is how many replicas it is to have again (0: as many as it has).
+    `wanted` is how many replicas it is to have again (0: as many as it has). `surges`: an update starts more pods than
+    it is to have; `former` pods are of another template than the present; `paused`: its
+    update goes no further; `held`: by us.
     """
 
     name: str
@@ -94,6 +99,10 @@ class Controller:
     checked: bool = False
     failure: str = ""
     wanted: int = 0
+    surges: bool = False
+    former: int = 0
+    paused: bool = False
+    held: bool = False
 
     @property
     def path(self) -> str:
@@ -181,9 +190,10 @@ def controller(data: Mapping[str, Any], kind: str) -> Controller:
     }
     words = [plain(str(word), 300) for part in ("command", "args") for word in (main.get(part) or ())][:MOST_WORDS]
     environment = {str(e.get("name")): plain(str(e.get("value") or ""), 300) for e in _list(main, "env")}
-    failed = next((c for c in _list(_dict(data, "status"), "conditions") if c.get("type") == "ReplicaFailure"), {})
+    notes, status = _dict(meta, "annotations"), _dict(data, "status")
+    failed = next((c for c in _list(status, "conditions") if c.get("type") == "ReplicaFailure"), {})
     affinity = _dict(_dict(_dict(inner, "affinity"), "nodeAffinity"), "requiredDuringSchedulingIgnoredDuringExecution")
-    replicas, wanted = spec.get("replicas"), str(_dict(meta, "annotations").get(WANTED) or "")
+    replicas, wanted = spec.get("replicas"), str(notes.get(WANTED) or "")
     return Controller(
         name=f"{namespace}/{bare}" if kind != STATEFUL else f"{namespace}/{STATEFUL}/{bare}",
         kind=kind,
@@ -202,7 +212,17 @@ def controller(data: Mapping[str, Any], kind: str) -> Controller:
         checked=any(main.get(probe) for probe in ("readinessProbe", "startupProbe")),
         failure=plain(str(failed.get("message") or ""), 400) if failed.get("status") == "True" else "",
         wanted=int(wanted) if wanted.isdecimal() and len(wanted) < 4 else 0,
+        surges=kind != STATEFUL and _surges(_dict(spec, "strategy")),
+        former=max(0, int(status.get("replicas") or 0) - int(status.get("updatedReplicas") or 0)),
+        paused=spec.get("paused") is True,
+        held=HELD in notes,
     )
+
+
+def _surges(strategy: Mapping[str, Any]) -> bool:
+    """Whether a Deployment's update may start more pods than it is to have; a quarter, rounded up, if not said."""
+    surge = _dict(strategy, "rollingUpdate").get("maxSurge", "25%")
+    return strategy.get("type") != "Recreate" and surge not in (0, "0", "0%")
 
 
 def host(data: Mapping[str, Any]) -> Host:
