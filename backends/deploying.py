@@ -17,16 +17,19 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.presets import bind_of, gpus_of, refuse_apple
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
+from backends.declaring import declarable
 from backends.errors import ProcedureError, ReachError, TierdeckError
 from backends.library import Found
 from backends.memory.advice import Gpu
 from backends.memory.load import Load, llama_load, vllm_load
 from backends.memory.settings import Settings
 from backends.procedures.copying import SPARE
+from backends.procedures.declaring import plan_declared
 from backends.procedures.deploy import Site, fragment_name, fragments, plan_deploy
 from backends.procedures.plan import Plan
 from backends.reach.docker_store import DockerStore
 from backends.reach.knock import knock
+from backends.reach.kubernetes.runtime import KubernetesRuntime
 from backends.reach.model_files import ModelFile, ModelFiles
 from backends.reach.runtime import Runtime, Shell
 
@@ -39,12 +42,13 @@ _MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of the outside: a node's Docker and shell, a model's files and its header."""
+    """What is asked of the outside: a node's Docker, its shell, its cluster, a model's files and its header."""
 
     runtime: Callable[[str], Awaitable[Runtime]]
     shell: Callable[[str], Shell]
     files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]]
     find: Callable[[str], Awaitable[Found]]
+    declares: Callable[[str], KubernetesRuntime]
 
 
 @dataclass(slots=True)
@@ -76,6 +80,13 @@ async def prepare(
     node = _node(spec, inventory)
     refuse_apple(spec, node)
     site = _files(spec, loaded, told)
+    if node.declares:
+        listed = await _listed(spec, asked, told)
+        site = replace(site, size=sum(file.size for file in listed))
+        parts = await declarable(spec, inventory, site, asked.declares(spec.node), told)
+        await _memory(spec, node, snapshot, asked, listed, told)
+        _dated(spec, told)
+        return plan_declared(spec, inventory, site, parts, why=told.why, warnings=told.warnings, on_failure=on_failure)
     store = DockerStore(await asked.runtime(spec.node))
     site = await _docker(site, spec, node, snapshot, store, told)
     await _port(spec, node, inventory, snapshot, told)
@@ -184,6 +195,15 @@ async def _model(spec: Spec, asked: Asked, told: _Report) -> Sequence[ModelFile]
     return listed
 
 
+async def _listed(spec: Spec, asked: Asked, told: _Report) -> Sequence[ModelFile]:
+    """The files of a model that is fetched by others than us: they may reach what we cannot."""
+    try:
+        return await _model(spec, asked, told)
+    except ReachError as error:
+        told.warnings.append(f"How large its model is is not known from here: {error.message}")
+        return ()
+
+
 async def _disk(spec: Spec, node: Node, store: DockerStore, asked: Asked, size: int, told: _Report) -> None:
     """Whether the model fits onto the node's disk, as far as its shell can be asked; the copy itself asks again."""
     root = (await store.info()).get("DockerRootDir")
@@ -271,5 +291,9 @@ def _guarded(spec: Spec, told: _Report) -> None:
         told.warnings.append(f"Whoever reaches port {spec.port} can use it: no api_key, and bound to all addresses.")
     if not spec.api_key and spec.bind is None:
         told.warnings.append("Without an api_key it listens on loopback only; say api_key, or bind = an address.")
+    _dated(spec, told)
+
+
+def _dated(spec: Spec, told: _Report) -> None:
     if "@" not in spec.image and spec.image.rpartition(":")[2] in ("latest", spec.image):
         told.warnings.append(f"The image {spec.image} names no version: tomorrow it may be another.")

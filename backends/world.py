@@ -284,8 +284,9 @@ class World(Prompting):
             yield model_files(source, self._reaches, secret, os.environ)
 
         asked = Asked(
-            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model
-        )
+            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
+            lambda node: self._reaches[node].cluster(),
+        )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 

@@ -9,6 +9,7 @@ from backends.procedures.aftermath import AFTER_KINDS
 from backends.procedures.boot import BOOT_KINDS
 from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
+from backends.procedures.declared import DECLARED_KINDS
 from backends.procedures.demand import DEMAND_KINDS
 from backends.procedures.deployed import DEPLOY_KINDS
 from backends.procedures.draining import DRAIN_KINDS
@@ -27,6 +28,7 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **AFTER_KINDS,
     **DRAIN_KINDS,
     **DEPLOY_KINDS,
+    **DECLARED_KINDS,
     **DEMAND_KINDS,
     **REBOOT_KINDS,
     **GATEWAY_KINDS,
