@@ -96,7 +96,7 @@ def served(spec: Spec, inventory: Inventory, site: Site, started: Sequence[Step]
     texts = fragments(spec, inventory)
     before, alone = site.before, site.alone
     for label, text in texts[:-1]:
-        steps.append(_written(spec, site, label, text, before, alone))
+        steps.append(_written(spec, site, label, text, before, alone, texts[-1][1]))
         before, alone = text, False
     steps += started
     if spec.tasks != ("embed",):
@@ -245,9 +245,11 @@ def _given(spec: Spec) -> Step:
     return Step("ollama_model", label, deployed.to_json(told), COPY_LIMIT, Danger.CHANGES, command)
 
 
-def _written(spec: Spec, site: Site, label: str, text: str, before: str | None, alone: bool) -> Step:
+def _written(
+    spec: Spec, site: Site, label: str, text: str, before: str | None, alone: bool, later: str | None = None
+) -> Step:
     name = fragment_name(spec)
-    told = Fragment(site.cluster, name, text, before, alone)
+    told = Fragment(site.cluster, name, text, before, alone, later)
     lines = "; ".join(line for line in text.splitlines() if line and not line.startswith("#"))
     return Step("write_fragment", label, deployed.to_json(told), 30.0, Danger.CHANGES, f"cluster.d/{name}: {lines}")
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.errors import TierdeckError
+from backends.procedures.commands import Procedures
 from backends.procedures.kinds import KINDS
 from backends.procedures.plan import Plan, describe, from_json, to_json
 from backends.world import survey
 from tests.deploy.carrying import carry_out, failing, take_back, words
 from tests.kubernetes.deploying import Site, deployable
 from tests.kubernetes.double import Double
+from tests.procedures.test_process import ROOT, until
 
 STEPS = [
     "declare", "fill", "declare", "declare", "write_fragment", "start_container", "ask_once", "write_fragment",
@@ -58,7 +60,7 @@ async def test_from_a_file_to_an_answer_and_back(site: Site) -> None:
     inventory = site.loaded.inventory
     assert inventory.node_named["gpu-1"].queue.order == ("llm/coder",)
     assert (await survey(site.loaded, None, site.folder / "state")).endpoints["gpu-1/coder"].serving
-    again = await done(site, replace(plan, steps=plan.steps[:4]))
+    again = await done(site, plan)
     assert again[-1].outcome == "done", words(again)
     assert site.double.controllers.jobs == ["coder-fetch"], "what is filled is not filled again"
     assert [what for what, _ in site.double.controllers.started] == ["running", "ready"]
@@ -156,6 +158,32 @@ async def test_a_wrong_checksum_is_told_and_taken_back(site: Site) -> None:
     site.double.controllers.broken["coder-fetch"] = "wrong checksum: coder.gguf"
     events = await done(site, await site.plan(), ask=take_back)
     assert "Job coder-fetch did not fill PersistentVolumeClaim coder-models: wrong checksum" in words(events)
+    assert site.state() == before
+
+
+async def test_killed_at_every_edge_of_its_journal_it_is_resumed_to_the_end(
+    site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, plan = site.state(), await site.plan()
+    died_at = site.folder / "died-at"
+    died_at.touch()
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("DIED_AT", str(died_at))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    runner = (sys.executable, "-m", "tests.kubernetes.dying_runner")
+    procedures = Procedures(site.folder / "state", site.cluster, runner=runner)
+    procedure = await procedures.start(plan)
+    for _ in range(2 * len(STEPS)):
+        await until(lambda: not procedures.state(procedure).open or procedures.state(procedure).state == "lost")
+        if procedures.state(procedure).state != "lost":
+            break
+        await procedures.resume(procedure)
+    await until(lambda: procedures.state(procedure).state == "done", "the end")
+    assert len(died_at.read_text().splitlines()) == 2 * len(STEPS)
+    assert site.double.controllers.jobs == ["coder-fetch"]
+    assert [what for what, _ in site.double.controllers.started] == ["running", "ready"]
+    events = await done(site, plan, back=True)
+    assert events[-1].text == "taken back: all is as it was before", words(events)
     assert site.state() == before
 
 
