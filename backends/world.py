@@ -69,7 +69,9 @@ if TYPE_CHECKING:
     from backends.drill import Proof
     from backends.memory.settings import Settings
     from backends.memory.spoken import Buffers
+    from backends.procedures.demand import ColdStart
     from backends.reach.model_files import ModelFiles
+    from backends.reach.whole_file import WholeFile
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -247,12 +249,15 @@ class World(Prompting):
 
     async def gateway_file(self) -> bytes | None:
         """What the gateway's configuration holds now; TierdeckError where it cannot be read."""
-        from backends.procedures.pushing import read_former
+        return await (await self._gateway_file()).read()
+
+    async def _gateway_file(self) -> WholeFile:
+        from backends.procedures.pushing import gateway_file
 
         async def runtime(node: str, kind: str) -> Runtime:
             return await self._reaches[node].runtime()
 
-        return await read_former(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
+        return await gateway_file(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
 
     async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
         """What is wrong with a node, and the cluster as it was seen meanwhile."""
@@ -260,11 +265,16 @@ class World(Prompting):
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
 
-    async def boot_mark(self, node: str) -> str:
-        """What tells one boot of a node from the next; ReachError where it cannot be asked."""
-        from backends.procedures.reboot import boot_mark
+    async def plan_reboot(self, node: str) -> Plan:
+        """What would reboot a node, after a look at everything; TierdeckError where it cannot be."""
+        from backends.procedures.booted import boot_mark
+        from backends.procedures.leaving import prepare_leaving
+        from backends.procedures.reboot import plan_reboot
 
-        return await boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        named = boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        mark, snapshot = await asyncio.gather(named, self.look())
+        leaving = await prepare_leaving(self.inventory, snapshot, node, mark, self.gateway_file)
+        return plan_reboot(self.inventory, snapshot, node, mark, leaving)
 
     async def drill(self, node: str) -> tuple[Proof, ...]:
         """Whether each rung of a node's ladder could be climbed; nothing is climbed."""
@@ -285,6 +295,7 @@ class World(Prompting):
 
         asked = Asked(
             lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
+            self._gateway_file,
             lambda node: self._reaches[node].cluster(),
         )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
@@ -292,19 +303,25 @@ class World(Prompting):
 
     def plan_up(self, word: str, snapshot: ClusterSnapshot) -> Plan:
         """What would start a model that is on demand: by the name of its endpoint, its container or itself."""
-        from backends.procedures.demand import found, plan_up
+        return self.cold_start(word, snapshot).plan
+
+    def cold_start(self, word: str, snapshot: ClusterSnapshot) -> ColdStart:
+        """The same, and how long it would take; ProcedureError where it would not fit."""
+        from backends.procedures.context import residence
+        from backends.procedures.demand import ColdStart, found, plan_up
         from backends.procedures.learned import Learned
         from backends.procedures.used import Used
 
         state_dir = self.procedures.state_dir
         learned, endpoint = Learned(state_dir), found(self.inventory, word)
-        return plan_up(
+        plan = plan_up(
             self.inventory,
             snapshot,
             endpoint,
             need=lambda node, name: learned.expect(node, name).mib,
             used=Used(state_dir).read(),
         )
+        return ColdStart(endpoint.name, plan, learned.expect(plan.node, residence(endpoint)).seconds)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""

@@ -66,7 +66,8 @@ class Procedures:
         ProcedureError where another procedure holds the node, or the runner does not begin; with `take_over`, a lease
         on the node that its owner no longer renews gives way.
         """
-        refuse_if_held(self.state_dir, plan.node, time.time())
+        for node in plan.nodes:
+            refuse_if_held(self.state_dir, node, time.time())
         procedure = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         await asyncio.to_thread(journals.prune, self.state_dir)
         await self._launch(

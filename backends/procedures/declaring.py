@@ -10,8 +10,8 @@ from backends.cluster.deploying import Spec
 from backends.cluster.inventory import Inventory
 from backends.cluster.presets import gpus_of
 from backends.cluster.reading import Workload
-from backends.procedures import declared, deployed
-from backends.procedures.deploy import COPY_LIMIT, Site, served, whereabouts
+from backends.procedures import declared
+from backends.procedures.deploy import COPY_LIMIT, Site, given, served, whereabouts
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.startup import start_step
 from backends.reach.runtime import Rehearsal
@@ -66,11 +66,7 @@ def plan_declared(
     step = start_step(node, Workload(where.workload, parts.runtime, "created", gpu=gpu), last=True)
     started = [replace(step, label=f"{step.label}, through the start queue")]
     if spec.pull:
-        told = deployed.Ollama(spec.node, spec.name, spec.endpoint, spec.pull)
-        label = f"pull {spec.pull}"
-        started.append(
-            Step("ollama_model", label, deployed.to_json(told), COPY_LIMIT, Danger.CHANGES, f"ollama {label}")
-        )
+        started.append(given(spec, site))
     return Plan(
         kind="deploy",
         node=spec.node,

@@ -34,6 +34,30 @@ class Stop:
     runtime: str = "docker"
 
 
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """What a prompt for an on-demand endpoint that is off would cost: its start, as `plan` has it.
+
+    `seconds` is what its past starts took, None where there was none.
+    """
+
+    endpoint: str
+    plan: Plan
+    seconds: float | None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Who makes room for it."""
+        return tuple(str(step.arguments["name"]) for step in self.plan.steps if step.kind == "stop_idle")
+
+    @property
+    def words(self) -> str:
+        """All of that in a line."""
+        lasting = "how long is not known" if self.seconds is None else f"about {self.seconds:.0f} s"
+        stops = f"; stops {', '.join(self.stops)}" if self.stops else ""
+        return f"cold: {self.endpoint} would have to start, {lasting}{stops}"
+
+
 class StopIdle:
     """Stops a workload that does nothing; one that answers somebody is left alone."""
 

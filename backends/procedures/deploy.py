@@ -20,6 +20,7 @@ from backends.exports.pods import namespace_of, pod
 from backends.procedures import deployed
 from backends.procedures.copying import Copy
 from backends.procedures.fragment import Fragment
+from backends.procedures.ollama import Ollama
 from backends.procedures.plan import Danger, Plan, Step
 from backends.procedures.startup import start_step
 from backends.procedures.trouble import call
@@ -68,15 +69,15 @@ def plan_deploy(
     warnings: Sequence[str] = (),
     on_failure: Literal["hold", "rollback"] = "hold",
 ) -> Plan:
-    """What would be done, every call of it; whatever comes after (a gateway's push) is joined to the end of its steps.
+    """What would be done on the node, every call of it.
 
     ProcedureError where the node's GPUs cannot be had by a container.
     """
     node = inventory.node_named[spec.node]
     told = body(spec, node, site.deployment)
     steps = [*_before(spec, told, site), *_copied(spec, site), _made(spec, told, site)]
-    given = [_given(spec)] if spec.preset == "ollama" else []
-    steps += served(spec, inventory, site, [_started(spec, node, told), *given])
+    filled = [given(spec, site)] if spec.preset == "ollama" else []
+    steps += served(spec, inventory, site, [_started(spec, node, told), *filled])
     return Plan(
         kind="deploy",
         node=spec.node,
@@ -117,6 +118,19 @@ def whereabouts(spec: Spec, inventory: Inventory) -> Whereabouts:
     host = bind if bind not in (*_LOOPBACK, "0.0.0.0", "::") else "localhost"
     via = "ssh" if bind in _LOOPBACK and node.ssh is not None else None
     return Whereabouts(spec.name, f"http://{host}:{spec.port}", via, f"volume:{spec.volume_name}/{spec.file}")
+
+
+def with_gateway(plan: Plan, push: Plan) -> Plan:
+    """A deployment that ends with the push of a gateway's file: one plan, taken back as one."""
+    return replace(
+        plan,
+        title=f"{plan.title}; then the gateway",
+        steps=(*plan.steps, *push.steps),
+        blast=push.blast,
+        warnings=(*plan.warnings, *push.warnings),
+        targets=(*plan.targets, *push.targets),
+        beside=(push.node,),
+    )
 
 
 def fragments(spec: Spec, inventory: Inventory) -> list[tuple[str, str]]:
@@ -236,12 +250,14 @@ def _started(spec: Spec, node: Node, told: Mapping[str, Any]) -> Step:
     return replace(step, label=f"{step.label}, through the start queue", command=call("docker", "start", spec.name))
 
 
-def _given(spec: Spec) -> Step:
+def given(spec: Spec, site: Site) -> Step:
     """The model of a fresh Ollama."""
     file = f"{MODELS}/{spec.file}" if spec.model else ""
-    told = deployed.Ollama(spec.node, spec.name, spec.endpoint, spec.pull or spec.name, file)
-    command = f"docker exec {spec.name} ollama create {spec.name} (FROM {file})" if file else f"ollama pull {spec.pull}"
-    label = f"create {spec.name} from its file" if file else f"pull {spec.pull}"
+    model = spec.pull or spec.name
+    told = Ollama(spec.node, spec.name, spec.endpoint, model, spec.volume_name, site.deployment, file)
+    made = f"{file} linked among its blobs; POST /api/create {model}"
+    label = f"create {model} from its file" if file else f"pull {model}"
+    command = made if file else f"POST /api/pull {model}"
     return Step("ollama_model", label, deployed.to_json(told), COPY_LIMIT, Danger.CHANGES, command)
 
 

@@ -156,13 +156,17 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
             opened = journals.reopen if told.resume else journals.create
             journal = _Recorder(held.enter_context(opened(told.state, told.id)))
             past = _past(journal.path, back=told.back) if told.resume else Past()
-            lock = held.enter_context(hold(told.state, plan.node, owner=owner, procedure=told.id, now=time.time()))
+            now = time.time()
+            locks = [
+                held.enter_context(hold(told.state, node, owner=owner, procedure=told.id, now=now))
+                for node in plan.nodes
+            ]
             context = await outside.enter_async_context(opens(inventory))
-            async with listening(str(path), desk), _beating(lock), _leased(told, plan, owner, context) as lease:
+            async with listening(str(path), desk), _beating(locks), _leased(told, plan, owner, context) as leases:
                 try:
-                    journal.write(_opening(told, plan, owner, path, lease))
+                    journal.write(_opening(told, plan, owner, path, leases))
                     starter.accept(told.id)
-                    context = _remembering(told, plan, context, lease, journal.path)
+                    context = _remembering(told, plan, context, leases, journal.path)
                     await _carry_out(told, plan, kinds, context, desk, journal, past)
                 except BaseException as error:
                     journal.fail(told.id, reason(error))
@@ -170,32 +174,35 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
 
 
 @asynccontextmanager
-async def _leased(told: Told, plan: Plan, owner: str, context: Context) -> AsyncIterator[Lease | None]:
-    """The lease on the node itself; none where the outside has no such thing, or what is to be recovered has none."""
-    where = context.places(plan.node)
-    if not where:
-        yield None
-        return
-    holder = leasing.holder_for(plan.node, owner, told.id)
+async def _leased(told: Told, plan: Plan, owner: str, context: Context) -> AsyncIterator[list[Lease]]:
+    """The leases on the nodes themselves; none where the outside has no such thing, or what is recovered has none."""
     died = partial(leasing.has_died, told.state, ours=told.id)
-    elsewhere = context.away(plan.node)
+    leases = []
     async with AsyncExitStack() as stack:
-        taking = leasing.leasing(where, elsewhere, holder, died=died, take_over=told.take_over)
-        try:
-            lease = await stack.enter_async_context(taking)
-        except ReachError:
-            if plan.kind != "recovery":
-                raise
-            lease = None
-        yield lease
+        for node in plan.nodes:
+            if not (where := context.places(node)):
+                continue
+            holder, elsewhere = leasing.holder_for(node, owner, told.id), context.away(node)
+            taking = leasing.leasing(where, elsewhere, holder, died=died, take_over=told.take_over)
+            try:
+                leases.append(await stack.enter_async_context(taking))
+            except ReachError:
+                if plan.kind != "recovery":
+                    raise
+        yield leases
 
 
-def _remembering(told: Told, plan: Plan, context: Context, lease: Lease | None, journal: Path) -> Context:
+def _remembering(told: Told, plan: Plan, context: Context, leases: Sequence[Lease], journal: Path) -> Context:
     """The outside, with what this procedure and those before it know."""
     context = replace(context, targets=plan.targets, learned=Learned(told.state))
     if told.resume:
         context.outages.recall(journals.read_events(journal))
-    return context if lease is None else replace(context, confirm=lease.confirm)
+
+    async def confirm() -> None:
+        for lease in leases:
+            await lease.confirm()
+
+    return replace(context, confirm=confirm) if leases else context
 
 
 async def _carry_out(
@@ -252,9 +259,9 @@ class _Recorder:
             self.write(StepEvent(time.time(), procedure, "finished", None, {"text": why}, "failed"))
 
 
-def _opening(told: Told, plan: Plan, owner: str, path: Path, lease: Lease | None) -> StepEvent:
+def _opening(told: Told, plan: Plan, owner: str, path: Path, leases: Sequence[Lease]) -> StepEvent:
     detail: dict[str, JsonValue] = {"owner": owner, "socket": str(path)}
-    detail |= {"lease": lease.place.where} if lease else {}
+    detail |= {"lease": ", ".join(lease.place.where for lease in leases)} if leases else {}
     if told.resume:
         return StepEvent(time.time(), told.id, "resumed", None, detail)
     return StepEvent(time.time(), told.id, "created", None, {**detail, "plan": to_json(plan)})
@@ -286,11 +293,12 @@ def _user() -> str:
 
 
 @asynccontextmanager
-async def _beating(lock: NodeLock) -> AsyncIterator[None]:
+async def _beating(locks: Sequence[NodeLock]) -> AsyncIterator[None]:
     async def beat() -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
-            lock.beat()
+            for lock in locks:
+                lock.beat()
 
     task = asyncio.create_task(beat())
     try:

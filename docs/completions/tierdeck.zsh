@@ -128,7 +128,7 @@ _shtab_tierdeck_deploy_options=(
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm it\; a failure halts it, to be resumed or taken back]"
   "--rollback[with --yes\: take all back where a step fails]"
-  "--gateway[then push what is rendered to the gateway, too]"
+  "--gateway[have the gateway serve it, too, as the end of the plan]"
   "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
   "--take-over[end a lease that its owner no longer renews]"
@@ -437,6 +437,8 @@ _shtab_tierdeck_init_options=(
   "--json[print data as JSON]"
   "--output[where to write it (\'-\'\: standard output)]:FILE:_files"
   "*--host[take this host of \~\/.ssh\/config too]:NAME:"
+  "--kubernetes[look into a Kubernetes cluster too\: a context of the kubeconfig, its current one if none is named]:CONTEXT:"
+  "*--namespace[look only into this namespace of it]:NAME:"
   "--yes[ask nothing]"
 )
 
@@ -667,6 +669,7 @@ _shtab_tierdeck_route_options=(
   "--model[ask only who has this model, and for that one]:MODEL:"
   "--image[an image that goes with the prompt\: PNG, JPEG, GIF, WebP]:FILE:_files"
   "--send[send it and print the answer]"
+  "--yes[start the model first where it is on demand and off]"
   "--gateway[send it through the gateway]"
   "--concurrency[bench\: prompts at once, level by level (1,2,4,8)]:1,2,4,8:"
   "(*)::the prompt (\'-\'\: standard input)\; or bench ENDPOINT\: how fast it is:"

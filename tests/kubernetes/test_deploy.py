@@ -113,7 +113,7 @@ async def test_what_was_there_gets_its_former_spec_back(site: Site, theirs: bool
     ("turned", "fields", "said"),
     [
         ({"forbidden": {("create", "jobs"), ("update", "deployments/scale")}}, {},
-         r"home: may not: update deployments/scale\.apps, create jobs\.batch in llm\. Give these rights in a Role"),
+         r"home: may not: update deployments/scale\.apps, create jobs\.batch in llm\. Give that in a Role"),
         ({}, {"namespace": "nope"}, "home has no namespace nope. Make it: kubectl create namespace nope"),
         ({}, {"storage_class": "fast"}, "home has no storage class fast. It has: local-path"),
         ({}, {"gpus": list(range(9))}, "would wait for a GPU: gpu-1 hands out 8 nvidia.com/gpu, and 9 are asked for"),

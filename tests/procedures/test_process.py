@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -340,6 +341,18 @@ async def test_one_per_node_and_the_other_is_named(bench: Bench) -> None:
     assert (await bench.followed(first))[-1]["outcome"] == "done"
     third = await bench.procedures.start(bench.plan("b"))
     assert (await bench.followed(third))[-1]["outcome"] == "done"
+
+
+async def test_a_plan_takes_every_node_that_it_changes(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    first = await bench.procedures.start(replace(bench.plan("a"), beside=("desk",)))
+    await bench.reached("apply-a")
+    with pytest.raises(ProcedureError, match=rf"has held desk for \d+ s with procedure {first}"):
+        await bench.procedures.start(bench.plan("b", node="desk"))
+    held.unlink()
+    assert (await bench.followed(first))[-1]["outcome"] == "done"
+    second = await bench.procedures.start(bench.plan("b", node="desk"))
+    assert (await bench.followed(second))[-1]["outcome"] == "done"
 
 
 async def test_two_at_the_same_moment_one_wins(bench: Bench) -> None:

@@ -113,6 +113,7 @@ async def test_a_day_of_polling_leaves_memory_flat_and_nothing_behind(
     sim: SimulatedCluster, folder: Path, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
+    state.mkdir()
     async with polling(sim, state) as rounds:  # what is loaded and opened once and for all
         await until(lambda: rounds.count >= 5, "five rounds")
     before = Held.now(folder)

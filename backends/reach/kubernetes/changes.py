@@ -19,7 +19,7 @@ NOTE: Final = "tierdeck/filled"
 """The annotation on a claim that says what it was filled with, once that is whole."""
 
 _SERVERS: Final = ("managedFields", "uid", "resourceVersion", "generation", "creationTimestamp", "selfLink")
-_ANNOTATIONS: Final = (MARK, NOTE, "tierdeck/replicas", "deployment.kubernetes.io/revision")
+_ANNOTATIONS: Final = (MARK, NOTE, "tierdeck/replicas", "tierdeck/held", "deployment.kubernetes.io/revision")
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,29 +12,25 @@ from backends.errors import RuntimeFailure
 from backends.reach.kubernetes.api import KubernetesApi
 from backends.reach.kubernetes.objects import path_of
 from backends.reach.kubernetes.refusals import is_withheld
+from backends.reach.kubernetes.rights import Right, ask
 from backends.reach.kubernetes.shapes import Host
 from backends.text import plain
 
 DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 """The annotation of the storage class that claims get which name none."""
 
-Right = tuple[str, str, Sequence[str]]
-
 _OWN: Final = ("get", "create", "patch", "delete")
-NEEDED: Final[Sequence[Right]] = (
-    ("", "persistentvolumeclaims", _OWN),
-    ("", "services", _OWN),
-    ("apps", "deployments", _OWN),
-    ("apps", "deployments/scale", ("get", "update")),
-    ("batch", "jobs", _OWN),
-    ("", "pods", ("list",)),
-    ("", "pods/log", ("get",)),
-    ("", "services/proxy", ("get", "create")),
+_NEEDED: Final = (
+    ("", "persistentvolumeclaims", "", _OWN),
+    ("", "services", "", _OWN),
+    ("apps", "deployments", "", _OWN),
+    ("apps", "deployments", "scale", ("get", "update")),
+    ("batch", "jobs", "", _OWN),
+    ("", "pods", "", ("list",)),
+    ("", "pods", "log", ("get",)),
+    ("", "services", "proxy", ("get", "create")),
 )
-"""What a deployment does in its namespace: the group, the resource and the verbs."""
-
-SECRETS: Final[Sequence[Right]] = (("", "secrets", _OWN),)
-"""What it does besides, where it has a key or a token."""
+_SECRETS: Final = (("", "secrets", "", _OWN),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +68,7 @@ async def examine(api: KubernetesApi, host: Host | None, devices: Sequence[Devic
     if host is not None:
         refuse_host(api.name, host)
     seen = [await refuse_namespace(api, namespace)]
-    seen.append(await refuse_rights(api, namespace, [*NEEDED, *(SECRETS if wanted.secrets else ())]))
+    seen.append(await refuse_rights(api, needed(namespace, secrets=wanted.secrets)))
     claim = await _there(api, wanted.claim)
     if claim is None:
         seen.append(await refuse_class(api, wanted.storage_class))
@@ -108,37 +104,22 @@ def _whose(found: Mapping[str, Any] | None) -> str:
     return f"{plain(str(containers[0].get('image')), 100)}, replicas: {found['spec'].get('replicas', 1)}"
 
 
-async def missing_rights(api: KubernetesApi, namespace: str, needed: Sequence[Right]) -> list[str]:
-    """What we may not do there, as "VERB RESOURCE"; the API is asked about each side by side."""
-    wanted = [(group, resource, verb) for group, resource, verbs in needed for verb in verbs]
-    allowed = await asyncio.gather(*(_may(api, namespace, *each) for each in wanted))
-    return [
-        f"{verb} {resource}{f'.{group}' if group else ''}"
-        for (group, resource, verb), yes in zip(wanted, allowed, strict=True)
-        if not yes
-    ]
+def needed(namespace: str, *, secrets: bool) -> list[Right]:
+    """What a deployment does in its namespace, with `secrets` where it has a key or a token."""
+    resources = [*_NEEDED, *(_SECRETS if secrets else ())]
+    return [Right(verb, group, name, part, namespace) for group, name, part, verbs in resources for verb in verbs]
 
 
-async def _may(api: KubernetesApi, namespace: str, group: str, resource: str, verb: str) -> bool:
-    bare, _, sub = resource.partition("/")
-    asked = {"namespace": namespace, "verb": verb, "group": group, "resource": bare}
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": asked | ({"subresource": sub} if sub else {})},
-    }
-    answer = await api.send("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
-    return (answer.get("status") or {}).get("allowed") is True
-
-
-async def refuse_rights(api: KubernetesApi, namespace: str, needed: Sequence[Right]) -> str:
-    """How many rights were asked for; RuntimeFailure that names all that are missing."""
-    if missing := await missing_rights(api, namespace, needed):
+async def refuse_rights(api: KubernetesApi, rights: Sequence[Right]) -> str:
+    """How many rights were asked about, side by side; RuntimeFailure that names all that are missing."""
+    answers = await asyncio.gather(*(ask(api, right) for right in rights))
+    missing = [right.what for right, yes in zip(rights, answers, strict=True) if yes is False]
+    namespace = rights[0].namespace
+    if missing:
         raise RuntimeFailure(
-            f"{api.name}: may not: {', '.join(missing)} in {namespace}.",
-            "Give that right in a Role of that namespace." if len(missing) == 1 else "Give these rights in a Role.",
+            f"{api.name}: may not: {', '.join(missing)} in {namespace}.", "Give that in a Role of that namespace."
         )
-    return f"rights in {namespace}: all {sum(len(verbs) for *_, verbs in needed)} that it needs"
+    return f"rights in {namespace}: all {len(rights)} that it needs"
 
 
 async def refuse_namespace(api: KubernetesApi, namespace: str) -> str:
