@@ -14,6 +14,7 @@ from backends.cluster.words import KUBERNETES
 from backends.errors import ProcedureError
 from backends.exports.manifests import Objects, objects, secret, token_of
 from backends.exports.pods import Pod, namespace_of, pod, refuse_words
+from backends.exports.routed import remarks
 from backends.procedures.declaring import Coming, Parts, Thing
 from backends.procedures.deploy import Site
 from backends.reach.kubernetes.changes import marked
@@ -66,6 +67,7 @@ async def declarable(spec: Spec, inventory: Inventory, site: Site, runtime: Kube
         )
     if found.claim:
         told.warnings.append(f"The claim {made.claim} is there already: what is in it stays.")
+    told.warnings += remarks(spec, node)
     if made.fetch is None and spec.model:
         _by_hand(spec, made, told, there=found.claim)
 

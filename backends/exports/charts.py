@@ -35,7 +35,7 @@ def vllm_chart(spec: Spec, node: Node, *, storage: str, storage_class: str = "")
         "modelURL": f"{DATA}/{made.file}",
         "replicaCount": made.replicas,
         "requestCPU": 2,
-        "requestMemory": "8Gi",
+        "requestMemory": f"{made.memory}Mi",
         "requestGPU": next(iter(made.gpus.values()), 0),
         "pvcStorage": storage,
         "pvcAccessMode": ["ReadWriteOnce"],

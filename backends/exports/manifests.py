@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from backends.cluster.deploying import Spec
 from backends.cluster.presets import MODELS
 from backends.cluster.tables import Node
-from backends.exports.pods import AWAIT, KEY_FOLDER, WRONG, Pod, fetching, pod, spread
+from backends.exports.pods import AWAIT, FETCHER, KEY_FOLDER, WRONG, Pod, fetching, pod, spread
 from backends.yaml import yaml
+
+NOBODY: Final = {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532}
+"""Who fetches a file: nobody in particular; engines' images expect to be root, and a repository's command is theirs."""
 
 
 def manifests(spec: Spec, node: Node, *, namespace: str, storage: str, storage_class: str = "") -> str:
@@ -65,13 +68,17 @@ def _claim(made: Pod, namespace: str, storage: str, storage_class: str) -> dict[
 
 
 def _job(made: Pod, namespace: str, token: str) -> dict[str, Any]:
+    ours = made.fetch is not None and made.fetch.image == FETCHER
     container = {
         "name": "fetch",
         **fetching(made, token),
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "4Gi"}},
         "volumeMounts": [{"name": "models", "mountPath": MODELS}],
-        "securityContext": _modest(),
+        "securityContext": _modest() | ({"readOnlyRootFilesystem": True} if ours else {}),
     }
     inner: dict[str, Any] = {
+        **_withdrawn(),
+        **({"securityContext": dict(NOBODY)} if ours else {}),
         "restartPolicy": "Never",
         "containers": [container],
         "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": made.claim}}],
@@ -120,9 +127,9 @@ def _inner(made: Pod) -> dict[str, Any]:
         "volumeMounts": mounts,
         "securityContext": _modest(),
     }
-    if made.gpus:
-        container["resources"] = {"limits": {name: str(count) for name, count in made.gpus.items()}}
-    inner: dict[str, Any] = {"containers": [container], "volumes": volumes, "enableServiceLinks": False}
+    if resources := _resources(made):
+        container["resources"] = resources
+    inner: dict[str, Any] = {"containers": [container], "volumes": volumes, **_withdrawn()}
     if made.file:
         inner["initContainers"] = [
             {
@@ -148,7 +155,22 @@ def marker(made: Pod) -> str:
 
 def _modest() -> dict[str, Any]:
     """No more rights than an engine needs; GPUs come by the device plugin, not by privilege."""
-    return {"allowPrivilegeEscalation": False, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _withdrawn() -> dict[str, Any]:
+    """What a pod of ours does without: a login to the API, and the addresses of all Services in its environment."""
+    return {"automountServiceAccountToken": False, "enableServiceLinks": False}
+
+
+def _resources(made: Pod) -> dict[str, Any]:
+    """Its GPUs, and the RAM by which the scheduler leaves out nodes that have too little."""
+    found: dict[str, Any] = {"requests": {"memory": f"{made.memory}Mi"}} if made.memory else {}
+    return found | ({"limits": {name: str(count) for name, count in made.gpus.items()}} if made.gpus else {})
 
 
 def _service(made: Pod, namespace: str) -> dict[str, Any]:

@@ -49,6 +49,9 @@ touch "$target/.whole"
 AWAIT: Final = 'until [ -e "$FOLDER/$FILE" ]; do echo "waiting for $FILE"; sleep 5; done'
 """What the pod waits for before its engine starts."""
 
+VLLM_MEMORY: Final = 8 << 10
+"""MiB of RAM that a vLLM is given without LMCache; that takes its size for each worker (max_local_cpu_size)."""
+
 PART_OF: Final = {"app.kubernetes.io/part-of": "tierdeck"}
 """The label by which models of ours know each other, to be spread over nodes."""
 
@@ -87,6 +90,8 @@ class Pod:
     """The claim on the volume that holds the model."""
     published: int
     """The port of its Service."""
+    memory: int
+    """The RAM it asks for, in MiB; 0 where that is not known."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -122,7 +127,15 @@ def pod(spec: Spec, node: Node) -> Pod:
         shared_memory=int(told["HostConfig"].get("ShmSize", 0)),
         claim=_label(spec.volume_name),
         published=spec.port,
+        memory=_memory(spec, node),
     )
+
+
+def _memory(spec: Spec, node: Node) -> int:
+    """What vLLM takes beside what it keeps for each of its workers; other engines' is not known before they run."""
+    if spec.preset != "vllm":
+        return 0
+    return VLLM_MEMORY + int((spec.offload or 0) * max(1, sum(_gpus(spec, node).values())))
 
 
 def _label(name: str) -> str:
