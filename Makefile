@@ -69,6 +69,9 @@ bench: $(VENV)/dev.stamp
 docs: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.tools.generated
 
+pictures: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.tools.pictures
+
 snapshots: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/tui --snapshot-update
 

@@ -186,7 +186,7 @@ class Workload:
     `arguments` its command line with secrets blotted out, `mounts` are "source:target". `forbidden` is what we have no
     right to do to it ("start", "logs"), each with the right in words. `surges` says that an update starts a second
     beside the first, `update` how far one is that is not through. `scaling` tells what changes how many of it there
-    are, by what figures.
+    are, by what figures. `asks` is how many it takes of each of its node's devices.
     """
 
     name: str
@@ -213,6 +213,7 @@ class Workload:
     volumes: tuple[Volume, ...] = ()
     notices: tuple[Notice, ...] = ()
     scans: tuple[Scan, ...] = ()
+    asks: tuple[tuple[str, int], ...] = ()
 
     def forbids(self, verb: str) -> str:
         """The right that we lack for it, in words; "" where we have it, or nobody told."""

@@ -113,6 +113,13 @@ class Double:
         self.store.replace(KINDS["deployments"], namespace, name, item)
         self.controllers.reconcile()
 
+    def add_pod(self, name: str, node: str, labels: dict[str, str], namespace: str = "monitoring") -> None:
+        """A pod that runs on a node, of no Deployment."""
+        container = {"name": "c", "image": "i", "ports": [{"name": "metrics", "containerPort": 9400}]}
+        meta = {"name": name, "labels": labels}
+        pod = {"metadata": meta, "spec": {"nodeName": node, "containers": [container]}, "status": {"phase": "Running"}}
+        self.store.create(KINDS["pods"], namespace, pod)
+
     def deployment(self, name: str, namespace: str = "llm") -> dict[str, Any]:
         return self.store.get(KINDS["deployments"], namespace, name)
 

@@ -69,6 +69,7 @@ def workload(seen: Seen, what: Controller, pods: Sequence[Pod]) -> Workload:
         mounts=what.mounts,
         surges=what.surges,
         update=_update(what),
+        asks=tuple(sorted(what.gpus.items())),
     )
     if not what.replicas and all(pod.deleting for pod in pods):
         return replace(plainly, exit_code=0, error="it is being stopped" if pods else "no replicas")
