@@ -43,6 +43,7 @@ async def declarable(spec: Spec, inventory: Inventory, site: Site, runtime: Kube
     node, namespace = inventory.node_named[spec.node], namespace_of(spec, inventory)
     made = pod(spec, node)
     _refuse_ways(spec)
+    _refuse_unseen(node, inventory, namespace)
     parts, content = _objects(spec, node, namespace, site), f"{made.file} {spec.sha256 or spec.model}"
     if parts.job is not None and await runtime.noted(parts.claim) == content:
         told.why.append(f"{made.file} is in the claim {made.claim} already")
@@ -116,6 +117,17 @@ def _refuse_ways(spec: Spec) -> None:
             f"The API's service proxy carries no key to {spec.preset}: it takes the Authorization header for itself.",
             "Leave api_key out: only the cluster's pods and who may use the proxy reach a Service; "
             "or export it, and give it an Ingress.",
+        )
+
+
+def _refuse_unseen(node: Node, inventory: Inventory, namespace: str) -> None:
+    """ProcedureError for a namespace that we do not look into."""
+    cluster = node.kubernetes.cluster if node.kubernetes else ""
+    seen = next((each.namespaces for each in inventory.clusters if each.name == cluster), ())
+    if seen and namespace not in seen:
+        raise ProcedureError(
+            f"The namespace {namespace} is none of those that {cluster} is looked into ({', '.join(seen)}).",
+            f'Name one of them, or add it in cluster.toml: [[clusters]] name = "{cluster}", namespaces = [...]',
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,11 +14,16 @@ import pytest
 from backends.errors import TierdeckError
 from backends.procedures.commands import Procedures
 from backends.procedures.kinds import KINDS
+from backends.procedures.opening import open_context
 from backends.procedures.plan import Plan, describe, from_json, to_json
+from backends.reach.kubernetes.changes import marked
+from backends.reach.runtime import Declares
 from backends.world import survey
+from tests.cli.driving import tierdeck
 from tests.deploy.carrying import carry_out, failing, take_back, words
 from tests.kubernetes.deploying import Site, deployable
 from tests.kubernetes.double import Double
+from tests.kubernetes.store import KINDS as RESOURCES
 from tests.procedures.test_process import ROOT, until
 
 STEPS = [
@@ -114,7 +121,7 @@ async def test_what_was_there_gets_its_former_spec_back(site: Site, theirs: bool
     [
         ({"forbidden": {("create", "jobs"), ("update", "deployments/scale")}}, {},
          r"home: may not: update deployments/scale\.apps, create jobs\.batch in llm\. Give that in a Role"),
-        ({}, {"namespace": "nope"}, "home has no namespace nope. Make it: kubectl create namespace nope"),
+        ({}, {"namespace": "nope"}, "The namespace nope is none of those that home is looked into (llm). Name one"),
         ({}, {"storage_class": "fast"}, "home has no storage class fast. It has: local-path"),
         ({}, {"gpus": list(range(9))}, "would wait for a GPU: gpu-1 hands out 8 nvidia.com/gpu, and 9 are asked for"),
         ({"invalid": "spec.replicas: Invalid value: -1: must be greater than or equal to 0"}, {},
@@ -199,3 +206,41 @@ async def test_a_key_is_declared_as_a_secret_and_stands_nowhere_else(
     told = str(to_json(plan)) + words(events)
     assert "sk-secret" not in told
     assert "c2stc2VjcmV0" not in told
+
+
+async def test_a_namespace_that_is_not_there_is_named(site: Site) -> None:
+    site.double.store.delete(RESOURCES["namespaces"], "", "llm")
+    with pytest.raises(TierdeckError, match=r"home has no namespace llm\. Make it: kubectl create namespace llm"):
+        await site.plan()
+
+
+async def test_what_was_only_stopped_runs_again(site: Site) -> None:
+    site.double.add_deployment("coder", 2)
+    site.double.managed("coder")
+    former = copy.deepcopy(site.double.deployment("coder"))
+    async with open_context(site.loaded.inventory) as context:
+        runtime = await context.runtime("gpu-1", "kubernetes")
+        assert isinstance(runtime, Declares)
+        thing = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "coder", "namespace": "llm"}}
+        await runtime.stop("llm/coder")
+        assert await runtime.withdraw(marked(thing, "token"), former) == "the Deployment coder is as it was"
+        assert await runtime.withdraw(marked(thing, "token"), former) == ""
+    assert site.double.deployment("coder")["spec"] == former["spec"]
+    assert site.double.deployment("coder")["metadata"].get("annotations", {}) == {}
+
+
+async def test_the_verb_says_what_it_does_and_what_it_cannot(site: Site, folder: Path) -> None:
+    path = site.folder / "coder.toml"
+    told = site.spec().model_dump(mode="json", exclude_unset=True)
+    path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in told.items()))
+    env = {"TIERDECK_CLUSTER": str(site.cluster), "XDG_RUNTIME_DIR": str(folder)}
+    shown = await tierdeck("deploy", str(path), "--dry-run", env=env)
+    assert (shown.code, "declare the Deployment coder (new)" in shown.out) == (0, True), shown.err
+    done = await tierdeck("deploy", str(path), "--yes", "--json", env=env)
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.code, events[-1]["outcome"]) == (0, "done"), done.err
+    back = await tierdeck("procedures", "rollback", events[0]["procedure"], "--yes", env=env)
+    assert (back.code, site.double.store.all("deployments")) == (0, []), back.err
+    site.double.forbidden.add(("patch", "services"))
+    refused = await tierdeck("deploy", str(path), "--yes", env=env)
+    assert refused.err == ("tierdeck: home: may not: patch services in llm. Give that in a Role of that namespace.\n")

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from backends.reach.kubernetes.shapes import HELD, WANTED
 from backends.text import plain
 
 MARK: Final = "tierdeck/deployment"
@@ -19,7 +20,7 @@ NOTE: Final = "tierdeck/filled"
 """The annotation on a claim that says what it was filled with, once that is whole."""
 
 _SERVERS: Final = ("managedFields", "uid", "resourceVersion", "generation", "creationTimestamp", "selfLink")
-_ANNOTATIONS: Final = (MARK, NOTE, "tierdeck/replicas", "tierdeck/held", "deployment.kubernetes.io/revision")
+_ANNOTATIONS: Final = (MARK, NOTE, WANTED, HELD, "deployment.kubernetes.io/revision")
 
 
 def differences(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from backends.errors import RuntimeFailure
 from backends.reach.kubernetes.api import MERGE, KubernetesApi
 from backends.reach.kubernetes.changes import MARK, NOTE, differences, owned
+from backends.reach.kubernetes.shapes import WANTED
 from backends.reach.runtime import Rehearsal, Work
 from backends.reach.streams import clean
 from backends.text import plain
@@ -79,11 +80,14 @@ class Objects:
     async def withdraw(self, thing: Mapping[str, Any], former: Mapping[str, Any] | None) -> str:
         """Delete what bears the mark of `thing`, or apply again what we had applied of `former`."""
         there = await self._there(thing)
-        if there is None or _mark(there) != _mark(thing):
+        ours = there is not None and _mark(there) == _mark(thing)
+        if there is None or (not ours and (_replicas(there) or not _replicas(former))):
             return ""
         if former is None:
             await self._remove(thing, there)
             return f"the {title(thing)} is removed"
+        if not ours:  # it was stopped, and no more
+            return await self._again(thing, former)
         if _replicas(there):
             await self.stop(_workload(thing))
             there = await self._there(thing) or there
@@ -91,8 +95,13 @@ class Objects:
         left = [line for line in differences(former, answer) if not line.startswith("spec.replicas")]
         if left:
             raise RuntimeFailure(f"The {title(thing)} is not as it was: {'; '.join(left[:4])}.")
+        return await self._again(thing, former)
+
+    async def _again(self, thing: Mapping[str, Any], former: Mapping[str, Any]) -> str:
+        """Give a workload the replicas that it had; what `stop` remembers of them is not needed then."""
         if count := _replicas(former):
             await self._scale(_workload(thing), count)
+            await self._api.send("PATCH", path_of(thing), {"metadata": {"annotations": {WANTED: None}}}, kind=MERGE)
         return f"the {title(thing)} is as it was"
 
     async def work(self, thing: Mapping[str, Any]) -> Work:
@@ -164,7 +173,7 @@ class Objects:
         except RuntimeFailure as failure:
             if failure.status in (400, 404):  # its container has not begun yet
                 return ()
-            raise
+            return (f"its log cannot be read: {failure.message}",)
 
 
 def _waits(pod: Mapping[str, Any]) -> str:
