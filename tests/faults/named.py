@@ -224,7 +224,7 @@ DEPLOYMENT = {
         "lab/test_push.py::test_a_file_with_which_it_does_not_come_back_is_taken_back",
     ),
     "a failure at each step": (
-        "deploy/test_deploying.py::test_a_failure_at_each_step_is_taken_back",
+        "deploy/test_whole_way.py::test_a_failure_at_any_step_is_taken_back",
         "lab/test_deploy.py::test_a_failure_at_each_step_is_taken_back_byte_for_byte",
     ),
 }
@@ -253,7 +253,7 @@ KUBERNETES = {
         "kubernetes/test_api.py::test_a_missing_right_is_told_as_verb_and_resource",
         "kubernetes/test_seen.py::test_what_a_viewer_may_not_is_told",
     ),
-    "5,000 pods": ("kubernetes/test_seen.py::test_five_thousand_pods",),
+    "5,000 pods": ("kubernetes/test_large.py::test_five_thousand_pods",),
     "objects of any shape": ("fuzz/test_kubernetes.py::test_any_value_may_be_odd",),
 }
 
