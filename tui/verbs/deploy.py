@@ -8,11 +8,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from backends.errors import ProcedureError
 from tui.cli import USAGE
 from tui.verbs.opening import Opened, open_cluster
+
+if TYPE_CHECKING:
+    from backends.cluster.drafting import Question
 
 RELEASE_TRIES: Final = 100
 """How often, ten times a second, it is asked whether a node is free again."""
@@ -26,8 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("tierdeck: deploy --json needs --yes or --dry-run: it never asks.", file=sys.stderr)
         return USAGE
     opened = open_cluster(arguments)
-    path = Path(arguments.spec).expanduser()
-    if arguments.new and not _written(opened, path):
+    path = Path(arguments.spec).expanduser() if arguments.spec else None
+    if arguments.new or path is None:
+        path = _written(opened, path)
+    if path is None:
         return USAGE
     load_spec(path)
     arguments.file = None  # of the push that may follow: what is rendered
@@ -67,25 +72,36 @@ async def _free(opened: Opened, node: str) -> None:
             await asyncio.sleep(0.1)
 
 
-def _written(opened: Opened, path: Path) -> bool:
-    """Write the file by a few questions; False where nobody can be asked, or the answers end."""
-    from backends.cluster.drafting import questions, write_draft
+def _written(opened: Opened, path: Path | None) -> Path | None:
+    """Write the file by a few questions, without a `path` where the console keeps them; None where nobody answers."""
+    from backends.cluster.drafting import FOLDER, Answer, questions, write_draft
     from tui.verbs.following import can_ask
 
     if not can_ask():
-        print("tierdeck: nobody can be asked here: write the file, then leave out --new.", file=sys.stderr)
-        return False
-    answers: dict[str, str] = {}
+        print("tierdeck: nobody can be asked here: write the file, then: tierdeck deploy FILE", file=sys.stderr)
+        return None
+    answers: dict[str, Answer] = {}
     for question in questions(opened.loaded.inventory):
-        while not answers.get(question.key, "").strip():
-            print(f"{question.text}: ", end="", file=sys.stderr, flush=True)
-            line = sys.stdin.readline()
-            if not line:
-                print("\ntierdeck: nothing was written.", file=sys.stderr)
-                return False
-            answers[question.key] = line.strip()
-            if question.optional:
-                break
+        if not question.asked(answers):
+            continue
+        words = _answer(question)
+        if words is None:
+            print("\ntierdeck: nothing was written.", file=sys.stderr)
+            return None
+        answers[question.key] = words
+    path = path or opened.loaded.path.parent / FOLDER / f"{answers['name']}.toml"
     write_draft(path, answers)
     print(f"Wrote {path}.", file=sys.stderr)
-    return True
+    return path
+
+
+def _answer(question: Question) -> str | None:
+    """Ask until that is one; None where the lines end."""
+    while True:
+        print(f"{question.text}: ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return None
+        if not (wrong := question.mistake(line)):
+            return line.strip()
+        print(f"  {wrong}", file=sys.stderr)
