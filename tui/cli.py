@@ -53,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     init = verb("init", "Write a first cluster.toml by looking at this machine; loads nothing.", json_too)
     init.add_argument("--output", metavar="FILE", help="where to write it ('-': standard output)")
     init.add_argument("--host", action="append", default=[], metavar="NAME", help="take this host of ~/.ssh/config too")
+    words = "look into a Kubernetes cluster too: a context of the kubeconfig, its current one if none is named"
+    init.add_argument("--kubernetes", nargs="?", const="", metavar="CONTEXT", help=words)
+    words = "look only into this namespace of it"
+    init.add_argument("--namespace", action="append", default=[], metavar="NAME", help=words)
     init.add_argument("--yes", action="store_true", help="ask nothing")
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")
@@ -64,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "--yes", action="store_true", help="confirm it; a failure halts it, to be resumed or taken back"
     )
     deploy.add_argument("--rollback", action="store_true", help="with --yes: take all back where a step fails")
-    deploy.add_argument("--gateway", action="store_true", help="then push what is rendered to the gateway, too")
+    deploy.add_argument("--gateway", action="store_true", help="have the gateway serve it, too, as the end of the plan")
     deploy.add_argument("--interrupt", action="store_true", help="confirm that the gateway's requests are interrupted")
     deploy.add_argument("--force", action="store_true", help="go on where it would not fit, and say what will happen")
     deploy.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PACE_OVER_SSH = 0.5
 """Seconds between two snapshots at the most often, over SSH; half of that otherwise."""
 
+CALM_OVER_SSH = 1.0
+"""The same while every endpoint says what it said before: what figures do meanwhile is drawn once a second."""
+
 
 class Feed:
     """Owns the world, the poller and the live cluster of one console."""
@@ -36,9 +39,10 @@ class Feed:
         self._setup = setup
         self._remark = remark
         self._crashed = crashed
-        pace = PACE_OVER_SSH if setup.over_ssh else PACE_OVER_SSH / 2
+        pace, calm = (PACE_OVER_SSH, CALM_OVER_SSH) if setup.over_ssh else (PACE_OVER_SSH / 2, 0.0)
         self.clock = SystemClock()
-        self.live = LiveCluster(setup.loaded.inventory, None, self.clock, publish, nudge=self.nudge, pace=pace)
+        inventory = setup.loaded.inventory
+        self.live = LiveCluster(inventory, None, self.clock, publish, nudge=self.nudge, pace=pace, calm=calm)
         self._world: World | None = None
         self._poller: Poller | None = None
 

@@ -123,15 +123,22 @@ class QueuePane(LinePane):
         """One word for a container, what it waits for or died of, and a style."""
         if workload is None or workload.state == "missing":
             return "missing", "no container of this name", "bad"
+        if workload.update:
+            return "updating", workload.update, "warn"
         restarts = f"restart: {workload.restart_policy}" if workload.gpu and workload.restart_policy != "no" else ""
         if not workload.running:
             return _stopped(workload, restarts)
+        beside = restarts or workload.scaling
         assert self._snapshot is not None
         state = self._snapshot.endpoints.get(endpoint.name) if endpoint else None
         if state is None or state.cause is None:
-            return workload.health or "running", restarts, "good" if workload.health != "unhealthy" else "bad"
+            return (
+                workload.health or "running",
+                restarts or workload.scaling,
+                "good" if workload.health != "unhealthy" else "bad",
+            )
         if state.serving:
-            return "ready", restarts, "good"
+            return "ready", beside, "good"
         now = self._snapshot.taken
         spent = f"{age(now.wall - workload.started_at)} " if now and workload.started_at else ""
         if state.cause.value == "LOADING":

@@ -47,11 +47,13 @@ class TiersPane(LinePane):
                 line((fit(t.name, min(14, width // 3)), "title"), ("reading" + self.glyphs.ellipsis, "dim"))
                 for t in self._inventory.tiers
             ]
+        longest = max((len(self._named(lamp.name, width)) for lamp in self._inventory.lamps), default=8)
+        room = min(longest, max(10, width // 3) if width < 60 else 30)
         lines: list[Line] = []
         for tier in self._snapshot.tiers:
             lines.append(self._tier(tier, width))
             for endpoint in self._inventory.endpoints_of[tier.name]:
-                lines.append(self._endpoint(self._snapshot.endpoints[endpoint.name], width))
+                lines.append(self._endpoint(self._snapshot.endpoints[endpoint.name], width, room))
         return lines
 
     def _tier(self, tier: TierState, width: int) -> Line:
@@ -63,10 +65,8 @@ class TiersPane(LinePane):
             key=f"tier:{tier.name}",
         )
 
-    def _endpoint(self, state: EndpointState, width: int) -> Line:
-        names = [self._named(e.name, width) for e in self._inventory.lamps]
-        longest = max((len(name) for name in names), default=8)
-        room = min(longest, max(10, width // 3) if width < 60 else 30)
+    def _endpoint(self, state: EndpointState, width: int, room: int) -> Line:
+        """The line of an endpoint, its name in `room` cells."""
         style = STYLES[state.verdict.value]
         word = _WORDS.get(state.cause, state.verdict.value) if state.cause else state.verdict.value
         name = fit(self._named(state.name, width), room, self.glyphs.ellipsis)

@@ -127,6 +127,8 @@ class Spec(Table):
     """Started when wanted, by `tierdeck up`, and not with the node's queue."""
     idle: Duration | None = None
     """on_demand: how long without work until `tierdeck watch` stops it; never if nothing is said."""
+    gateway: bool = False
+    """Whether LiteLLM is to serve it, too: what is rendered then takes the place of the gateway's file."""
     prompt: str = "Say one word."
     """What it is asked once to see that it answers."""
 
@@ -168,6 +170,8 @@ class Spec(Table):
         for key in ("utilisation", "tensor_parallel", "offload"):
             if key in self.model_fields_set and self.preset != "vllm":
                 yield key, f"{key} is for vllm"
+        if self.gateway and self.preset == "litellm":
+            yield "gateway", "gateway is for engines; a LiteLLM is one itself"
         if self.idle is not None and not self.on_demand:
             yield "idle", "idle is for what is on_demand"
         if self.keep_alive is not None and self.preset != "ollama":

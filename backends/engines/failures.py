@@ -1,4 +1,4 @@
-"""What went wrong on the way, named: from the exceptions of three libraries to one cause and the system's own words."""
+"""What went wrong on the way, named: from the exceptions of libraries to one cause and the system's own words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Final
 
 import aiohttp
-import httpx
 from aiohttp.http_exceptions import BadHttpMessage, ContentLengthError
 
 from backends.cluster.words import Cause
@@ -35,9 +34,9 @@ _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _CUT: Final = re.compile(r"Not enough data|not completed|without sending complete")
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
-_CONNECTING: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, httpx.ConnectError)
+_CONNECTING: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
-FAILURES: Final = (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, BadHttpMessage, OSError, UnicodeError)
+FAILURES: Final = (aiohttp.ClientError, BadHttpMessage, OSError, UnicodeError)
 """What a request may raise; anything else is a fault of ours and goes on."""
 
 
@@ -66,7 +65,7 @@ def _named(chain: list[BaseException], where: str, *, tls: bool, through: bool, 
             words = (one.reason or str(one)).replace("_", " ").lower()
             return ProbeFailure(Cause.TLS, f"no TLS with {where}: {words}")
     number = next(filter(None, map(_errno, chain)), None)
-    connecting = any(isinstance(one, aiohttp.ClientConnectorError | httpx.ConnectError) for one in chain)
+    connecting = any(isinstance(one, aiohttp.ClientConnectorError) for one in chain)
     if number is not None:
         return _by_number(number, where, handshake=tls and connecting, through=through, answering=answering)
     return _by_kind(chain, where, through=through, answering=answering)
@@ -93,7 +92,7 @@ def _by_number(number: int, where: str, *, handshake: bool, through: bool, answe
 
 def _by_kind(chain: list[BaseException], where: str, *, through: bool, answering: bool) -> ProbeFailure:
     for one in chain:
-        if isinstance(one, httpx.InvalidURL | httpx.UnsupportedProtocol | aiohttp.InvalidURL):
+        if isinstance(one, aiohttp.InvalidURL):
             return ProbeFailure(Cause.CONFIG, f"not an address that can be asked: {one}")
         if isinstance(one, TimeoutError):
             return ProbeFailure(Cause.TIMEOUT, f"no connection to {where} in time")

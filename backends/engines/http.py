@@ -1,7 +1,6 @@
-"""The one way HTTP goes out: bounded in time and size, without redirects, cookies, proxies or retries of its own.
+"""The one way HTTP goes out: bounded in time and size, every failure named, the system's certificates loaded once.
 
-httpx's request and answer types over the httpx-aiohttp transport, driven directly: the client above it would only add
-what is not wanted here, and a third of the CPU of a probe.
+Whole answers come by aiohttp, streams by httpx (see wire.py); both over one session and its resolver.
 """
 
 from __future__ import annotations
@@ -9,27 +8,23 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Final, Self
 
 import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from backends.cluster.words import Cause
 from backends.engines.failures import FAILURES, named
 from backends.engines.names import Lookup, Names
 from backends.engines.target import MIB, HttpAnswer, ProbeFailure, Via, address
+from backends.engines.wire import AiohttpWire, Answer, Request, Wire
 
 KEEP_ALIVE: Final = 1.0
 """Seconds for which a connection serves the next request of the same probe; the next probe connects anew, and so
 proves that the endpoint still accepts."""
-
-_HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "tierdeck"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +49,21 @@ class Http:
         self._trusting = asyncio.Lock()
         self._names = Names(lookup)
         self._session: aiohttp.ClientSession | None = None
-        self._direct: httpx.AsyncBaseTransport | None = None
-        self._sockets: dict[str, httpx.AsyncBaseTransport] = {}
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
             limit=0, ssl=self._tls, resolver=self._names, ttl_dns_cache=30, keepalive_timeout=KEEP_ALIVE
         )
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        self._direct = AiohttpTransport(verify=self._tls, trust_env=False, client=self._session)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        sockets, self._sockets = self._sockets, {}
-        for transport in sockets.values():
-            await transport.aclose()
-        if self._session is not None:
-            await self._session.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
             await self._names.close()
-            self._session = self._direct = None
 
     async def get(
         self,
@@ -86,7 +75,7 @@ class Http:
         via: Via = None,
     ) -> HttpAnswer:
         """The whole answer to a GET, within `timeout` seconds and `limit` bytes."""
-        return await self._whole("GET", url, headers, None, timeout, limit, via)
+        return await self._whole(Request("GET", url, headers or {}, via=via), timeout, limit)
 
     async def post(
         self,
@@ -99,13 +88,13 @@ class Http:
         via: Via = None,
     ) -> HttpAnswer:
         """The whole answer to a POST of JSON, within `timeout` seconds and `limit` bytes."""
-        return await self._whole("POST", url, headers, body, timeout, limit, via)
+        return await self._whole(Request("POST", url, headers or {}, body, via), timeout, limit)
 
     async def delete(
         self, url: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None, via: Via = None
     ) -> HttpAnswer:
         """The whole answer to a DELETE with JSON, within `timeout` seconds."""
-        return await self._whole("DELETE", url, headers, body, timeout, MIB, via)
+        return await self._whole(Request("DELETE", url, headers or {}, body, via), timeout, MIB)
 
     @asynccontextmanager
     async def stream(
@@ -124,75 +113,39 @@ class Http:
         many there may be, is the caller's to bound.
         """
         await self._trust(url)
-        try:
-            async with asyncio.timeout(timeout) as scope:
-                response = await self._send("GET" if body is None else "POST", url, headers, body, via, connect)
-        except FAILURES as error:
-            raise _failure(error, url, via, scope, timeout) from error
-        try:
-            async with aclosing(_chunks(response, url, via)) as chunks:
-                yield HttpStream(response.status_code, response.headers, chunks)
-        finally:
-            await response.aclose()
+        wire = await asyncio.to_thread(_streaming, self._open, self._tls)
+        request = Request("GET" if body is None else "POST", url, headers or {}, body, via, connect)
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(timeout) as scope:
+                    answer = await stack.enter_async_context(wire.ask(request))
+            except FAILURES as error:
+                raise _failure(error, request, scope, timeout) from error
+            _check(answer, request)
+            chunks = await stack.enter_async_context(aclosing(_chunks(answer, request)))
+            yield HttpStream(answer.status, answer.headers, chunks)
 
-    async def _whole(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None,
-        body: bytes | None,
-        timeout: float,
-        limit: int,
-        via: Via,
-    ) -> HttpAnswer:
-        await self._trust(url)
-        began, response, parts, size = perf_counter(), None, [], 0
+    async def _whole(self, request: Request, timeout: float, limit: int) -> HttpAnswer:
+        await self._trust(request.url)
+        began, answer, parts, size = perf_counter(), None, [], 0
         try:
-            async with asyncio.timeout(timeout) as scope:
-                response = await self._send(method, url, headers, body, via)
-                async with _body(response) as body_parts:
-                    async for part in body_parts:
-                        size += len(part)
-                        if size > limit:
-                            words = f"{address(url)} answers more than {limit / MIB:.3g} MiB"
-                            raise ProbeFailure(Cause.BAD_RESPONSE, words, status=response.status_code)
-                        parts.append(part)
+            async with asyncio.timeout(timeout) as scope, AiohttpWire(self._open).ask(request) as answer:
+                _check(answer, request)
+                async for part in answer.chunks:
+                    size += len(part)
+                    if size > limit:
+                        words = f"{address(request.url)} answers more than {limit / MIB:.3g} MiB"
+                        raise ProbeFailure(Cause.BAD_RESPONSE, words, status=answer.status)
+                    parts.append(part)
         except FAILURES as error:
-            raise _failure(error, url, via, scope, timeout, response is not None, size) from error
-        finally:
-            if response is not None:
-                await response.aclose()
-        return HttpAnswer(response.status_code, response.headers, b"".join(parts), perf_counter() - began)
+            raise _failure(error, request, scope, timeout, answer is not None, size) from error
+        return HttpAnswer(answer.status, answer.headers, b"".join(parts), perf_counter() - began)
 
-    async def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str] | None,
-        body: bytes | None,
-        via: Via,
-        connect: float | None = None,
-    ) -> httpx.Response:
-        if self._direct is None:
+    @property
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
             raise RuntimeError("Http is used outside its context")
-        transport = self._transport(via) if isinstance(via, str) else self._direct
-        request = _request(method, url, headers, body, via, connect)
-        response = await transport.handle_async_request(request)
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding != "identity":
-            await response.aclose()
-            raise ProbeFailure(
-                Cause.BAD_RESPONSE,
-                f"{address(url)} answers in {encoding}, though asked not to",
-                status=response.status_code,
-            )
-        return response
-
-    def _transport(self, path: str) -> httpx.AsyncBaseTransport:
-        if path not in self._sockets:
-            limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE)
-            self._sockets[path] = httpx.AsyncHTTPTransport(uds=path, verify=self._tls, trust_env=False, limits=limits)
-        return self._sockets[path]
+        return self._session
 
     async def _trust(self, url: str) -> None:
         """Load the system's certificates once, when the first TLS address is asked: 35 ms, in a thread, and on nobody's
@@ -205,61 +158,47 @@ class Http:
                 self._trusts = True
 
 
-def _request(
-    method: str,
-    url: str,
-    headers: Mapping[str, str] | None,
-    body: bytes | None,
-    via: Via,
-    connect: float | None,
-) -> httpx.Request:
-    given = {**_HEADERS, **headers} if headers else dict(_HEADERS)
-    if body is not None:
-        given["Content-Type"] = "application/json"
-    extensions: dict[str, Any] = {"timeout": {"connect": connect}} if connect is not None else {}
-    there = _parsed(url)
-    if isinstance(via, tuple):
-        given["Host"] = there.netloc.decode("ascii")
-        extensions["sni_hostname"] = there.host
-        there = there.copy_with(host=via[0], port=via[1])
-    return httpx.Request(method, there, headers=given, content=body, extensions=extensions)
+def _streaming(session: aiohttp.ClientSession, tls: ssl.SSLContext) -> Wire:
+    """What carries streams; blocks while httpx is imported."""
+    from backends.engines.streams import HttpxWire
+
+    return HttpxWire(session, tls)
 
 
-@lru_cache(maxsize=4096)
-def _parsed(url: str) -> httpx.URL:
-    """The same few addresses are asked for ever: each is parsed once."""
-    return httpx.URL(url)
+def _check(answer: Answer, request: Request) -> None:
+    """ProbeFailure where the body comes compressed."""
+    encoding = answer.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        words = f"{address(request.url)} answers in {encoding}, though asked not to"
+        raise ProbeFailure(Cause.BAD_RESPONSE, words, status=answer.status)
+
+
+async def _chunks(answer: Answer, request: Request) -> AsyncGenerator[bytes, None]:
+    try:
+        async for part in answer.chunks:
+            yield part
+    except FAILURES as error:
+        raise _named(error, request, answering=True) from error
 
 
 def _failure(
     error: BaseException,
-    url: str,
-    via: Via,
+    request: Request,
     scope: asyncio.Timeout,
     timeout: float,
     answering: bool = False,
     came: int = 0,
 ) -> ProbeFailure:
-    where = address(url)
     if isinstance(error, TimeoutError) and scope.expired():
+        where = address(request.url)
         words = f"answer of {where} not complete within {timeout:.3g} s ({came} bytes came)"
         return ProbeFailure(Cause.TIMEOUT, words if answering else f"no answer from {where} within {timeout:.3g} s")
-    return named(error, where, tls=url.startswith("https"), through=via is not None, answering=answering)
+    return _named(error, request, answering=answering)
 
 
-def _body(response: httpx.Response) -> aclosing[AsyncGenerator[bytes, None]]:
-    """The body as it comes; both transports make it an async generator, which is closed with the context."""
-    return aclosing(cast(AsyncGenerator[bytes, None], aiter(cast(httpx.AsyncByteStream, response.stream))))
-
-
-async def _chunks(response: httpx.Response, url: str, via: Via) -> AsyncGenerator[bytes, None]:
-    try:
-        async with _body(response) as parts:
-            async for part in parts:
-                yield part
-    except FAILURES as error:
-        where, tls = address(url), url.startswith("https")
-        raise named(error, where, tls=tls, through=via is not None, answering=True) from error
+def _named(error: BaseException, request: Request, *, answering: bool) -> ProbeFailure:
+    where, tls = address(request.url), request.url.startswith("https")
+    return named(error, where, tls=tls, through=request.via is not None, answering=answering)
 
 
 def _load_certificates(context: ssl.SSLContext) -> None:

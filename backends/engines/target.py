@@ -14,8 +14,8 @@ from backends.text import plain
 
 MIB: Final = 2**20
 
-Via = str | tuple[str, int] | None
-"""A way round: the path of a unix socket, or the host and port, at which an SSH forward of the target listens."""
+Via = tuple[str, int] | None
+"""A way round: the host and port at which an SSH forward of the target listens."""
 
 
 @dataclass(frozen=True, slots=True)

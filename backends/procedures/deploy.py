@@ -57,7 +57,7 @@ def plan_deploy(
     warnings: Sequence[str] = (),
     on_failure: Literal["hold", "rollback"] = "hold",
 ) -> Plan:
-    """What would be done, every call of it; whatever comes after (a gateway's push) is joined to the end of its steps.
+    """What would be done on the node, every call of it.
 
     ProcedureError where the node's GPUs cannot be had by a container.
     """
@@ -87,6 +87,19 @@ def plan_deploy(
         why=tuple(why),
         reversible=True,
         on_failure=on_failure,
+    )
+
+
+def with_gateway(plan: Plan, push: Plan) -> Plan:
+    """A deployment that ends with the push of a gateway's file: one plan, taken back as one."""
+    return replace(
+        plan,
+        title=f"{plan.title}; then the gateway",
+        steps=(*plan.steps, *push.steps),
+        blast=push.blast,
+        warnings=(*plan.warnings, *push.warnings),
+        targets=(*plan.targets, *push.targets),
+        beside=(push.node,),
     )
 
 

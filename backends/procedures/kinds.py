@@ -13,11 +13,14 @@ from backends.procedures.demand import DEMAND_KINDS
 from backends.procedures.deployed import DEPLOY_KINDS
 from backends.procedures.draining import DRAIN_KINDS
 from backends.procedures.gateway import GATEWAY_KINDS
+from backends.procedures.leaving import LEAVE_KINDS
 from backends.procedures.plan import Step
 from backends.procedures.reboot import REBOOT_KINDS
 from backends.procedures.recreate import RECREATE_KINDS
 from backends.procedures.rungs import RUNG_KINDS
 from backends.procedures.runner import StepKind
+from backends.procedures.standdown import STAND_DOWN_KINDS
+from backends.procedures.updating import UPDATE_KINDS
 
 KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     "start_container": StartContainer,
@@ -26,9 +29,12 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **RUNG_KINDS,
     **AFTER_KINDS,
     **DRAIN_KINDS,
+    **STAND_DOWN_KINDS,
+    **UPDATE_KINDS,
     **DEPLOY_KINDS,
     **DEMAND_KINDS,
     **REBOOT_KINDS,
     **GATEWAY_KINDS,
+    **LEAVE_KINDS,
     **RECREATE_KINDS,
 }

@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+from pydantic import SecretStr
+
 from backends.clock import Clock, SystemClock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
@@ -41,10 +43,15 @@ MOST_TOKENS: Final = 16
 
 
 @asynccontextmanager
-async def open_context(inventory: Inventory, state: Path | None = None) -> AsyncGenerator[Context, None]:
-    """The outside of `inventory`, connected to as it is needed and closed on leaving; `state` is our directory."""
+async def open_context(
+    inventory: Inventory, state: Path | None = None, given: Mapping[str, SecretStr] | None = None
+) -> AsyncGenerator[Context, None]:
+    """The outside of `inventory`, connected to as it is needed and closed on leaving; `state` is our directory.
+
+    `given` are variables for `env:` references that are not in the environment.
+    """
     here = which_node(inventory, hostname(), addresses())
-    secrets, clock = Secrets(), SystemClock()
+    secrets, clock = Secrets(given=given), SystemClock()
     async with Http() as http, Reaches(inventory, here, secrets) as reaches:
         outside = _Outside(inventory, http, reaches, secrets, clock)
         yield Context(

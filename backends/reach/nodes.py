@@ -33,6 +33,7 @@ from backends.reach.ssh_import import import_ssh
 from backends.secrets import Secrets, secret_variables
 
 if TYPE_CHECKING:
+    from backends.reach.kubernetes.exporter import DcgmExporter
     from backends.reach.kubernetes.runtime import KubernetesRuntime
     from backends.reach.ssh import SshLink
     from backends.reach.ssh_shell import SshShell
@@ -169,6 +170,15 @@ class NodeReach:
         workloads = [e.container for e in self._inventory.endpoints if e.node == self.node.name and e.container]
         names = frozenset((*workloads, *self.node.queue.order))
         return KubernetesRuntime(self._clusters[named.cluster], named.node or self.node.name, names)
+
+    def exporter(self) -> DcgmExporter | None:
+        """What may export the node's GPUs within its Kubernetes cluster; None where it is of none."""
+        named = self.node.kubernetes
+        if named is None:
+            return None
+        from backends.reach.kubernetes.exporter import DcgmExporter
+
+        return DcgmExporter(self._clusters[named.cluster], named.node or self.node.name)
 
     def services(self) -> Runtime | None:
         """The native services that the inventory names on this node; None where it names none."""

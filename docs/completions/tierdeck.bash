@@ -14,7 +14,7 @@ _shtab_tierdeck_subparsers=(status demo init doctor schema deploy up lint queue 
 
 _shtab_tierdeck_status_option_strings=(-h --help --cluster --json)
 _shtab_tierdeck_demo_option_strings=(-h --help --cluster --ascii --read-only --hold)
-_shtab_tierdeck_init_option_strings=(-h --help --cluster --json --output --host --yes)
+_shtab_tierdeck_init_option_strings=(-h --help --cluster --json --output --host --kubernetes --namespace --yes)
 _shtab_tierdeck_doctor_option_strings=(-h --help --cluster --json)
 _shtab_tierdeck_schema_option_strings=(-h --help --cluster)
 _shtab_tierdeck_deploy_option_strings=(-h --help --cluster --json --new --dry-run --yes --rollback --gateway --interrupt --force --take-over)
@@ -159,6 +159,7 @@ _shtab_tierdeck_demo___hold_nargs=0
 _shtab_tierdeck_init__h_nargs=0
 _shtab_tierdeck_init___help_nargs=0
 _shtab_tierdeck_init___json_nargs=0
+_shtab_tierdeck_init___kubernetes_nargs='?'
 _shtab_tierdeck_init___yes_nargs=0
 _shtab_tierdeck_doctor__h_nargs=0
 _shtab_tierdeck_doctor___help_nargs=0

@@ -128,7 +128,7 @@ _shtab_tierdeck_deploy_options=(
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm it\; a failure halts it, to be resumed or taken back]"
   "--rollback[with --yes\: take all back where a step fails]"
-  "--gateway[then push what is rendered to the gateway, too]"
+  "--gateway[have the gateway serve it, too, as the end of the plan]"
   "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
   "--take-over[end a lease that its owner no longer renews]"
@@ -437,6 +437,8 @@ _shtab_tierdeck_init_options=(
   "--json[print data as JSON]"
   "--output[where to write it (\'-\'\: standard output)]:FILE:_files"
   "*--host[take this host of \~\/.ssh\/config too]:NAME:"
+  "--kubernetes[look into a Kubernetes cluster too\: a context of the kubeconfig, its current one if none is named]:CONTEXT:"
+  "*--namespace[look only into this namespace of it]:NAME:"
   "--yes[ask nothing]"
 )
 

@@ -61,7 +61,8 @@ async def test_status_loads_only_what_its_cluster_needs(tmp_path: Path) -> None:
     async with sim:
         modules = await loaded_by(RUN.format(words=["status", "--cluster", str(sim.inventory_path)]))
     assert {"backends.world", "backends.engines.openai"} <= modules
-    assert packages(modules) & {"textual", "asyncssh", "aiodocker", "cryptography", "widgets"} == set()
+    unneeded = {"textual", "asyncssh", "aiodocker", "httpx", "httpx_aiohttp", "cryptography", "widgets"}
+    assert packages(modules) & unneeded == set()
     assert not [name for name in ours(modules) if name.startswith(("backends.simulator", "tui.screens", "tui.app"))]
 
 

@@ -49,17 +49,6 @@ async def test_from_a_file_to_an_answer(site: Site, monkeypatch: pytest.MonkeyPa
     assert site.state() == before
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("at", range(len(STEPS)))
-async def test_a_failure_at_each_step_is_taken_back(site: Site, at: int, late: bool) -> None:
-    before = site.state()
-    plan = await site.plan(site.spec())
-    events = await site.carry_out(plan, kinds=failing(at, plan, late=late), ask=take_back)
-    assert [e.step for e in events if e.event == "step_failed"] == [at]
-    assert (events[-1].outcome, events[-1].text) == ("failed", "taken back: all is as it was before")
-    assert site.state() == before
-
-
 async def test_a_volume_that_was_there_keeps_what_was_in_it(site: Site) -> None:
     volume = site.docker.disk.volume("models-vol")
     volume.mkdir(parents=True)

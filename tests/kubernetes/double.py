@@ -6,6 +6,7 @@ import asyncio
 import base64
 import copy
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ import yaml
 from aiohttp import web
 
 from tests.kubernetes.controllers import GPU, Controllers, condition
-from tests.kubernetes.store import KINDS, Kind, Refused, Store, merged
+from tests.kubernetes.store import KINDS, KUBESCAPE, TRIVY, Kind, Refused, Store, merged
 
 ADMIN, VIEWER = "admin-token", "viewer-token"
 VERSION = {"major": "1", "minor": "35", "gitVersion": "v1.35.6", "goVersion": "go1.27.3", "platform": "linux/amd64"}
@@ -42,8 +43,13 @@ class Double:
     conflicts: int = 0
     """So many updates meet a change of somebody else's."""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    reviews: list[tuple[str, str, str]] = field(default_factory=list)
+    """Which rights were asked about: (namespace, verb, resource)."""
     services: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(default_factory=dict)
+    """What answers behind the API's proxy: by a Service's NAME:PORT, a pod's, or a node's name."""
     logs: dict[str, list[str]] = field(default_factory=dict)
+    installed: set[str] = field(default_factory=set)
+    """The API groups of operators that are there."""
 
     def __post_init__(self) -> None:
         self.controllers = Controllers(self.store)
@@ -85,6 +91,20 @@ class Double:
         self.store.create(KINDS[kind], namespace, {**data, "status": {}})
         self.controllers.reconcile()
 
+    def update(self, name: str, image: str, namespace: str = "llm") -> None:
+        """Somebody changes the template of a Deployment."""
+        item = copy.deepcopy(self.deployment(name, namespace))
+        item["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        self.store.replace(KINDS["deployments"], namespace, name, item)
+        self.controllers.reconcile()
+
+    def add_pod(self, name: str, node: str, labels: dict[str, str], namespace: str = "monitoring") -> None:
+        """A pod that runs on a node, of no Deployment."""
+        container = {"name": "c", "image": "i", "ports": [{"name": "metrics", "containerPort": 9400}]}
+        meta = {"name": name, "labels": labels}
+        pod = {"metadata": meta, "spec": {"nodeName": node, "containers": [container]}, "status": {"phase": "Running"}}
+        self.store.create(KINDS["pods"], namespace, pod)
+
     def deployment(self, name: str, namespace: str = "llm") -> dict[str, Any]:
         return self.store.get(KINDS["deployments"], namespace, name)
 
@@ -121,7 +141,13 @@ class Double:
         parts = request.path.strip("/").split("/")
         if parts == ["version"]:
             return web.json_response(VERSION)
+        if parts == ["apis"]:
+            return web.json_response(self._groups())
+        if parts[0] == "apis" and parts[1] in {TRIVY, KUBESCAPE} - self.installed:
+            return web.Response(text="404 page not found\n", status=404)
         parts = parts[2:] if parts[0] == "api" else parts[3:]
+        if parts == ["selfsubjectaccessreviews"]:
+            return await self._review(user, request)
         namespace = ""
         if parts[:1] == ["namespaces"] and len(parts) > 2:
             namespace, parts = parts[1], parts[2:]
@@ -137,6 +163,14 @@ class Double:
             return web.json_response(self._list(request, kind, namespace))
         return await self._object(request, kind, namespace, name)
 
+    def _groups(self) -> dict[str, Any]:
+        names = {(k.group, k.version) for k in KINDS.values() if k.group not in {TRIVY, KUBESCAPE} - self.installed}
+        groups = []
+        for group, version in sorted(names - {("", "v1")}):
+            told = {"groupVersion": f"{group}/{version}", "version": version}
+            groups.append({"name": group, "versions": [told], "preferredVersion": told})
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+
     def _user(self, request: web.Request) -> str:
         told = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not told:
@@ -149,9 +183,8 @@ class Double:
         verb = _VERBS[request.method]
         if verb == "get" and not name:
             verb = "watch" if "watch" in request.query else "list"
-        resource = f"{kind.plural}/{sub}" if sub else kind.plural
-        reads = verb in ("get", "list", "watch") and resource in ("nodes", "pods", "events")
-        if (user == "admin" or (user == "viewer" and reads)) and (verb, resource) not in self.forbidden:
+        resource = f"{kind.plural}/{sub.partition('/')[0]}" if sub else kind.plural
+        if self._may(user, verb, resource):
             return
         where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
         whom = f'{kind.qualified} "{name}"' if name else kind.qualified
@@ -162,12 +195,22 @@ class Double:
             del details["name"]
         raise Refused(403, "Forbidden", message, details)
 
+    def _may(self, user: str, verb: str, resource: str) -> bool:
+        reads = verb in ("get", "list", "watch") and resource in ("nodes", "pods", "events")
+        return (user == "admin" or (user == "viewer" and reads)) and (verb, resource) not in self.forbidden
+
+    async def _review(self, user: str, request: web.Request) -> web.Response:
+        body = await request.json()
+        asked = body["spec"]["resourceAttributes"]
+        resource = "/".join(part for part in (asked["resource"], asked.get("subresource")) if part)
+        self.reviews.append((asked["namespace"], asked["verb"], resource))
+        if ("create", "selfsubjectaccessreviews") in self.forbidden:
+            raise Refused(403, "Forbidden", "selfsubjectaccessreviews.authorization.k8s.io is forbidden")
+        return web.json_response(body | {"status": {"allowed": self._may(user, asked["verb"], resource)}}, status=201)
+
     def _list(self, request: web.Request, kind: Kind, namespace: str) -> dict[str, Any]:
-        selector = dict(part.split("=") for part in request.query.get("labelSelector", "").split(",") if part)
-        items = [
-            i for i in self.store.all(kind.plural, namespace)
-            if selector.items() <= i["metadata"].get("labels", {}).items()
-        ]  # fmt: skip
+        selected = selector(request.query.get("labelSelector", ""))
+        items = [i for i in self.store.all(kind.plural, namespace) if selected(i["metadata"].get("labels", {}))]
         if node := request.query.get("fieldSelector", "").removeprefix("spec.nodeName="):
             items = [i for i in items if i["spec"].get("nodeName") == node]
         version, start = self.store.version, 0
@@ -323,6 +366,14 @@ class Double:
         spec = {"replicas": r} if (r := item["spec"].get("replicas", 1)) else {}
         scale = {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec}
         return web.json_response(scale | {"status": {"replicas": count, "selector": selector}})
+
+
+def selector(text: str) -> Callable[[dict[str, str]], bool]:
+    """A label selector of equalities and `KEY in (A,B)`."""
+    wanted = {}
+    for key, equal, values in re.findall(r"([\w./-]+)(?:=([^,]*)| in \(([^)]*)\))(?:,|$)", text):
+        wanted[key] = values.split(",") if values else [equal]
+    return lambda labels: all(labels.get(key) in values for key, values in wanted.items())
 
 
 @asynccontextmanager

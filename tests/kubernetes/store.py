@@ -34,6 +34,8 @@ class Kind:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
+TRIVY, KUBESCAPE = "aquasecurity.github.io", "spdx.softwarecomposition.kubescape.io"
+
 KINDS = {
     kind.plural: kind
     for kind in (
@@ -45,6 +47,12 @@ KINDS = {
         Kind("deployments", "Deployment", "apps"),
         Kind("statefulsets", "StatefulSet", "apps"),
         Kind("leases", "Lease", "coordination.k8s.io"),
+        Kind("ingresses", "Ingress", "networking.k8s.io"),
+        Kind("horizontalpodautoscalers", "HorizontalPodAutoscaler", "autoscaling", "v2"),
+        Kind("vulnerabilityreports", "VulnerabilityReport", TRIVY, "v1alpha1"),
+        Kind("configauditreports", "ConfigAuditReport", TRIVY, "v1alpha1"),
+        Kind("workloadconfigurationscansummaries", "WorkloadConfigurationScanSummary", KUBESCAPE, "v1beta1"),
+        Kind("vulnerabilitymanifestsummaries", "VulnerabilityManifestSummary", KUBESCAPE, "v1beta1"),
     )
 }
 

@@ -91,7 +91,7 @@ async def test_what_is_known_is_not_asked_again(double: Double, tmp_path: Path) 
     async with World(inventory(tmp_path, double), None, tmp_path / "state") as world:
         (source,) = [s for s in world.sources() if s.key == "machine gpu-1"]
         await source.read()
-        await until(lambda: len(double.requests) == 10)  # five lists, and as many watches
+        await until(lambda: len(double.requests) == 17)  # seven lists, as many watches, the API's groups, two rights
         asked = len(double.requests)
         for _ in range(20):
             await source.read()
