@@ -268,18 +268,18 @@ class SimDocker(Shelf):
         self.events.tell(container, "create", {})
         return answer({"Id": container.id, "Warnings": []}, 201)
 
-    def _refuse_taken(self, name: str) -> None:
+    def _refuse_taken(self, name: str, while_doing: str = "") -> None:
         if name in self.containers:
             other = self.containers[name].id
             raise DockerFault(
                 409,
-                f'Conflict. The container name "/{name}" is already in use by container "{other}". You have to '
-                "remove (or rename) that container to be able to reuse that name.",
+                f'{while_doing}Conflict. The container name "/{name}" is already in use by container "{other}". You '
+                "have to remove (or rename) that container to be able to reuse that name.",
             )
 
     async def _rename(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container, name = self._find(ident), request.query.get("name", "").removeprefix("/")
-        self._refuse_taken(name)
+        self._refuse_taken(name, "Error when allocating new name: ")
         del self.containers[container.name]
         container.spec.name = name
         self.containers[name] = container
