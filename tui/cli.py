@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")
     deploy = verb("deploy", "From a model to a served, routed endpoint: plan it, show every call, do it.", json_too)
-    deploy.add_argument("spec", metavar="SPEC.toml", help="what to deploy")
+    deploy.add_argument("spec", nargs="?", metavar="SPEC.toml", help="what to deploy; a few questions write one")
     deploy.add_argument("--new", action="store_true", help="write SPEC.toml first, by a few questions")
     deploy.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     deploy.add_argument(
