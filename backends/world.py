@@ -35,6 +35,7 @@ from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import ReachError, TierdeckError
 from backends.figures import Figures
+from backends.gpus.exported import read_exported, stream_exported
 from backends.gpus.source import read_once, stream
 from backends.library import Found, Library
 from backends.maintenance import Maintenance
@@ -108,6 +109,11 @@ class World(Prompting):
     ) -> None:
         await self._stack.aclose()
 
+    async def adopt(self, loaded: Loaded) -> None:
+        """Go on with a changed inventory; who polls asks for its sources and streams anew."""
+        self.inventory, self._loaded = loaded.inventory, loaded
+        await self._reaches.adopt(loaded.inventory)
+
     def sources(self, is_down: Callable[[str], bool] = lambda endpoint: True) -> list[Source]:
         """What is polled: machines before endpoints, so that a container's start is known before its refusals.
 
@@ -141,9 +147,12 @@ class World(Prompting):
         return [n for n in self.inventory.nodes if n.name == self.here or n.ssh is not None or n.kubernetes is not None]
 
     def _with_gpus(self) -> list[Node]:
-        """The nodes whose GPUs are read; where only an API leads to one, its scheduler's numbers have to do."""
-        shelled = {n.name for n in self.inventory.nodes if n.ssh is not None or n.name == self.here}
-        return [n for n in self.inventory.nodes if n.gpus != "none" and (n.kubernetes is None or n.name in shelled)]
+        """The nodes whose GPUs are read: by their driver, or by what their Kubernetes cluster exports of them."""
+        return [n for n in self.inventory.nodes if self._by_driver(n) or n.kubernetes is not None]
+
+    def _by_driver(self, node: Node) -> bool:
+        shelled = node.ssh is not None or node.name == self.here
+        return node.gpus != "none" and (shelled or node.kubernetes is None)
 
     def _check(self, check: Check) -> Engine:
         from backends.checks import engine_of
@@ -190,8 +199,10 @@ class World(Prompting):
 
     def _sampler(self, node: Node) -> Callable[[], AsyncGenerator[tuple[Gpu, ...], None]]:
         async def samples() -> AsyncGenerator[tuple[Gpu, ...], None]:
-            shell = self._reaches[node.name].shell
-            async with aclosing(stream(node, shell, GPU_INTERVAL)) as found:
+            reach = self._reaches[node.name]
+            exporter = None if self._by_driver(node) else reach.exporter()
+            sampled = stream(node, reach.shell, GPU_INTERVAL) if exporter is None else stream_exported(node, exporter)
+            async with aclosing(sampled) as found:
                 async for gpus in found:
                     yield gpus
 
@@ -296,6 +307,7 @@ class World(Prompting):
         asked = Asked(
             lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
             self._gateway_file,
+            lambda node: self._reaches[node].cluster(),
         )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
@@ -356,8 +368,15 @@ class World(Prompting):
         return replace(seen, predicted=tuple(observed(self.inventory, seen, self.figures)))
 
     async def _gpus_once(self, node: Node) -> tuple[list[Reading], float]:
+        reach = self._reaches[node.name]
+        exporter = None if self._by_driver(node) else reach.exporter()
         try:
-            gpus = await read_once(node, self._reaches[node.name].shell, timeout=LOOK_LIMIT)
+            if exporter is None:
+                gpus = await read_once(node, reach.shell, timeout=LOOK_LIMIT)
+            elif (exported := await read_exported(node, exporter)) is not None:
+                gpus = exported
+            else:
+                return [], 0.0
         except TierdeckError as error:
             return [GpuReading(node.name, self._clock.now(), trouble=trouble_of(error))], 0.0
         except TimeoutError:

@@ -235,6 +235,7 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
         ("kubernetes", "a deployment as plain manifests: claim, job that fetches the model, Deployment, Service"),
         ("vllm-chart", "a deployment as values of vLLM's production stack"),
         ("app-template", "a deployment as values of bjw-s' app-template"),
+        ("llm-d", "llm-d's routing before a deployment, as values of its InferencePool chart"),
     ):
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("spec", metavar="SPEC.toml", help="the deployment, as `tierdeck deploy` takes it")

@@ -10,7 +10,7 @@ from typing import Any, Final
 from backends.cluster.noted import Scan
 from backends.errors import ReachError
 from backends.reach.kubernetes.api import KubernetesApi
-from backends.reach.kubernetes.fields import table
+from backends.reach.kubernetes.fields import each, table
 from backends.reach.kubernetes.shapes import Controller, Pod
 from backends.text import plain
 
@@ -79,13 +79,15 @@ async def scans(
 ) -> dict[str, tuple[Scan, ...]]:
     """By workload, what the scanners that are installed found in it; nothing is asked of those that are not."""
     listed = await api.get("/apis")
-    groups = {str(v.get("groupVersion")) for group in listed.get("groups") or () for v in group.get("versions") or ()}
+    groups = {
+        str(version.get("groupVersion")) for group in each(listed, "groups") for version in each(group, "versions")
+    }
     installed = [scanner for scanner in SCANNERS if scanner.group in groups]
     found: dict[str, tuple[Scan, ...]] = {}
     for what, pods in workloads if installed else ():
         names = sorted({what.bare, *(pod.maker for pod in pods if pod.maker)})
         asked = [_scans(api, scanner, kind, what, names) for scanner in installed for kind in scanner.reports]
-        found[what.name] = tuple(scan for each in await asyncio.gather(*asked) for scan in each)
+        found[what.name] = tuple(scan for part in await asyncio.gather(*asked) for scan in part)
     return found
 
 
@@ -93,7 +95,7 @@ async def _scans(api: KubernetesApi, scanner: Scanner, kind: str, what: Controll
     path = f"/apis/{scanner.group}/namespaces/{what.namespace}/{scanner.reports[kind]}"
     try:
         listed = await api.get(path, {"labelSelector": f"{scanner.name_label} in ({','.join(names)})"})
-        items = [item for item in listed.get("items") or () if _is_ours(scanner, item)]
+        items = [item for item in each(listed, "items") if _is_ours(scanner, item)]
         if scanner.bare:
             items = [await api.get(f"{path}/{table(item, 'metadata').get('name')}") for item in items]
     except ReachError as error:
