@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -59,6 +60,12 @@ class _Kept:
     overheads: tuple[Overhead, ...] = ()
 
 
+@cache
+def _adapter() -> TypeAdapter[_Kept]:
+    """What reads and writes them; made once, since that takes longer than all of its work."""
+    return TypeAdapter(_Kept)
+
+
 class Figures:
     """All that was learned; without a state directory it is forgotten with the run.
 
@@ -77,7 +84,7 @@ class Figures:
         try:
             written = self._path.stat().st_mtime_ns
             if written != self._read:
-                self._kept = TypeAdapter(_Kept).validate_json(self._path.read_bytes())
+                self._kept = _adapter().validate_json(self._path.read_bytes())
         except (OSError, ValueError):  # there is none yet, or it is damaged: then it is learned anew
             written, self._kept = None, _Kept()
         self._read = written
@@ -143,6 +150,6 @@ class Figures:
     def _keep(self, kept: _Kept) -> None:
         self._kept = kept
         if self._path is not None:
-            data = TypeAdapter(_Kept).dump_python(kept, mode="json")
+            data = _adapter().dump_python(kept, mode="json")
             private_copy(self._path, json.dumps({"version": 1, **data}))
             self._read = self._path.stat().st_mtime_ns

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from backends.clock import Clock
-from backends.cluster.fold import empty, fold_all, workload_of
+from backends.clock import Clock, set_within
+from backends.cluster.fold import empty, fitted, fold_all, workload_of
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import Reading, Tick
+from backends.cluster.reading import EndpointReading, Reading, Tick
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Verdict
 
@@ -28,7 +28,10 @@ SLEPT: Final = 30.0
 
 
 class LiveCluster:
-    """Folds readings as they come and publishes each snapshot that differs from the one before."""
+    """Folds readings as they come and publishes each snapshot that differs from the one before.
+
+    Snapshots are at least `pace` seconds apart, and `calm` seconds while every endpoint says what it said before.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class LiveCluster:
         *,
         nudge: Callable[[str | None], object] | None = None,
         pace: float = PACE,
+        calm: float = 0.0,
     ) -> None:
         self.inventory = inventory
         self.snapshot = empty(inventory, here)
@@ -46,14 +50,22 @@ class LiveCluster:
         self._publish = publish
         self._nudge = nudge
         self._pace = pace
+        self._calm = calm
         self._record: Record | None = None
         self._waiting: list[Reading] = []
         self._news = asyncio.Event()
+        self._change = asyncio.Event()
         self._settled: float | None = None
 
     def stand_on(self, here: str | None) -> None:
         """Begin anew, standing on the node `here` (None: on none of the cluster's)."""
         self.snapshot = empty(self.inventory, here)
+
+    def adopt(self, inventory: Inventory) -> None:
+        """Go on with a changed inventory; what stays keeps its state, and is published. Settle before that."""
+        before, self.snapshot = self.snapshot, fitted(self.snapshot, self.inventory, inventory)
+        self.inventory = inventory
+        self._publish(before, self.snapshot)
 
     def record_with(self, record: Record) -> None:
         """Hand everything that is folded from now on to `record`, too."""
@@ -64,24 +76,27 @@ class LiveCluster:
         return self.snapshot.endpoints[endpoint].verdict is Verdict.DOWN
 
     def emit(self, reading: Reading) -> None:
-        """Take in a reading; it is folded within `pace` seconds."""
+        """Take in a reading; it is folded within `pace` seconds, or `calm` if it brings no other cause."""
         self._waiting.append(reading)
         self._news.set()
+        if isinstance(reading, EndpointReading) and self._is_other(reading):
+            self._change.set()
+
+    def _is_other(self, reading: EndpointReading) -> bool:
+        return reading.result.cause is not self.snapshot.endpoints[reading.endpoint].cause
 
     async def run(self) -> None:
         """Fold and publish until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(TICK):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            await set_within(self._news, TICK)
             self.settle()
             await asyncio.sleep(self._pace)
+            await set_within(self._change, self._calm - self._pace)
 
     def settle(self) -> None:
         """Fold what waits, and the passing of time, and publish if that changed anything."""
         self._news.clear()
+        self._change.clear()
         waiting, self._waiting = self._waiting, []
         before, now = self.snapshot, self._clock.now()
         self._ask_after_sleep(now.mono)
@@ -100,7 +115,10 @@ class LiveCluster:
             self._nudge(None)
 
     def _probe_restarted(self, before: ClusterSnapshot) -> None:
-        """Have the endpoints of what started or stopped, and all of a node that is reached again, asked now."""
+        """Have the endpoints of what started or stopped, and all of a node that is reached again, asked now.
+
+        So is who is DOWN no more: the pause that it was given last is still that of one who is.
+        """
         if self._nudge is None:
             return
         for name, node in self.snapshot.nodes.items():
@@ -108,5 +126,7 @@ class LiveCluster:
                 self._nudge(name)
         for endpoint in self.inventory.endpoints:
             then, now = workload_of(before, endpoint), workload_of(self.snapshot, endpoint)
-            if then is not None and now is not None and (then.state, then.started_at) != (now.state, now.started_at):
+            restarted = then and now and (then.state, then.started_at) != (now.state, now.started_at)
+            was_down = before.endpoints[endpoint.name].verdict is Verdict.DOWN
+            if restarted or (was_down and not self.is_down(endpoint.name)):
                 self._nudge(endpoint.name)

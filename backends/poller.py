@@ -8,6 +8,7 @@ from contextlib import aclosing
 from random import Random
 from typing import Final, Protocol
 
+from backends.clock import set_within
 from backends.cluster.reading import Reading
 
 LONGEST_BACKOFF: Final = 60.0
@@ -109,7 +110,7 @@ class Poller:
             if first:
                 pause *= self._chance.uniform(0.5, 1.0)
                 first = False
-            await _either(nudge, pause)
+            await set_within(nudge, pause)
 
     async def _ask(self, source: Source) -> float:
         async with self._gate:
@@ -132,13 +133,4 @@ class Poller:
                         self._emit(reading)
             except Exception as error:  # as above
                 self._crashed(stream.key, error)
-            await _either(nudge, stream.pause)
-
-
-async def _either(nudge: asyncio.Event, seconds: float) -> None:
-    """Wait until nudged, or until the time is over."""
-    try:
-        async with asyncio.timeout(seconds):
-            await nudge.wait()
-    except TimeoutError:
-        return
+            await set_within(nudge, stream.pause)

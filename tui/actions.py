@@ -80,6 +80,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
         footer=2,
     ),
     Action(
+        "reboot",
+        ("R",),
+        "reboot",
+        "Plan the reboot of the selected node: out of the gateway, its work ended, gone and back.",
+        Effect.CHANGES,
+        "tierdeck reboot NODE",
+    ),
+    Action(
         "deploy",
         ("d",),
         "deploy",

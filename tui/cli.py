@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "--yes", action="store_true", help="confirm it; a failure halts it, to be resumed or taken back"
     )
     deploy.add_argument("--rollback", action="store_true", help="with --yes: take all back where a step fails")
-    deploy.add_argument("--gateway", action="store_true", help="then push what is rendered to the gateway, too")
+    deploy.add_argument("--gateway", action="store_true", help="have the gateway serve it, too, as the end of the plan")
     deploy.add_argument("--interrupt", action="store_true", help="confirm that the gateway's requests are interrupted")
     deploy.add_argument("--force", action="store_true", help="go on where it would not fit, and say what will happen")
     deploy.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
@@ -235,6 +235,7 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
         ("kubernetes", "a deployment as plain manifests: claim, job that fetches the model, Deployment, Service"),
         ("vllm-chart", "a deployment as values of vLLM's production stack"),
         ("app-template", "a deployment as values of bjw-s' app-template"),
+        ("llm-d", "llm-d's routing before a deployment, as values of its InferencePool chart"),
     ):
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("spec", metavar="SPEC.toml", help="the deployment, as `tierdeck deploy` takes it")

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, Finding, TierState
 from backends.cluster.words import Cause, Verdict
+from widgets.cluster import ClusterPane
 from widgets.format import age, fit, model
 from widgets.glyphs import Glyphs
-from widgets.lines import Line, LinePane, line
+from widgets.lines import Line, line
 
 STYLES = {
     "UP": "good",
@@ -24,14 +25,11 @@ STYLES = {
 _WORDS = {Cause.OFF: "off", Cause.MAINTENANCE: "maint."}
 
 
-class TiersPane(LinePane):
+class TiersPane(ClusterPane):
     """Draws tiers and endpoints."""
 
     def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
-        super().__init__(id=id, glyphs=glyphs, title="1 Tiers")
-        self._inventory = inventory
-        self._slice: tuple[object, ...] = ()
-        self._snapshot: ClusterSnapshot | None = None
+        super().__init__(inventory, glyphs, "1 Tiers", id=id)
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's tiers, if they differ from those drawn."""
@@ -47,11 +45,13 @@ class TiersPane(LinePane):
                 line((fit(t.name, min(14, width // 3)), "title"), ("reading" + self.glyphs.ellipsis, "dim"))
                 for t in self._inventory.tiers
             ]
+        longest = max((len(self._named(lamp.name, width)) for lamp in self._inventory.lamps), default=8)
+        room = min(longest, max(10, width // 3) if width < 60 else 30)
         lines: list[Line] = []
         for tier in self._snapshot.tiers:
             lines.append(self._tier(tier, width))
             for endpoint in self._inventory.endpoints_of[tier.name]:
-                lines.append(self._endpoint(self._snapshot.endpoints[endpoint.name], width))
+                lines.append(self._endpoint(self._snapshot.endpoints[endpoint.name], width, room))
         return lines
 
     def _tier(self, tier: TierState, width: int) -> Line:
@@ -63,10 +63,8 @@ class TiersPane(LinePane):
             key=f"tier:{tier.name}",
         )
 
-    def _endpoint(self, state: EndpointState, width: int) -> Line:
-        names = [self._named(e.name, width) for e in self._inventory.lamps]
-        longest = max((len(name) for name in names), default=8)
-        room = min(longest, max(10, width // 3) if width < 60 else 30)
+    def _endpoint(self, state: EndpointState, width: int, room: int) -> Line:
+        """The line of an endpoint, its name in `room` cells."""
         style = STYLES[state.verdict.value]
         word = _WORDS.get(state.cause, state.verdict.value) if state.cause else state.verdict.value
         name = fit(self._named(state.name, width), room, self.glyphs.ellipsis)

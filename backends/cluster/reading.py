@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backends.cluster.noted import Notice, Scan, Volume
 from backends.cluster.words import KUBERNETES, Cause
 
 
@@ -184,8 +185,8 @@ class Workload:
     where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
     `arguments` its command line with secrets blotted out, `mounts` are "source:target". `forbidden` is what we have no
     right to do to it ("start", "logs"), each with the right in words. `surges` says that an update starts a second
-    beside the first, `update` how far one is that is not through. `asks` is how many it takes
-    of each of its node's devices.
+    beside the first, `update` how far one is that is not through. `scaling` tells what changes how many of it there
+    are, by what figures. `asks` is how many it takes of each of its node's devices.
     """
 
     name: str
@@ -208,6 +209,10 @@ class Workload:
     forbidden: tuple[tuple[str, str], ...] = ()
     surges: bool = False
     update: str = ""
+    scaling: str = ""
+    volumes: tuple[Volume, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    scans: tuple[Scan, ...] = ()
     asks: tuple[tuple[str, int], ...] = ()
 
     def forbids(self, verb: str) -> str:

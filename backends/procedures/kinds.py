@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from backends.procedures.aftermath import AFTER_KINDS
+from backends.procedures.away import LEAVE_KINDS
 from backends.procedures.boot import BOOT_KINDS
 from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
+from backends.procedures.declared import DECLARED_KINDS
 from backends.procedures.demand import DEMAND_KINDS
 from backends.procedures.deployed import DEPLOY_KINDS
 from backends.procedures.draining import DRAIN_KINDS
@@ -31,8 +33,10 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **STAND_DOWN_KINDS,
     **UPDATE_KINDS,
     **DEPLOY_KINDS,
+    **DECLARED_KINDS,
     **DEMAND_KINDS,
     **REBOOT_KINDS,
     **GATEWAY_KINDS,
+    **LEAVE_KINDS,
     **RECREATE_KINDS,
 }

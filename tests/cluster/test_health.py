@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -189,13 +190,16 @@ def test_maintenance_says_until_when_and_can_be_prolonged() -> None:
     assert (snapshot.endpoints["a/one"].cause, snapshot.endpoints["a/one"].until) == (None, None)
 
 
+class Hands(SystemClock):
+    """A clock that is set by hand."""
+
+    moment = 0.0
+
+    def now(self) -> Instant:
+        return at(self.moment)
+
+
 def test_after_a_sleep_everything_is_asked_at_once() -> None:
-    class Hands(SystemClock):
-        moment = 0.0
-
-        def now(self) -> Instant:
-            return at(self.moment)
-
     asked: list[str | None] = []
     clock = Hands()
     live = LiveCluster(inventory(), None, clock, lambda before, after: None, nudge=asked.append)
@@ -205,6 +209,19 @@ def test_after_a_sleep_everything_is_asked_at_once() -> None:
         cause = live.snapshot.endpoints["a/one"].cause
         assert cause is (OK if clock.moment < 5 else Cause.STALE)
     assert asked == [None]
+
+
+async def test_what_an_endpoint_says_again_waits_for_what_is_new() -> None:
+    folded: list[int] = []
+    live = LiveCluster(inventory(), None, Hands(), lambda before, after: None, pace=0.0, calm=3600.0)
+    live.record_with(lambda readings, before, after: folded.append(len(readings) - 1))
+    running = asyncio.create_task(live.run())
+    for cause in (OK, OK, OK, REFUSED):
+        live.emit(probe(cause, 0))
+        for _ in range(20):
+            await asyncio.sleep(0)
+    running.cancel()
+    assert folded == [1, 3]
 
 
 @pytest.mark.parametrize(

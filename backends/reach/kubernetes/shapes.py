@@ -36,7 +36,8 @@ _STUCK: Final = frozenset(
 class Pod:
     """A pod: `owner` is its workload as NAMESPACE/NAME ("" for none), `node` "" until it is scheduled.
 
-    `waiting` is what its main container waits for, as (reason, message); `unscheduled` the scheduler's words.
+    `maker` is the ReplicaSet or StatefulSet that made it; `waiting` is what its main container waits for, as (reason,
+    message); `unscheduled` the scheduler's words.
     """
 
     namespace: str
@@ -59,6 +60,7 @@ class Pod:
     container_id: str = ""
     digest: str = ""
     uid: str = ""
+    maker: str = ""
 
     @property
     def stuck(self) -> bool:
@@ -165,6 +167,7 @@ def pod(data: Mapping[str, Any]) -> Pod | None:
         container_id=str(own.get("containerID") or "").rpartition("//")[2],
         digest=plain(str(own.get("imageID") or "")),
         uid=str(meta.get("uid") or ""),
+        maker=str(_maker(meta).get("name") or ""),
     )
 
 
@@ -291,9 +294,13 @@ def _holds(labels: Mapping[str, str], expression: Mapping[str, Any]) -> bool:
             return True
 
 
+def _maker(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return next((o for o in _list(meta, "ownerReferences") if o.get("controller")), {})
+
+
 def _owner(meta: Mapping[str, Any]) -> str:
     """The Deployment or StatefulSet that made a pod, by its ReplicaSet's name or its own."""
-    owner = next((o for o in _list(meta, "ownerReferences") if o.get("controller")), {})
+    owner = _maker(meta)
     name, namespace = str(owner.get("name") or ""), meta.get("namespace", "")
     if owner.get("kind") == "StatefulSet":
         return f"{namespace}/{STATEFUL}/{name}"
