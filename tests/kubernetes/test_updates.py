@@ -175,3 +175,27 @@ async def test_a_node_that_was_away_is_not_crowded(double: Double, loaded: Loade
     came = [each for each in double.controllers.started if each[0] != "gone"]
     assert came == [(what, n) for n in ("coder", "coder", "mistral", "embed") for what in ("running", "ready")]
     assert double.deployment("coder")["metadata"]["annotations"] == {}
+
+
+async def test_only_what_runs_on_the_node_alone_is_scaled_down(double: Double, api: KubernetesApi) -> None:
+    double.add_node("gpu-1", 3)
+    double.add_deployment("here", 2)
+    double.add_deployment("spread", 2)
+    cluster = KubernetesCluster(api, ["llm"])
+    runtime = KubernetesRuntime(cluster, "gpu-1")
+    await until(lambda: len([e for e in double.controllers.started if e[0] == "ready"]) == 3, "three to run")
+    assert [p["spec"].get("nodeName") for p in double.controllers.pods_of(double.deployment("spread"))].count(None) == 1
+    double.add_node("gpu-2", 1)
+    double.controllers.reconcile()
+    await until(lambda: len([e for e in double.controllers.started if e[0] == "ready"]) == 4, "the last to run")
+    double.add_deployment("waits", 1)
+    assert await runtime.lower(["llm/here", "llm/spread", "llm/waits", "llm/none"]) == ("llm/here",)
+    assert double.deployment("here")["spec"]["replicas"] == 0
+    assert double.deployment("spread")["spec"]["replicas"] == 2
+    replicas(double, "here", 9)
+    pods, controllers = cluster._pods[0].objects, cluster._controllers[0].objects
+    placed = {"", "gpu-1"}
+    await until(lambda: {p.node for p in pods.values() if p.owner == "llm/here"} == placed, "the pods to be seen")
+    await until(lambda: controllers["llm/here"].replicas == 9, "the replicas to be seen")
+    assert await runtime.lower(["llm/here"]) == ("llm/here",), "what waits for a node is no hindrance"
+    await cluster.close()
