@@ -204,7 +204,8 @@ class KubernetesRuntime(Objects):
         seen, done = await self._cluster.seen(), []
         for name in names:
             what = seen.controllers.get(name)
-            if what is not None and what.gpus and what.replicas and {p.node for p in seen.of(name)} == {self._node}:
+            nodes = {pod.node for pod in seen.of(name) if pod.node}
+            if what is not None and what.gpus and what.replicas and nodes == {self._node}:
                 await self._lower(what)
                 done.append(name)
         return tuple(done)
