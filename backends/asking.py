@@ -53,7 +53,7 @@ async def ask(
     """The answer of whom `decide` chooses, after those it is given failed; every outcome is told as a reading.
 
     Raises ChatError where nobody can serve, and where an answer failed after the prompt may have reached an engine:
-    then a person decides whether to send it again.
+    then a person decides whether to send it again. Nor is anybody asked instead who would have to be started for it.
     """
     tried: frozenset[str] = frozenset()
     while True:
@@ -72,7 +72,10 @@ async def ask(
         except ChatError as error:
             tell(unanswered(chosen.endpoint, error, clock))
             tried |= {chosen.endpoint}
-            if error.sent or len(tried) > RETRIES or decide(tried).chosen in (None, chosen.endpoint):
+            following = decide(tried).choice
+            if error.sent or len(tried) > RETRIES or following is None or following.starts:
+                raise
+            if following.endpoint == chosen.endpoint:
                 raise
             yield Unreached(chosen.endpoint, error)
 

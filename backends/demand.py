@@ -9,6 +9,7 @@ from backends.clock import Clock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Instant
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.tables import Endpoint
 from backends.errors import TierdeckError
 from backends.procedures.demand import plan_down
 from backends.procedures.used import Used
@@ -46,7 +47,10 @@ class Idle:
 
 
 class Stopping:
-    """Stops what is idle, for as long as it is watched; `say` takes a line for the log."""
+    """Stops what is idle, for as long as it is watched; `say` takes a line for the log.
+
+    One at a time on each node, and none while any procedure holds it: the next look comes soon.
+    """
 
     def __init__(
         self, inventory: Inventory, world: World, clock: Clock, snapshot: Callable[[], ClusterSnapshot],
@@ -61,21 +65,22 @@ class Stopping:
         """Look every few seconds until cancelled; a stop that runs goes on without us."""
         while True:
             await self._clock.sleep(LOOK_EVERY)
-            now = self._clock.now()
-            due, worked = self._idle.due(self._snapshot(), now)
+            now, snapshot = self._clock.now(), self._snapshot()
+            due, worked = self._idle.due(snapshot, now)
             for name in worked:
                 self._used.note(name, now.wall)
-            for name in due:
-                if self._later.get(name, 0.0) <= now.mono:
-                    self._later[name] = now.mono + AGAIN
-                    await self._stop(name)
+            held = {procedure.node for procedure in snapshot.procedures if procedure.open}
+            for endpoint in map(self._inventory.endpoint_named.__getitem__, due):
+                if endpoint.node not in held and self._later.get(endpoint.name, 0.0) <= now.mono:
+                    held.add(str(endpoint.node))
+                    self._later[endpoint.name] = now.mono + AGAIN
+                    await self._stop(endpoint)
 
-    async def _stop(self, name: str) -> None:
-        endpoint = self._inventory.endpoint_named[name]
+    async def _stop(self, endpoint: Endpoint) -> None:
         try:
             plan = plan_down(self._inventory, self._snapshot(), endpoint, f"idle for {endpoint.idle or 0:.0f} s")
             await self._world.procedures.start(plan, attended=False)
         except TierdeckError as error:
-            self._say(f"{name} is idle and not stopped: {error}")
+            self._say(f"{endpoint.name} is idle and not stopped: {error}")
             return
         self._say(plan.title)

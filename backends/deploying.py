@@ -7,28 +7,39 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from backends.cluster.deploying import Spec
 from backends.cluster.files import FOLDER, Loaded, load
+from backends.cluster.fold import fitted
 from backends.cluster.inventory import Inventory
 from backends.cluster.presets import bind_of, gpus_of, refuse_apple
+from backends.cluster.reading import ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
-from backends.errors import ProcedureError, ReachError, TierdeckError
+from backends.declaring import declarable
+from backends.errors import Inadvisable, ProcedureError, ReachError, TierdeckError
+from backends.gateway.compare import compare
+from backends.gateway.render import render
 from backends.library import Found
 from backends.memory.advice import Gpu
 from backends.memory.load import Load, llama_load, vllm_load
 from backends.memory.settings import Settings
 from backends.procedures.copying import SPARE
-from backends.procedures.deploy import Site, fragment_name, fragments, plan_deploy
+from backends.procedures.declaring import plan_declared
+from backends.procedures.deploy import Site, fragment_name, fragments, plan_deploy, with_gateway
+from backends.procedures.gateway import digest
 from backends.procedures.plan import Plan
+from backends.procedures.pushing import groups_of, plan_push
 from backends.reach.docker_store import DockerStore
 from backends.reach.knock import knock
+from backends.reach.kubernetes.runtime import KubernetesRuntime
 from backends.reach.model_files import ModelFile, ModelFiles
 from backends.reach.runtime import Runtime, Shell
+from backends.reach.whole_file import WholeFile
 
 DESKTOP: Final = "Docker Desktop"
 """How Docker's virtual machine of Windows and macOS calls its operating system."""
@@ -39,12 +50,14 @@ _MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of the outside: a node's Docker and shell, a model's files and its header."""
+    """What is asked of the outside: a node's Docker, shell, cluster, a model's files and header, the gateway's file."""
 
     runtime: Callable[[str], Awaitable[Runtime]]
     shell: Callable[[str], Shell]
     files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]]
     find: Callable[[str], Awaitable[Found]]
+    gateway: Callable[[], Awaitable[WholeFile]]
+    declares: Callable[[str], KubernetesRuntime]
 
 
 @dataclass(slots=True)
@@ -55,11 +68,11 @@ class _Report:
     warnings: list[str] = field(default_factory=list)
     force: bool = False
 
-    def refuse(self, message: str, advice: str, forced: str) -> None:
+    def refuse(self, message: str, cure: str, consequence: str) -> None:
         """Refuse, or where it is forced say what will happen."""
         if not self.force:
-            raise ProcedureError(message, f"{advice} --force goes on all the same: {forced}")
-        self.warnings.append(f"{message} Forced: {forced}")
+            raise Inadvisable(message, cure, consequence)
+        self.warnings.append(f"{message} Forced: {consequence}")
 
 
 async def prepare(
@@ -76,7 +89,17 @@ async def prepare(
     node = _node(spec, inventory)
     refuse_apple(spec, node)
     site = _files(spec, loaded, told)
-    store = DockerStore(await asked.runtime(spec.node))
+    found = await (_declared if node.declares else _contained)(spec, inventory, snapshot, asked, site, told)
+    push = await _push(spec, loaded, snapshot, asked, told) if spec.gateway else None
+    plan = found(why=told.why, warnings=told.warnings, on_failure=on_failure)
+    return with_gateway(plan, push) if push else plan
+
+
+async def _contained(
+    spec: Spec, inventory: Inventory, snapshot: ClusterSnapshot, asked: Asked, site: Site, told: _Report
+) -> Callable[..., Plan]:
+    """What plans a container of Docker, after a look at its node."""
+    node, store = inventory.node_named[spec.node], DockerStore(await asked.runtime(spec.node))
     site = await _docker(site, spec, node, snapshot, store, told)
     await _port(spec, node, inventory, snapshot, told)
     listed = await _model(spec, asked, told)
@@ -84,7 +107,19 @@ async def prepare(
     await _disk(spec, node, store, asked, site.size, told)
     await _memory(spec, node, snapshot, asked, listed, told)
     _guarded(spec, told)
-    return plan_deploy(spec, inventory, site, why=told.why, warnings=told.warnings, on_failure=on_failure)
+    return partial(plan_deploy, spec, inventory, site)
+
+
+async def _declared(
+    spec: Spec, inventory: Inventory, snapshot: ClusterSnapshot, asked: Asked, site: Site, told: _Report
+) -> Callable[..., Plan]:
+    """What plans a deployment that is declared, after a look at its cluster."""
+    listed = await _listed(spec, asked, told)
+    site = replace(site, size=sum(file.size for file in listed))
+    parts = await declarable(spec, inventory, site, asked.declares(spec.node), told)
+    await _memory(spec, inventory.node_named[spec.node], snapshot, asked, listed, told)
+    _dated(spec, told)
+    return partial(plan_declared, spec, inventory, site, parts)
 
 
 def _node(spec: Spec, inventory: Inventory) -> Node:
@@ -107,9 +142,16 @@ def _files(spec: Spec, loaded: Loaded, told: _Report) -> Site:
     folder = loaded.path.absolute().parent / FOLDER
     path = folder / fragment_name(spec)
     before = path.read_text(encoding="utf-8") if path.exists() else None
-    for _, text in fragments(spec, loaded.inventory):
+    for _, text in fragments(spec, loaded.inventory)[:-1]:
         load(loaded.path, with_files={path.name: text})
+    _coming(spec, loaded)
     return Site(str(loaded.path.absolute()), secrets.token_hex(8), before, alone=not folder.exists())
+
+
+def _coming(spec: Spec, loaded: Loaded) -> Inventory:
+    """The inventory as it will be; InventoryError where the deployment does not fit into it."""
+    _, text = fragments(spec, loaded.inventory)[-1]
+    return load(loaded.path, with_files={fragment_name(spec): text}).inventory
 
 
 async def _docker(
@@ -182,6 +224,15 @@ async def _model(spec: Spec, asked: Asked, told: _Report) -> Sequence[ModelFile]
     if spec.model.startswith(("http:", "https:")) and not spec.sha256:
         told.warnings.append("No sha256 is given, and an address tells none: the copy is compared with nothing.")
     return listed
+
+
+async def _listed(spec: Spec, asked: Asked, told: _Report) -> Sequence[ModelFile]:
+    """The files of a model that is fetched by others than us: they may reach what we cannot."""
+    try:
+        return await _model(spec, asked, told)
+    except ReachError as error:
+        told.warnings.append(f"How large its model is is not known from here: {error.message}")
+        return ()
 
 
 async def _disk(spec: Spec, node: Node, store: DockerStore, asked: Asked, size: int, told: _Report) -> None:
@@ -271,5 +322,36 @@ def _guarded(spec: Spec, told: _Report) -> None:
         told.warnings.append(f"Whoever reaches port {spec.port} can use it: no api_key, and bound to all addresses.")
     if not spec.api_key and spec.bind is None:
         told.warnings.append("Without an api_key it listens on loopback only; say api_key, or bind = an address.")
+    _dated(spec, told)
+
+
+def _dated(spec: Spec, told: _Report) -> None:
     if "@" not in spec.image and spec.image.rpartition(":")[2] in ("latest", spec.image):
         told.warnings.append(f"The image {spec.image} names no version: tomorrow it may be another.")
+
+
+async def _push(spec: Spec, loaded: Loaded, snapshot: ClusterSnapshot, asked: Asked, told: _Report) -> Plan | None:
+    """The push of what will have to be rendered then; None where the gateway's file says it already.
+
+    ProcedureError where the gateway would not serve the new endpoint.
+    """
+    inventory = _coming(spec, loaded)
+    seen = fitted(snapshot, loaded.inventory, inventory)
+    new = replace(seen.endpoints[spec.endpoint], models=(ModelInfo(spec.pull or spec.name),))
+    seen = replace(seen, endpoints={**seen.endpoints, spec.endpoint: new})
+    rendered = render(inventory, {name: state.models for name, state in seen.endpoints.items()})
+    if not any(spec.endpoint in behind.endpoints for behind in groups_of(inventory, rendered.text).values()):
+        why = next((remark for remark in rendered.remarks if remark.startswith(f"{spec.endpoint} ")), "")
+        raise ProcedureError(
+            f"The gateway would not serve it: {why or 'it is in no group.'}",
+            "Give it an api_key, or an address that the gateway can reach (bind); or leave the gateway out.",
+        )
+    file = await asked.gateway()
+    former = await file.read()
+    if former == rendered.text.encode():
+        told.why.append("gateway: its file says so already")
+        return None
+    changes = compare((former or b"").decode("utf-8", "replace"), rendered.text)
+    told.why += [f"gateway: {change}" for change in changes]
+    kept = digest(await file.kept())
+    return plan_push(inventory, seen, rendered.text, former, rendered.remarks, name="what is rendered", kept=kept)

@@ -12,6 +12,7 @@ TierdeckError
 ├── ChatError               an answer broke off
 ├── GatewayError            LiteLLM's configuration cannot be read or written
 ├── ProcedureError          a procedure cannot be begun, followed or ended
+│   ├── Inadvisable         it can be done all the same, once a person knows what will happen
 │   └── StaleLease          another's lease on the node is in its way, and is not renewed any more
 ├── HistoryError            what was recorded cannot be read, or nothing is
 └── AlertError              nobody could be told
@@ -103,6 +104,15 @@ class GatewayError(TierdeckError):
 
 class ProcedureError(TierdeckError):
     """A procedure cannot be begun, followed or ended."""
+
+
+class Inadvisable(ProcedureError):
+    """Something that is better not done, and can be done all the same: `cure` is the better way, `consequence` not."""
+
+    def __init__(self, message: str, cure: str, consequence: str) -> None:
+        super().__init__(message, f"{cure} --force goes on all the same: {consequence}".lstrip())
+        self.cure = cure
+        self.consequence = consequence
 
 
 class StaleLease(ProcedureError):

@@ -1,4 +1,4 @@
-"""Looks at every container of every node for the rules of `cluster.lint`; nothing is changed for that."""
+"""Looks at every container and workload of every node for the rules of `cluster.lint`; nothing is changed for that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backends.cluster.inventory import Inventory
-from backends.cluster.lint import Remark, Seen, binds, lint, models
+from backends.cluster.lint import Remark, Seen, binds, lint, models, scanned
+from backends.cluster.reading import Workload
 from backends.errors import ReachError
 from backends.reach.docker_store import DockerStore
 from backends.reach.nodes import NodeReach, Reaches
@@ -29,12 +30,32 @@ class Linted:
 
 
 async def lint_all(inventory: Inventory, reaches: Reaches, only: str | None = None) -> Linted:
-    """Every node that has a Docker, side by side; `only` names one."""
-    nodes = [n for n in inventory.nodes if only in (None, n.name) and (only or inventory.runs_containers(n))]
+    """Every node that has a Docker or is of a Kubernetes cluster, side by side; `only` names one."""
+    named = [n for n in inventory.nodes if only in (None, n.name)]
+    nodes = [n for n in named if inventory.runs_containers(n) or (only and n.kubernetes is None)]
+    placed = [n for n in named if n.kubernetes is not None]
     found = await asyncio.gather(*(_node(reaches[node.name]) for node in nodes))
+    workloads = await asyncio.gather(*(_placed(reaches[node.name]) for node in placed))
     seen = [each for part in found if not isinstance(part, str) for each in part]
-    told = {node.name: part for node, part in zip(nodes, found, strict=True) if isinstance(part, str)}
-    return Linted(tuple(lint(seen)), told, len(seen))
+    pods = {each.name: (node.name, each) for node, part in zip(placed, workloads, strict=True)
+            if not isinstance(part, str) for each in part}  # fmt: skip
+    asked = [*zip(nodes, found, strict=True), *zip(placed, workloads, strict=True)]
+    told = {node.name: part for node, part in asked if isinstance(part, str)}
+    remarks = [*lint(seen), *(remark for node, each in pods.values() for remark in scanned(node, each))]
+    return Linted(tuple(remarks), told, len(seen) + len(pods))
+
+
+async def _placed(reach: NodeReach) -> Sequence[Workload] | str:
+    """The workloads of a node of a Kubernetes cluster, with what scanners say of them."""
+    runtime = reach.kubernetes()
+    assert runtime is not None
+    try:
+        async with asyncio.timeout(LIMIT):
+            return await runtime.workloads()
+    except ReachError as error:
+        return str(error)
+    except TimeoutError:
+        return f"{reach.node.name} did not tell its workloads within {LIMIT:.0f} s."
 
 
 async def _node(reach: NodeReach) -> Sequence[Seen] | str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from backends.clock import Clock, set_within
-from backends.cluster.fold import empty, fold_all, workload_of
+from backends.cluster.fold import empty, fitted, fold_all, workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Reading, Tick
 from backends.cluster.snapshot import ClusterSnapshot
@@ -61,6 +61,12 @@ class LiveCluster:
         """Begin anew, standing on the node `here` (None: on none of the cluster's)."""
         self.snapshot = empty(self.inventory, here)
 
+    def adopt(self, inventory: Inventory) -> None:
+        """Go on with a changed inventory; what stays keeps its state, and is published. Settle before that."""
+        before, self.snapshot = self.snapshot, fitted(self.snapshot, self.inventory, inventory)
+        self.inventory = inventory
+        self._publish(before, self.snapshot)
+
     def record_with(self, record: Record) -> None:
         """Hand everything that is folded from now on to `record`, too."""
         self._record = record
@@ -109,7 +115,10 @@ class LiveCluster:
             self._nudge(None)
 
     def _probe_restarted(self, before: ClusterSnapshot) -> None:
-        """Have the endpoints of what started or stopped, and all of a node that is reached again, asked now."""
+        """Have the endpoints of what started or stopped, and all of a node that is reached again, asked now.
+
+        So is who is DOWN no more: the pause that it was given last is still that of one who is.
+        """
         if self._nudge is None:
             return
         for name, node in self.snapshot.nodes.items():
@@ -117,5 +126,7 @@ class LiveCluster:
                 self._nudge(name)
         for endpoint in self.inventory.endpoints:
             then, now = workload_of(before, endpoint), workload_of(self.snapshot, endpoint)
-            if then is not None and now is not None and (then.state, then.started_at) != (now.state, now.started_at):
+            restarted = then and now and (then.state, then.started_at) != (now.state, now.started_at)
+            was_down = before.endpoints[endpoint.name].verdict is Verdict.DOWN
+            if restarted or (was_down and not self.is_down(endpoint.name)):
                 self._nudge(endpoint.name)

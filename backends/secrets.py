@@ -52,18 +52,23 @@ _TOOL_ENVIRONMENT: Final = re.compile(
 
 
 class Secrets:
-    """Resolves references; `ask` is how a person is asked for a `prompt:`, None where nobody can be."""
+    """Resolves references; `ask` is how a person is asked for a `prompt:`, None where nobody can be.
+
+    `given` are variables that were handed over instead of set: `env:` finds them there first.
+    """
 
     def __init__(
         self,
         ask: Callable[[str], Awaitable[str]] | None = None,
         *,
         environment: Mapping[str, str] | None = None,
+        given: Mapping[str, SecretStr] | None = None,
         clock: Callable[[], float] = time.monotonic,
         limit: float = LIMIT,
     ) -> None:
         self._ask = ask
         self._environment = os.environ if environment is None else environment
+        self._given = given or {}
         self._clock = clock
         self._limit = limit
         self._kept: dict[str, SecretStr] = {}
@@ -110,7 +115,8 @@ class Secrets:
             async with asyncio.timeout(None if kind == "prompt" else self._limit):
                 match kind:
                     case "env":
-                        value = self._environment.get(rest, "")
+                        given = self._given.get(rest)
+                        value = given.get_secret_value() if given else self._environment.get(rest, "")
                     case "keyring":
                         value = await _keyring(reference, rest)
                     case "pass":
@@ -173,7 +179,12 @@ def secret_variables(inventory: Inventory) -> frozenset[str]:
     """The environment variables that hold secrets of this inventory, or open its vaults, to be kept from children."""
     text = inventory.model_dump_json()
     keys = (key for kind, opened in _KEYS.items() if f'"{kind}:' in text for key in opened)
-    return frozenset((*re.findall(r'"env:([^"]+)"', text), *keys))
+    return frozenset((*named_variables(inventory), *keys))
+
+
+def named_variables(inventory: Inventory) -> frozenset[str]:
+    """The environment variables that `env:` references of this inventory name."""
+    return frozenset(re.findall(r'"env:([^"]+)"', inventory.model_dump_json()))
 
 
 async def _keyring(reference: str, rest: str) -> str:

@@ -106,6 +106,7 @@ class EndpointSource:
     ) -> None:
         self._detour = detour
         self._shut = 0
+        self._reached = False
         self._open_there = False
         self.key = endpoint.name
         self.topics = (endpoint.name, endpoint.node) if endpoint.node else (endpoint.name,)
@@ -180,27 +181,35 @@ class EndpointSource:
             way = "SSH" if self._endpoint.via == "ssh" else "Kubernetes"
             return ProbeResult(Cause.UNREACHABLE, f"through {way}: {error.message}")
         except TimeoutError:
-            return ProbeResult(Cause.TIMEOUT, f"no SSH connection to {self._endpoint.node} within {limit:.3g} s")
+            kubernetes = self._endpoint.via == "kubernetes"
+            what = "no answer of its cluster's API" if kubernetes else f"no SSH connection to {self._endpoint.node}"
+            return ProbeResult(Cause.TIMEOUT, f"{what} within {limit:.3g} s")
         try:
             return await self._seen_there(await self._engine.probe(self._http, target, deep=deep, light=light))
         except ReachError as error:
             return ProbeResult(Cause.UNREACHABLE, str(error))
 
     async def _seen_there(self, result: ProbeResult) -> ProbeResult:
-        """The result, but CONFIG where it is closed from here and answers on its node: no retry will help.
-
-        Its node is asked at the first failure and then now and then; while it answers there, each time.
-        """
+        """The result, but CONFIG where it is closed from here and answers on its node: no retry will help."""
         if result.cause not in CLOSED:
-            self._shut = 0
+            self._shut, self._reached, self._open_there = 0, True, False
             return result
         self._shut += 1
-        if self._open_there or self._shut % DEEP_EVERY == 1:
+        if self._is_to_be_seen_there(result.cause):
             self._open_there = await self._answers_there()
         if not self._open_there:
             return result
         words = f'answers on {self._endpoint.node}, but is closed from here: open its port, or say via = "ssh"'
         return ProbeResult(Cause.CONFIG, f"{words} ({result.evidence})")
+
+    def _is_to_be_seen_there(self, cause: Cause) -> bool:
+        """Whether its node is asked: from the first failure on now and then, and while it answers there each time.
+
+        One that has answered from here and now says nothing may have lost a packet, and is given some tries first.
+        """
+        patient = self._reached and cause is not Cause.REFUSED
+        first = max(2, self._inventory.defaults.down_after) if patient else 1
+        return self._open_there or (self._shut >= first and (self._shut - first) % DEEP_EVERY == 0)
 
     async def _answers_there(self) -> bool:
         if self._detour is None:

@@ -35,6 +35,7 @@ from backends.engines.registry import ENGINES
 from backends.engines.target import Target
 from backends.errors import ReachError, TierdeckError
 from backends.figures import Figures
+from backends.gpus.exported import read_exported, stream_exported
 from backends.gpus.source import read_once, stream
 from backends.library import Found, Library
 from backends.maintenance import Maintenance
@@ -69,7 +70,9 @@ if TYPE_CHECKING:
     from backends.drill import Proof
     from backends.memory.settings import Settings
     from backends.memory.spoken import Buffers
+    from backends.procedures.demand import ColdStart
     from backends.reach.model_files import ModelFiles
+    from backends.reach.whole_file import WholeFile
 
 LOOK_LIMIT: Final = 20.0
 """Seconds a look at one machine may take in all; longer than the limits inside, which can say what it was that hung."""
@@ -106,6 +109,11 @@ class World(Prompting):
     ) -> None:
         await self._stack.aclose()
 
+    async def adopt(self, loaded: Loaded) -> None:
+        """Go on with a changed inventory; who polls asks for its sources and streams anew."""
+        self.inventory, self._loaded = loaded.inventory, loaded
+        await self._reaches.adopt(loaded.inventory)
+
     def sources(self, is_down: Callable[[str], bool] = lambda endpoint: True) -> list[Source]:
         """What is polled: machines before endpoints, so that a container's start is known before its refusals.
 
@@ -139,9 +147,12 @@ class World(Prompting):
         return [n for n in self.inventory.nodes if n.name == self.here or n.ssh is not None or n.kubernetes is not None]
 
     def _with_gpus(self) -> list[Node]:
-        """The nodes whose GPUs are read; where only an API leads to one, its scheduler's numbers have to do."""
-        shelled = {n.name for n in self.inventory.nodes if n.ssh is not None or n.name == self.here}
-        return [n for n in self.inventory.nodes if n.gpus != "none" and (n.kubernetes is None or n.name in shelled)]
+        """The nodes whose GPUs are read: by their driver, or by what their Kubernetes cluster exports of them."""
+        return [n for n in self.inventory.nodes if self._by_driver(n) or n.kubernetes is not None]
+
+    def _by_driver(self, node: Node) -> bool:
+        shelled = node.ssh is not None or node.name == self.here
+        return node.gpus != "none" and (shelled or node.kubernetes is None)
 
     def _check(self, check: Check) -> Engine:
         from backends.checks import engine_of
@@ -188,8 +199,10 @@ class World(Prompting):
 
     def _sampler(self, node: Node) -> Callable[[], AsyncGenerator[tuple[Gpu, ...], None]]:
         async def samples() -> AsyncGenerator[tuple[Gpu, ...], None]:
-            shell = self._reaches[node.name].shell
-            async with aclosing(stream(node, shell, GPU_INTERVAL)) as found:
+            reach = self._reaches[node.name]
+            exporter = None if self._by_driver(node) else reach.exporter()
+            sampled = stream(node, reach.shell, GPU_INTERVAL) if exporter is None else stream_exported(node, exporter)
+            async with aclosing(sampled) as found:
                 async for gpus in found:
                     yield gpus
 
@@ -247,12 +260,15 @@ class World(Prompting):
 
     async def gateway_file(self) -> bytes | None:
         """What the gateway's configuration holds now; TierdeckError where it cannot be read."""
-        from backends.procedures.pushing import read_former
+        return await (await self._gateway_file()).read()
+
+    async def _gateway_file(self) -> WholeFile:
+        from backends.procedures.pushing import gateway_file
 
         async def runtime(node: str, kind: str) -> Runtime:
             return await self._reaches[node].runtime()
 
-        return await read_former(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
+        return await gateway_file(self.inventory, self.here, lambda node: self._reaches[node].shell, runtime)
 
     async def diagnose(self, node: str) -> tuple[Diagnosis, ClusterSnapshot]:
         """What is wrong with a node, and the cluster as it was seen meanwhile."""
@@ -260,11 +276,16 @@ class World(Prompting):
 
         return await examine(self.inventory.node_named[node], self.inventory, self._reaches, self.look())
 
-    async def boot_mark(self, node: str) -> str:
-        """What tells one boot of a node from the next; ReachError where it cannot be asked."""
-        from backends.procedures.reboot import boot_mark
+    async def plan_reboot(self, node: str) -> Plan:
+        """What would reboot a node, after a look at everything; TierdeckError where it cannot be."""
+        from backends.procedures.booted import boot_mark
+        from backends.procedures.leaving import prepare_leaving
+        from backends.procedures.reboot import plan_reboot
 
-        return await boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        named = boot_mark(self.inventory.node_named[node], self._reaches[node].shell)
+        mark, snapshot = await asyncio.gather(named, self.look())
+        leaving = await prepare_leaving(self.inventory, snapshot, node, mark, self.gateway_file)
+        return plan_reboot(self.inventory, snapshot, node, mark, leaving)
 
     async def drill(self, node: str) -> tuple[Proof, ...]:
         """Whether each rung of a node's ladder could be climbed; nothing is climbed."""
@@ -284,26 +305,34 @@ class World(Prompting):
             yield model_files(source, self._reaches, secret, os.environ)
 
         asked = Asked(
-            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model
-        )
+            lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
+            self._gateway_file,
+            lambda node: self._reaches[node].cluster(),
+        )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)
 
     def plan_up(self, word: str, snapshot: ClusterSnapshot) -> Plan:
         """What would start a model that is on demand: by the name of its endpoint, its container or itself."""
-        from backends.procedures.demand import found, plan_up
+        return self.cold_start(word, snapshot).plan
+
+    def cold_start(self, word: str, snapshot: ClusterSnapshot) -> ColdStart:
+        """The same, and how long it would take; ProcedureError where it would not fit."""
+        from backends.procedures.context import residence
+        from backends.procedures.demand import ColdStart, found, plan_up
         from backends.procedures.learned import Learned
         from backends.procedures.used import Used
 
         state_dir = self.procedures.state_dir
         learned, endpoint = Learned(state_dir), found(self.inventory, word)
-        return plan_up(
+        plan = plan_up(
             self.inventory,
             snapshot,
             endpoint,
             need=lambda node, name: learned.expect(node, name).mib,
             used=Used(state_dir).read(),
         )
+        return ColdStart(endpoint.name, plan, learned.expect(plan.node, residence(endpoint)).seconds)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         """Start a procedure in a process of its own; its id. StaleLease where `take_over` would help."""
@@ -339,8 +368,15 @@ class World(Prompting):
         return replace(seen, predicted=tuple(observed(self.inventory, seen, self.figures)))
 
     async def _gpus_once(self, node: Node) -> tuple[list[Reading], float]:
+        reach = self._reaches[node.name]
+        exporter = None if self._by_driver(node) else reach.exporter()
         try:
-            gpus = await read_once(node, self._reaches[node.name].shell, timeout=LOOK_LIMIT)
+            if exporter is None:
+                gpus = await read_once(node, reach.shell, timeout=LOOK_LIMIT)
+            elif (exported := await read_exported(node, exporter)) is not None:
+                gpus = exported
+            else:
+                return [], 0.0
         except TierdeckError as error:
             return [GpuReading(node.name, self._clock.now(), trouble=trouble_of(error))], 0.0
         except TimeoutError:

@@ -31,3 +31,11 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="td") as short:
         monkeypatch.setattr(tempfile, "tempdir", short)
         yield Path(short)
+
+
+@pytest.fixture
+def short_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder for control sockets; the names of pytest's own are too long for them."""
+    with tempfile.TemporaryDirectory(prefix="td") as short:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        yield

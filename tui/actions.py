@@ -27,7 +27,8 @@ class Action:
     """Something a person can do: its keys, its words, its effect and the command line's way to the same.
 
     `footer` says how early it appears at the bottom (0: never, 1: first). `where` is PAST for what only the past has;
-    `past` says that it can be done there, too.
+    `past` says that it can be done there, too. `right` is what has to be
+    allowed to us of the selected workload.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Action:
     footer: int = 0
     where: str = ""
     past: bool = False
+    right: str = ""
 
 
 ACTIONS: Final[tuple[Action, ...]] = (
@@ -66,6 +68,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Effect.CHANGES,
         "tierdeck queue run NODE",
         footer=1,
+        right="start",
     ),
     Action(
         "recover",
@@ -75,6 +78,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
         Effect.CHANGES,
         "tierdeck recover NODE",
         footer=2,
+    ),
+    Action(
+        "reboot",
+        ("R",),
+        "reboot",
+        "Plan the reboot of the selected node: out of the gateway, its work ended, gone and back.",
+        Effect.CHANGES,
+        "tierdeck reboot NODE",
     ),
     Action(
         "deploy",
@@ -92,6 +103,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         "Start the selected endpoint if it is on demand; others on demand make room.",
         Effect.CHANGES,
         "tierdeck up MODEL",
+        right="start",
     ),
     Action(
         "procedures",
@@ -132,7 +144,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
         "Check the gateway's file against the cluster, and push a new one.",
         command="tierdeck gateway diff",
     ),
-    Action("output", ("o",), "output", "Follow the log of the selected container.", footer=4),
+    Action("output", ("o",), "output", "Follow the log of the selected container.", footer=4, right="logs"),
     Action(
         "bench",
         ("B",),

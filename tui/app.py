@@ -6,20 +6,24 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from backends.cluster.files import Loaded
 from backends.cluster.fold import changes
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import TierdeckError
+from backends.reloading import told
 from tui.actions import ACTIONS, NAMED, PAST, Effect, allowed, shown
 from tui.chatting import Chatting
 from tui.commands import Commands
 from tui.driver import CalmDriver
 from tui.feed import Feed
+from tui.rights import forbidden
 from tui.screens.dashboard import DashboardScreen
 from tui.screens.text import TextScreen
 from tui.setup import Setup
@@ -47,7 +51,9 @@ class TierdeckApp(App[None]):
     def __init__(self, setup: Setup, feed: type[Feed] = Feed) -> None:
         super().__init__(driver_class=None if os.environ.get("TEXTUAL_DRIVER") else CalmDriver)
         self.setup = setup
-        self.feed = feed(setup, self.publish, self.source_crashed, lambda text: self.log_event(text, "warn"))
+        self.feed = feed(
+            setup, self.publish, self.source_crashed, lambda text: self.log_event(text, "warn"), self.adopt
+        )
         self.dashboard = DashboardScreen(
             setup.loaded.inventory, self.feed.snapshot, setup.marks, setup.glyphs, setup.banner
         )
@@ -98,6 +104,14 @@ class TierdeckApp(App[None]):
         except Exception as error:  # the feed is ours; if it breaks, the console says so and stays
             self.source_crashed("feed", error)
 
+    def adopt(self, loaded: Loaded) -> None:
+        """Go on with a changed inventory; the snapshot that comes next is of that."""
+        self.log_event(told(self.setup.loaded.inventory, loaded.inventory), "accent")
+        self.setup = replace(self.setup, loaded=loaded)
+        self.dashboard.adopt(loaded.inventory)
+        for remark in loaded.remarks:
+            self.log_event(remark, "warn")
+
     def publish(self, before: ClusterSnapshot, after: ClusterSnapshot) -> None:
         """Show a new snapshot, and say what changed."""
         self.dashboard.show(after)
@@ -119,12 +133,14 @@ class TierdeckApp(App[None]):
         if self.screen is self.dashboard:
             self.dashboard.clock.tick(self.feed.clock.now().wall)
             self.dashboard.queue.show(self.feed.snapshot)
+            self.show_keys()
 
     def show_keys(self) -> None:
-        """Fill the footer from the registry."""
+        """Fill the footer from the registry; grey is what we have no right to do to what is selected."""
+        grey = {NAMED[id].label for id in forbidden(self)}
         keyed = sorted((a for a in allowed(self.setup.read_only) if a.footer), key=lambda a: a.footer)
         overridden = self.setup.keys
-        self.dashboard.keys.show([(shown(overridden.get(a.id, a.keys[0])), a.label) for a in keyed])
+        self.dashboard.keys.show([(shown(overridden.get(a.id, a.keys[0])), a.label) for a in keyed], grey)
 
     async def action_do(self, id: str) -> None:
         """Run an action of the registry; what goes wrong is said, and ends nothing."""
@@ -139,6 +155,9 @@ class TierdeckApp(App[None]):
         if self.setup.read_only and action.effect is Effect.CHANGES:
             self.say("This console is read-only: it changes nothing.", "warn")
             return
+        if not self.in_past and (missing := forbidden(self).get(id)):
+            self.say(f"{missing}. Have that right given to you in a Role.", "warn")
+            return
         try:
             await self.commands.run(id)
         except TierdeckError as error:
@@ -147,6 +166,10 @@ class TierdeckApp(App[None]):
     def say(self, text: str, style: str = "") -> None:
         """Tell the person: the newest event stands just above the keys, and covers nothing."""
         self.view.events.add(self.feed.clock.now().wall, text, style)
+
+    def on_line_pane_selected(self) -> None:
+        """Another line: other keys may be grey."""
+        self.show_keys()
 
     def on_line_pane_opened(self, message: LinePane.Opened) -> None:
         """Enter on a line: its details."""
@@ -174,10 +197,12 @@ class TierdeckApp(App[None]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: every action, in the demo every fault, and the themes."""
+        missing = {} if self.in_past else forbidden(self)
         for action in allowed(self.setup.read_only, past=self.in_past):
             if action.id != "palette":
                 words = f"{action.label} ({', '.join(shown(k) for k in action.keys)})"
-                yield SystemCommand(words, action.help, lambda id=action.id: self.call_later(self.action_do, id))
+                told = missing.get(action.id, action.help)
+                yield SystemCommand(words, told, lambda id=action.id: self.call_later(self.action_do, id))
         if not self.in_past:
             yield from self.commands.faults()
         yield SystemCommand("Theme", "Choose another theme.", self.action_change_theme)

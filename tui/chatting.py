@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from textual.worker import Worker
 
 from backends.errors import ChatError, ReachError, TierdeckError
 from tui.choosing import Choosing
 from tui.deciding import decision_rows, quoted
+from tui.starting import Starting
 
 if TYPE_CHECKING:
     from backends.asking import Answer, AskEvent
     from backends.cluster.reading import ChatReading
     from backends.engines.chat import Message
     from backends.engines.images import Image
+    from backends.procedures.demand import ColdStart
     from backends.routing.choose import Candidate, Decision, Wish
     from backends.routing.classify import Classified
     from tui.app import TierdeckApp
@@ -49,6 +51,7 @@ class Chatting(Choosing):
 
     def __init__(self, app: TierdeckApp) -> None:
         super().__init__(app)
+        self._starting = Starting(app)
         self._worker: Worker[None] | None = None
         self._offered: Sending | None = None
         self.latest = ""
@@ -136,11 +139,15 @@ class Chatting(Choosing):
             pane.answer.paragraph("read-only: decided, not sent", "warn")
         elif decision.chosen is None:
             pane.answer.paragraph(f"not sent. {decision.advice}".rstrip(), "bad")
+        elif decision.choice is not None and decision.choice.starts:
+            self._starting.ask(decision.choice.endpoint, lambda cold: self._work(self._start(sending, cold)))
         else:
-            self.cancel()
-            self._worker = self._app.run_worker(
-                self._stream(sending), group="chat", exclusive=True, exit_on_error=False
-            )
+            self._work(self._stream(sending))
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have one worker at a time send."""
+        self.cancel()
+        self._worker = self._app.run_worker(work, group="chat", exclusive=True, exit_on_error=False)
 
     def send_to_next(self) -> None:
         """Send what failed to the next candidate, because a person says so."""
@@ -167,6 +174,16 @@ class Chatting(Choosing):
     @property
     def _streams(self) -> bool:
         return self._worker is not None and self._worker.is_running
+
+    async def _start(self, sending: Sending, cold: ColdStart) -> None:
+        """Start who is to answer, then send."""
+        try:
+            ready = await self._starting.start(cold)
+        except TierdeckError as error:
+            self._app.dashboard.router.answer.paragraph(f"not sent. {error}", "bad")
+            return
+        if ready:
+            await self._stream(sending)
 
     async def _stream(self, sending: Sending) -> None:
         """Ask until there is an answer, or until a person has to decide."""

@@ -53,6 +53,10 @@ def parser() -> argparse.ArgumentParser:
     init = verb("init", "Write a first cluster.toml by looking at this machine; loads nothing.", json_too)
     init.add_argument("--output", metavar="FILE", help="where to write it ('-': standard output)")
     init.add_argument("--host", action="append", default=[], metavar="NAME", help="take this host of ~/.ssh/config too")
+    words = "look into a Kubernetes cluster too: a context of the kubeconfig, its current one if none is named"
+    init.add_argument("--kubernetes", nargs="?", const="", metavar="CONTEXT", help=words)
+    words = "look only into this namespace of it"
+    init.add_argument("--namespace", action="append", default=[], metavar="NAME", help=words)
     init.add_argument("--yes", action="store_true", help="ask nothing")
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")
@@ -64,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "--yes", action="store_true", help="confirm it; a failure halts it, to be resumed or taken back"
     )
     deploy.add_argument("--rollback", action="store_true", help="with --yes: take all back where a step fails")
-    deploy.add_argument("--gateway", action="store_true", help="then push what is rendered to the gateway, too")
+    deploy.add_argument("--gateway", action="store_true", help="have the gateway serve it, too, as the end of the plan")
     deploy.add_argument("--interrupt", action="store_true", help="confirm that the gateway's requests are interrupted")
     deploy.add_argument("--force", action="store_true", help="go on where it would not fit, and say what will happen")
     deploy.add_argument("--take-over", action="store_true", help="end a lease that its owner no longer renews")
@@ -138,6 +142,7 @@ def _route(route: _Parser) -> None:
     route.add_argument("--model", metavar="MODEL", help="ask only who has this model, and for that one")
     route.add_argument("--image", metavar="FILE", help="an image that goes with the prompt: PNG, JPEG, GIF, WebP")
     route.add_argument("--send", action="store_true", help="send it and print the answer")
+    route.add_argument("--yes", action="store_true", help="start the model first where it is on demand and off")
     route.add_argument("--gateway", action="store_true", help="send it through the gateway")
     route.add_argument("--concurrency", metavar="1,2,4,8", help="bench: prompts at once, level by level (1,2,4,8)")
 
@@ -230,6 +235,7 @@ def _export(export: _Parser, common: _Parser, json_too: _Parser) -> None:
         ("kubernetes", "a deployment as plain manifests: claim, job that fetches the model, Deployment, Service"),
         ("vllm-chart", "a deployment as values of vLLM's production stack"),
         ("app-template", "a deployment as values of bjw-s' app-template"),
+        ("llm-d", "llm-d's routing before a deployment, as values of its InferencePool chart"),
     ):
         each = what.add_parser(name, help=text, parents=[common, json_too])
         each.add_argument("spec", metavar="SPEC.toml", help="the deployment, as `tierdeck deploy` takes it")

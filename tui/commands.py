@@ -14,6 +14,7 @@ from backends.errors import TierdeckError
 from tui.actions import NAMED, allowed
 from tui.deploying import Deploying
 from tui.fronting import Fronting
+from tui.rights import forbidden
 from tui.screens.text import TextScreen
 from tui.selection import container_selected, node_or_none
 from tui.setup import Breakable, Demo
@@ -163,7 +164,9 @@ class Commands(Travel, Deploying, Fronting, Trying):
         from tui.helping import help_page
 
         setup, past = self._app.setup, self._app.in_past
-        self._app.push_screen(TextScreen("Help", lambda width: help_page(setup, width, past=past), setup.glyphs))
+        missing = {} if past else forbidden(self._app)
+        page = TextScreen("Help", lambda width: help_page(setup, width, past=past, missing=missing), setup.glyphs)
+        self._app.push_screen(page)
 
     def detach(self) -> None:
         """Close the console."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from backends.errors import TierdeckError
+from backends.errors import Inadvisable, TierdeckError
 from tui.procedures import Procedures
 from tui.selection import container_selected
 
@@ -97,17 +97,32 @@ class Deploying(Procedures):
         self._app.log_event(f"wrote {path}", "accent")
         await self._plan(path)
 
-    async def _plan(self, path: Path) -> None:
+    async def _plan(self, path: Path, *, force: bool = False) -> None:
         app = self._app
         reading = await asyncio.to_thread(importlib.import_module, "backends.cluster.deploying")
         await asyncio.to_thread(importlib.import_module, "backends.deploying")
         app.say(f"{path.name}: looking whether it can be{app.setup.glyphs.ellipsis}", "accent")
         try:
-            plan = await app.feed.world.plan_deploy(reading.load_spec(path))
+            plan = await app.feed.world.plan_deploy(reading.load_spec(path), force=force)
+        except Inadvisable as error:
+            self._offer_force(path, error)
+            return
         except TierdeckError as error:
             app.say(str(error), "bad")
             return
         self._ask(plan, "Deploy")
+
+    def _offer_force(self, path: Path, error: Inadvisable) -> None:
+        """Show why not, and what will happen all the same; whoever says yes is shown the plan."""
+        from tui.screens.confirm import ConfirmScreen
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                plan = self._plan(path, force=True)
+                self._app.run_worker(plan, group="deploy", exclusive=True, exit_on_error=False)
+
+        lines = [error.message, *([error.cure] if error.cure else []), f"All the same: {error.consequence}"]
+        self._app.push_screen(ConfirmScreen(f"{path.stem}: better not", lines, "Plan it all the same"), answered)
 
     def up(self) -> None:
         """Start the selected endpoint, if it is on demand; others on demand make room."""

@@ -29,13 +29,13 @@ def details(
     """The lines about `key` (kind:name, as panes give it)."""
     kind, _, name = key.partition(":")
     match kind:
-        case "tier":
+        case "tier" if name in inventory.endpoints_of:
             rows = _tier(inventory, snapshot, name)
-        case "endpoint":
+        case "endpoint" if name in inventory.endpoint_named:
             rows = _endpoint(inventory, snapshot, inventory.endpoint_named[name], glyphs)
-        case "node":
+        case "node" if name in inventory.node_named:
             rows = _node(inventory, snapshot, name)
-        case "container":
+        case "container" if name.partition("/")[0] in inventory.node_named:
             node, _, container = name.partition("/")
             rows = _container(snapshot, node, container)
         case _:
@@ -162,9 +162,20 @@ def _workload(workload: Workload) -> list[Row]:
         rows.append(("started", _when(workload.started_at), ""))
     if workload.error:
         rows.append(("error", workload.error, "bad"))
+    if workload.update:
+        rows.append(("update", workload.update, "warn"))
     if workload.gpu and workload.restart_policy != "no":
         words = f"{workload.restart_policy}: starts by itself with Docker, past the queue"
         rows.append(("restart", words, "warn"))
+    return rows + _noted(workload)
+
+
+def _noted(workload: Workload) -> list[Row]:
+    """What its runtime tells of a workload beside its state."""
+    rows: list[Row] = [("scaling", workload.scaling, "")] if workload.scaling else []
+    rows += [("volume", volume.words, "warn" if volume.full else "") for volume in workload.volumes]
+    rows += [(scan.scanner[:13], scan.words, "warn" if scan.grave or scan.trouble else "") for scan in workload.scans]
+    rows += [("said", f"{_when(each.at)}  {each.words}", "warn" if each.bad else "dim") for each in workload.notices]
     return rows
 
 
@@ -219,6 +230,8 @@ def _books(books: Ledger | None) -> list[Row]:
 def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Row]:
     node, state = inventory.node_named[name], snapshot.nodes[name]
     way = "this machine" if state.here else "SSH" if node.ssh else "not reached (no ssh in cluster.toml)"
+    if node.kubernetes is not None:
+        way = f"the API of {node.kubernetes.cluster}" + (f", {way}" if state.here or node.ssh else "")
     rows: list[Row] = [("address", node.address, ""), ("reached by", way, ""), ("system", node.os, "")]
     rows += [(what, words, "") for what, words in machine(state.facts).items() if words]
     for trouble in (state.reach_trouble, state.gpus_trouble, state.workloads_trouble):
@@ -238,4 +251,5 @@ def _node(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Ro
             )
     for workload in state.workloads:
         rows.append((workload.name[:13], f"{workload.state}  {workload.image}", "" if workload.running else "dim"))
-    return rows
+    volumes = dict.fromkeys(volume for workload in state.workloads for volume in workload.volumes)
+    return rows + [("volume", volume.words, "warn" if volume.full else "") for volume in volumes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from tui.actions import PROMPT_KEYS, allowed, shown
@@ -24,12 +24,15 @@ _KEYS: Final = 15
 """Cells for the keys."""
 
 
-def help_page(setup: Setup, width: int, *, past: bool) -> list[Line]:
-    """All keys, and what is never done by itself."""
+def help_page(setup: Setup, width: int, *, past: bool, missing: Mapping[str, str]) -> list[Line]:
+    """All keys, grey with the `missing` right where there is one, and what is never done by itself."""
     rows: list[Line] = [line(("Keys", "title"))]
     for action in allowed(setup.read_only, past=past):
         keys = setup.keys.get(action.id) or ", ".join(shown(key) for key in action.keys)
-        rows += _keyed(keys, action.help, width, action.command if width >= 100 else "")
+        if words := missing.get(action.id):
+            rows += _keyed(keys, words, width, style="dim")
+        else:
+            rows += _keyed(keys, action.help, width, action.command if width >= 100 else "")
     for title, keyed in (("In every list", LISTS), ("In the prompt", PROMPT_KEYS)):
         rows += [line(""), line((title, "title"))]
         rows += [row for keys, words in keyed for row in _keyed(keys, words, width)]
@@ -37,9 +40,9 @@ def help_page(setup: Setup, width: int, *, past: bool) -> list[Line]:
     return rows + [line(f"  {words}") for sentence in NEVER for words in textwrap.wrap(sentence, max(20, width - 2))]
 
 
-def _keyed(keys: str, words: str, width: int, command: str = "") -> Iterator[Line]:
+def _keyed(keys: str, words: str, width: int, command: str = "", style: str = "") -> Iterator[Line]:
     first, *more = textwrap.wrap(words, max(20, width - _KEYS)) or [""]
     named = f"  ({command})" if command else ""
-    yield line((f"  {keys:<{_KEYS - 3}} ", "accent"), first, ("" if more else named, "dim"))
+    yield line((f"  {keys:<{_KEYS - 3}} ", style or "accent"), (first, style), ("" if more else named, "dim"))
     for at, rest in enumerate(more, 1):
-        yield line(" " * _KEYS, rest, (named if at == len(more) else "", "dim"))
+        yield line(" " * _KEYS, (rest, style), (named if at == len(more) else "", "dim"))

@@ -49,3 +49,4 @@ def _words(row: Row) -> Iterator[str]:
     yield "on demand" if row.on_demand else "always on"
     yield f"for {', '.join(row.tasks)}" if row.tasks else ""
     yield row.file or ""
+    yield row.volume or ""

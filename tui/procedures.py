@@ -66,6 +66,22 @@ class Procedures:
             return
         self._ask(plan, "Recover")
 
+    async def reboot(self) -> None:
+        """Plan the reboot of the selected node, ask, and carry it out in a process of its own."""
+        node = node_selected(self._app)
+        self._app.say(f"{node}: asking when it was booted{self._app.setup.glyphs.ellipsis}", "accent")
+        self._app.run_worker(self._plan_reboot(node), group="diagnose", exclusive=True, exit_on_error=False)
+
+    async def _plan_reboot(self, node: str) -> None:
+        app = self._app
+        await asyncio.to_thread(importlib.import_module, "backends.procedures.reboot")
+        try:
+            plan = await app.feed.world.plan_reboot(node)
+        except TierdeckError as error:
+            app.say(str(error), "bad")
+            return
+        self._ask(plan, "Reboot")
+
     def _confirm(self, node: str, choice: Arranged) -> None:
         from backends.procedures.startup import plan_queue
 

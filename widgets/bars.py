@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -129,10 +129,11 @@ class KeysBar(Bar):
     def __init__(self) -> None:
         super().__init__(id="footer")
         self._keys: tuple[tuple[str, str], ...] = ()
+        self._grey: Collection[str] = ()
 
-    def show(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Show (key, label) pairs, the most important first."""
-        self._keys = tuple(keys)
+    def show(self, keys: Sequence[tuple[str, str]], grey: Collection[str] = ()) -> None:
+        """Show (key, label) pairs, the most important first; those labels in grey that may not be done here."""
+        self._keys, self._grey = tuple(keys), grey
         self._fill()
 
     def on_resize(self) -> None:
@@ -146,7 +147,8 @@ class KeysBar(Bar):
             room -= len(key) + len(label) + 3
             if room < 0:
                 break
-            spans += [(f" {key}", "key"), (f" {label} ", "")]
+            grey = label in self._grey
+            spans += [(f" {key}", "dim" if grey else "key"), (f" {label} ", "dim" if grey else "")]
         self.put(*spans)
 
 

@@ -8,21 +8,19 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import ProcedureState, StepState, Workload
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
 from backends.cluster.tables import Endpoint, Node
+from widgets.cluster import ClusterPane
 from widgets.format import age, fit
 from widgets.glyphs import Glyphs
-from widgets.lines import Line, LinePane, line
+from widgets.lines import Line, line
 
 _STEP_STYLES = {"done": "good", "skipped": "dim", "running": "accent", "failed": "bad", "waiting": "dim"}
 
 
-class QueuePane(LinePane):
+class QueuePane(ClusterPane):
     """Draws start queues: real states, live."""
 
     def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
-        super().__init__(id=id, glyphs=glyphs, title="3 Start queue")
-        self._inventory = inventory
-        self._slice: tuple[object, ...] = ()
-        self._snapshot: ClusterSnapshot | None = None
+        super().__init__(inventory, glyphs, "3 Start queue", id=id)
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's containers and procedures, if they changed or seconds are being counted."""
@@ -123,15 +121,22 @@ class QueuePane(LinePane):
         """One word for a container, what it waits for or died of, and a style."""
         if workload is None or workload.state == "missing":
             return "missing", "no container of this name", "bad"
+        if workload.update:
+            return "updating", workload.update, "warn"
         restarts = f"restart: {workload.restart_policy}" if workload.gpu and workload.restart_policy != "no" else ""
         if not workload.running:
             return _stopped(workload, restarts)
+        beside = restarts or workload.scaling
         assert self._snapshot is not None
         state = self._snapshot.endpoints.get(endpoint.name) if endpoint else None
         if state is None or state.cause is None:
-            return workload.health or "running", restarts, "good" if workload.health != "unhealthy" else "bad"
+            return (
+                workload.health or "running",
+                restarts or workload.scaling,
+                "good" if workload.health != "unhealthy" else "bad",
+            )
         if state.serving:
-            return "ready", restarts, "good"
+            return "ready", beside, "good"
         now = self._snapshot.taken
         spent = f"{age(now.wall - workload.started_at)} " if now and workload.started_at else ""
         if state.cause.value == "LOADING":

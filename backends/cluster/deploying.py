@@ -93,6 +93,12 @@ class Spec(Table):
     """A reference to the token that the source of the model wants (Hugging Face, or an address)."""
     volume: ContainerName | None = None
     """The volume the model is copied into; NAME-models if nothing is said."""
+    namespace: str | None = None
+    """Kubernetes: the namespace it goes to; the first of its cluster's table if nothing is said, else default."""
+    storage: str | None = None
+    """Kubernetes: the size of its volume, such as "100Gi"; the model's with some room if nothing is said."""
+    storage_class: str | None = None
+    """Kubernetes: the storage class of its volume; the cluster's default if nothing is said."""
     helper: str | None = None
     """The image by which files get into the volume; it needs a shell. The same image if nothing is said."""
     bind: str | None = None
@@ -127,6 +133,8 @@ class Spec(Table):
     """Started when wanted, by `tierdeck up`, and not with the node's queue."""
     idle: Duration | None = None
     """on_demand: how long without work until `tierdeck watch` stops it; never if nothing is said."""
+    gateway: bool = False
+    """Whether LiteLLM is to serve it, too: what is rendered then takes the place of the gateway's file."""
     prompt: str = "Say one word."
     """What it is asked once to see that it answers."""
 
@@ -168,6 +176,8 @@ class Spec(Table):
         for key in ("utilisation", "tensor_parallel", "offload"):
             if key in self.model_fields_set and self.preset != "vllm":
                 yield key, f"{key} is for vllm"
+        if self.gateway and self.preset == "litellm":
+            yield "gateway", "gateway is for engines; a LiteLLM is one itself"
         if self.idle is not None and not self.on_demand:
             yield "idle", "idle is for what is on_demand"
         if self.keep_alive is not None and self.preset != "ollama":

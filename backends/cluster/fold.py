@@ -5,7 +5,7 @@ Pure: the same readings give the same snapshots, live, in tests and in replay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -49,6 +49,30 @@ def empty(inventory: Inventory, here: str | None = None) -> ClusterSnapshot:
     nodes = {n.name: NodeState(n.name, here=n.name == here) for n in inventory.nodes}
     tiers = _tiers(inventory, endpoints)
     return ClusterSnapshot(inventory.name, here, endpoints, tiers, nodes, prognosis(inventory, endpoints, tiers))
+
+
+def fitted(snapshot: ClusterSnapshot, before: Inventory, after: Inventory) -> ClusterSnapshot:
+    """The snapshot as a changed inventory has it: what stays keeps its state, what is new has not been read yet.
+
+    An endpoint that is asked otherwise now is new; a node is known by its name.
+    """
+    fresh, had = empty(after, snapshot.here if snapshot.here in after.node_named else None), before.endpoint_named
+    endpoints = {
+        name: snapshot.endpoints[name] if had.get(name) == after.endpoint_named[name] else state
+        for name, state in fresh.endpoints.items()
+    }
+    tiers = _tiers(after, endpoints)
+    return replace(
+        snapshot,
+        name=fresh.name,
+        here=fresh.here,
+        endpoints=endpoints,
+        tiers=tiers,
+        nodes={name: snapshot.nodes.get(name, state) for name, state in fresh.nodes.items()},
+        prognosis=prognosis(after, endpoints, tiers),
+        predicted=tuple(each for each in snapshot.predicted if each.endpoint in endpoints),
+        findings=tuple(each for each in snapshot.findings if each.endpoint in endpoints),
+    )
 
 
 def fold(inventory: Inventory, snapshot: ClusterSnapshot, reading: Reading) -> ClusterSnapshot:
@@ -219,7 +243,7 @@ class Change:
 
 
 def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
-    """What a person should hear of: tiers that changed state, endpoints that changed verdict, nodes lost or back."""
+    """What a person should hear of: tiers and endpoints that changed, what runtimes said, nodes lost or back."""
     at = after.taken
     if at is None:
         return []
@@ -238,6 +262,7 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
             text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
             found.append(Change(at, name, text, now.verdict.value))
     found += _found(before, after, at)
+    found += _said(before, after, at)
     for name, node in after.nodes.items():
         was_node = before.nodes.get(name)
         if was_node is None or was_node.reach_trouble == node.reach_trouble:
@@ -246,6 +271,23 @@ def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
         text = f"{name}: {trouble.message} {trouble.advice}".rstrip() if trouble else f"{name}: reached again"
         found.append(Change(at, name, text, "DOWN" if trouble else "UP"))
     return found
+
+
+def _said(before: ClusterSnapshot, after: ClusterSnapshot, at: Instant) -> Iterator[Change]:
+    """What runtimes newly said of workloads; the first look at a node finds only what is old."""
+    told: set[str] = set()
+    for name, node in after.nodes.items():
+        then = before.nodes.get(name)
+        if then is None or then.workloads_taken is None or then.workloads is node.workloads:
+            continue
+        was = {workload.name: workload.notices for workload in then.workloads}
+        for workload in node.workloads:
+            for notice in reversed(workload.notices):
+                text = f"{workload.name}: {notice.words}"
+                if notice not in was.get(workload.name, ()) and text not in told:
+                    told.add(text)
+                    word = Verdict.DEGRADED if notice.bad else Verdict.UNKNOWN
+                    yield Change(at, name, text, word.value)
 
 
 def _found(before: ClusterSnapshot, after: ClusterSnapshot, at: Instant) -> list[Change]:

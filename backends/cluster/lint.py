@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backends.cluster.reading import Workload
+
 BIND_LIMIT: Final = 1_500_000_000
 """Bytes over which a model belongs into a volume under Docker Desktop: bind mounts are slow there, and loads fail."""
 
@@ -108,6 +110,19 @@ Rule = Callable[[Seen], Iterator[Remark]]
 def lint(containers: Sequence[Seen]) -> list[Remark]:
     """All that is wrong, container by container; tierdeck's own helpers are left out."""
     return [remark for seen in containers if not seen.name.startswith(_OURS) for rule in RULES for remark in rule(seen)]
+
+
+def scanned(node: str, workload: Workload) -> Iterator[Remark]:
+    """What scanners found in a workload, where a person should look, or why their reports cannot be read."""
+    for scan in workload.scans:
+        image = scan.kind == "vulnerabilities"
+        if scan.grave or scan.trouble:
+            yield Remark(
+                scan.kind, node, workload.name, f"{scan.words} (by {scan.scanner})",
+                "Whoever reaches it may use what is known of its image." if image
+                else "Whoever gets into it gets further than need be.",
+                "Take an image that is mended." if image else "Its report names each check, and what to set.",
+            )  # fmt: skip
 
 
 def binds(inspected: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -14,6 +14,9 @@ from backends.errors import ProcedureError
 MODELS: Final = "/models"
 """Where the volume stands in the container."""
 
+OLLAMA_MODELS: Final = f"{MODELS}/ollama"
+"""Where an Ollama keeps what it pulled or made."""
+
 KEY_FILE: Final = "/etc/tierdeck/api_key"
 """Where a container finds its key: a file for its owner's eyes only."""
 
@@ -138,7 +141,7 @@ def _llamacpp(spec: Spec, node: Node) -> _Run:
 
 
 def _ollama(spec: Spec, node: Node) -> _Run:
-    environment = {"OLLAMA_HOST": f"0.0.0.0:{PORTS['ollama']}", "OLLAMA_MODELS": f"{MODELS}/ollama"}
+    environment = {"OLLAMA_HOST": f"0.0.0.0:{PORTS['ollama']}", "OLLAMA_MODELS": OLLAMA_MODELS}
     environment["OLLAMA_NUM_PARALLEL"] = str(spec.parallel)
     if spec.context:
         environment["OLLAMA_CONTEXT_LENGTH"] = str(spec.context)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backends.cluster.words import Cause
+from backends.cluster.noted import Notice, Scan, Volume
+from backends.cluster.words import KUBERNETES, Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,10 @@ class Workload:
     `state` is one of created, starting, running, restarting, paused, exited, dead, missing (starting: it will run
     soon, by itself; created: it would, but for what `error` says); `health` is starting, healthy, unhealthy or None
     where nothing checks it. `started_at` is Unix seconds. `digest` is its image's content address,
-    `arguments` its command line with secrets blotted out, `mounts` are "source:target".
+    `arguments` its command line with secrets blotted out, `mounts` are "source:target". `forbidden` is what we have no
+    right to do to it ("start", "logs"), each with the right in words. `surges` says that an update starts a second
+    beside the first, `update` how far one is that is not through. `scaling` tells what changes how many of it there
+    are, by what figures. `asks` is how many it takes of each of its node's devices.
     """
 
     name: str
@@ -202,11 +206,28 @@ class Workload:
     digest: str = ""
     arguments: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
+    forbidden: tuple[tuple[str, str], ...] = ()
+    surges: bool = False
+    update: str = ""
+    scaling: str = ""
+    volumes: tuple[Volume, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    scans: tuple[Scan, ...] = ()
+    asks: tuple[tuple[str, int], ...] = ()
+
+    def forbids(self, verb: str) -> str:
+        """The right that we lack for it, in words; "" where we have it, or nobody told."""
+        return dict(self.forbidden).get(verb, "")
 
     @property
     def running(self) -> bool:
         """Whether its processes exist."""
         return self.state == "running"
+
+    @property
+    def returns(self) -> bool:
+        """Whether its runtime starts it again by itself after its machine was away."""
+        return self.runtime == KUBERNETES or self.restart_policy not in ("no", "")
 
     @property
     def astir(self) -> bool:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from backends.cluster.fold import workload_of
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import Launch, ModelInfo
+from backends.cluster.reading import ModelInfo, Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Endpoint, Model
 
@@ -23,7 +24,8 @@ _LAZY = {"ollama", "lmstudio"}
 class Row:
     """A model at an endpoint, or of the inventory alone; sizes in MiB, None is "not known".
 
-    `vram_by` tells whose figure the GPU memory is: declared by the engine, else of a prediction's certainty.
+    `vram_by` tells whose figure the GPU memory is: declared by the engine, else of a prediction's certainty; `volume`
+    is how full that is which the workload claims, in words.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Row:
     batch: int | None
     flash_attn: bool | None
     on_demand: bool
+    volume: str | None = None
 
 
 def registry(inventory: Inventory, snapshot: ClusterSnapshot) -> list[Row]:
@@ -53,7 +56,7 @@ def registry(inventory: Inventory, snapshot: ClusterSnapshot) -> list[Row]:
             model = next((model for model in inventory.models if _same(model, info.name)), None)
             served.add(model.name if model else "")
             vram = _vram(snapshot, endpoint, info)
-            rows.append(_row(endpoint, info, model, _launch(snapshot, endpoint), vram))
+            rows.append(_row(endpoint, info, model, workload_of(snapshot, endpoint), vram))
     rows += [_unserved(model) for model in inventory.models if model.name not in served]
     return rows
 
@@ -101,7 +104,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         {True: "on", False: "off", None: "-"}[row.flash_attn],
         "on demand" if row.on_demand else "always",
         ",".join(row.tasks) or "-",
-        row.file or "-",
+        ", ".join(filter(None, (row.file, row.volume))) or "-",
     )
 
 
@@ -124,9 +127,10 @@ def _row(
     endpoint: Endpoint,
     info: ModelInfo,
     model: Model | None,
-    launch: Launch | None,
+    workload: Workload | None,
     vram: tuple[float | None, str | None],
 ) -> Row:
+    launch = workload.launch if workload else None
     file = (launch.file if launch else None) or (model.file if model else None)
     if file is None and endpoint.engine == "ollama":
         file = f"Ollama's store on {endpoint.node}" if endpoint.node else "Ollama's store"
@@ -145,6 +149,7 @@ def _row(
         launch.batch if launch else None,
         launch.flash if launch else None,
         model.on_demand if model else endpoint.on_demand or endpoint.engine in _LAZY,
+        ", ".join(volume.words for volume in workload.volumes) or None if workload else None,
     )
 
 
@@ -154,11 +159,6 @@ def _unserved(model: Model) -> Row:
         model.name, None, None, quantisation, None, None, None, (), model.file, None, model.gpu_layers, model.context,
         None, None, model.on_demand,
     )  # fmt: skip
-
-
-def _launch(snapshot: ClusterSnapshot, endpoint: Endpoint) -> Launch | None:
-    node = snapshot.nodes.get(endpoint.node or "")
-    return next((w.launch for w in node.workloads if w.name == endpoint.container), None) if node else None
 
 
 def _same(model: Model, name: str) -> bool:

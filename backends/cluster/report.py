@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from backends.cluster.inventory import Inventory
-from backends.cluster.reading import Gpu, Instant
+from backends.cluster.reading import Gpu, Instant, Workload
 from backends.cluster.snapshot import ClusterSnapshot, Loss, NodeState, Work
 from backends.cluster.tables import Endpoint
 
@@ -93,7 +94,31 @@ def _work(work: Work | None) -> dict[str, Any] | None:
 
 
 def _node(node: NodeState) -> dict[str, Any]:
-    return {"name": node.name, "gpus": [_gpu(gpu) for gpu in node.gpus], "error": error_of(node)}
+    return {
+        "name": node.name,
+        "gpus": [_gpu(gpu) for gpu in node.gpus],
+        "devices": [asdict(device) for device in node.devices],
+        "workloads": [_workload(workload) for workload in node.workloads],
+        "error": error_of(node),
+    }
+
+
+def _workload(workload: Workload) -> dict[str, Any]:
+    return {
+        "name": workload.name,
+        "runtime": workload.runtime,
+        "state": workload.state,
+        "health": workload.health,
+        "error": workload.error or None,
+        "image": workload.image,
+        "scaling": workload.scaling or None,
+        "volumes": [asdict(volume) for volume in workload.volumes],
+        "findings": [asdict(scan) for scan in workload.scans],
+        "notices": [
+            {"at": iso(Instant(each.at, 0.0)), "reason": each.reason, "text": each.text, "bad": each.bad}
+            for each in workload.notices
+        ],
+    }
 
 
 def error_of(node: NodeState) -> str | None:
@@ -130,6 +155,13 @@ def status_text(inventory: Inventory, snapshot: ClusterSnapshot) -> Iterator[str
             yield f"  {endpoint.name:<{width}}  {state.verdict.value:<8}  {cause:<12}  {latency}{state.evidence}"
     for finding in snapshot.findings:
         yield f"{finding.endpoint}  {finding.flaw.value}  {finding.evidence}. {finding.cure}"
+    yield from dict.fromkeys(
+        f"{workload.name}  {scan.words}  ({scan.scanner})"
+        for node in snapshot.nodes.values()
+        for workload in node.workloads
+        for scan in workload.scans
+        if scan.grave
+    )
     for node in snapshot.nodes.values():
         for gpu in node.gpus:
             used, total = gpu.memory_used_mib, gpu.memory_total_mib

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 import tomli_w
 
 from backends.cluster.engines import ENGINES
+from backends.discovery.clusters import FoundCluster, FoundNode, FoundService
 from backends.discovery.hosts import SshHost
 from backends.discovery.look import Found, FoundEngine
 from backends.text import plain
@@ -49,16 +51,25 @@ _ELSEWHERE: Final = """\
 """
 
 
-def draft(found: Found, hosts: Sequence[SshHost] = ()) -> str:
-    """The text of a cluster.toml with this machine and the picked `hosts`; `backends.cluster.files.parse` takes it."""
-    hosts = [host for host in hosts if host.name.lower() != found.name]
+def draft(found: Found, hosts: Sequence[SshHost] = (), cluster: FoundCluster | None = None) -> str:
+    """The text of a cluster.toml with this machine, the picked `hosts` and a Kubernetes `cluster`.
+
+    `backends.cluster.files.parse` takes it.
+    """
+    placed = {node.name: node for node in cluster.nodes} if cluster else {}
+    hosts = [host for host in hosts if host.name.lower() != found.name and host.name not in placed]
+    services = cluster.services if cluster else ()
     tiers = tier_names(found, hosts)
-    blocks = [_HEAD, _here(found), *map(_host, hosts), *_tiers(found, tiers)]
-    blocks += [_endpoint(found, engine) for engine in found.engines] or [
-        _NO_ENGINE.format(node=_value(found.name), engines=", ".join(ENGINES))
-    ]
+    blocks = [_HEAD, *([_cluster(cluster)] if cluster else []), _here(found, cluster), *map(_host, hosts)]
+    blocks += [_placed(cluster, node) for node in placed.values() if cluster and node.name != found.name]
+    blocks += _tiers([*tiers.values()], cluster, [*found.engines, *services])
+    blocks += [_endpoint(found, engine) for engine in found.engines]
+    blocks += [_service(cluster, service) for service in services if cluster]
+    engines: list[FoundEngine | FoundService] = [*found.engines, *services]
+    if not engines:
+        blocks.append(_NO_ENGINE.format(node=_value(found.name), engines=", ".join(ENGINES)))
     blocks += [_elsewhere(host, tiers[host.name]) for host in hosts]
-    gateway = next((engine for engine in found.engines if engine.engine == "litellm"), None)
+    gateway = next((engine for engine in engines if engine.engine == "litellm"), None)
     if gateway:
         blocks.append(
             "# The LiteLLM proxy in front of the others.\n"
@@ -80,7 +91,9 @@ def tier_names(found: Found, hosts: Iterable[SshHost]) -> dict[str, str]:
     return names
 
 
-def as_json(found: Found, hosts: Sequence[SshHost], picked: Sequence[SshHost]) -> dict[str, Any]:
+def as_json(
+    found: Found, hosts: Sequence[SshHost], picked: Sequence[SshHost], cluster: FoundCluster | None = None
+) -> dict[str, Any]:
     """What was found, as `tierdeck init --json` prints it; None is "not known"."""
     return {
         "schema": SCHEMA,
@@ -109,6 +122,7 @@ def as_json(found: Found, hosts: Sequence[SshHost], picked: Sequence[SshHost]) -
         "hosts": [
             {"name": h.name, "address": h.address, "user": h.user, "port": h.port, "picked": h in picked} for h in hosts
         ],
+        "kubernetes": asdict(cluster) if cluster else None,
         "remarks": [plain(remark, 500) for remark in found.remarks],
     }
 
@@ -133,12 +147,53 @@ def gpu_words(found: Found) -> str:
     )
 
 
-def _here(found: Found) -> str:
+def service_words(service: FoundService) -> str:
+    """An engine of a cluster in a few words, for comments and narration."""
+    way = "through the API" if service.proxied else f"at {service.url}"
+    state = way if service.running else "stopped now"
+    return plain(f"{ENGINES[service.engine].title} in {service.workload} ({service.image}), {state}", 110)
+
+
+def _cluster(cluster: FoundCluster) -> str:
+    lines = ["# The Kubernetes cluster, by your kubeconfig; its nodes are below.", "[[clusters]]"]
+    lines += _keys({"name": cluster.name} | ({"context": cluster.context} if cluster.context else {}))
+    if cluster.namespaces:
+        lines += _keys({"namespaces": list(cluster.namespaces)})
+    else:
+        lines.append('# namespaces = ["llm"]                # all if nothing is said')
+    return "\n".join(lines) + "\n"
+
+
+def _placed(cluster: FoundCluster, node: FoundNode) -> str:
+    lines = [f"# A node of {cluster.name}.", "[[nodes]]"]
+    lines += _keys({"name": node.name, "address": node.address, "gpus": node.gpus})
+    return "\n".join([*lines, *_membership(cluster, node)]) + "\n"
+
+
+def _membership(cluster: FoundCluster, node: FoundNode) -> Iterator[str]:
+    yield from _keys({"kubernetes": cluster.name})
+    if node.queue:
+        yield "# Its GPU workloads are let in in this order, one after the other; change it as you like."
+        yield f"queue = {{ order = {_value(list(node.queue))} }}"
+
+
+def _service(cluster: FoundCluster, service: FoundService) -> str:
+    lines = [f"# {service_words(service)}.", "[[endpoints]]"]
+    tier = "GATEWAY" if service.engine == "litellm" else cluster.name.upper()
+    keys = {"name": service.name, "tier": tier, "node": service.node, "engine": service.engine, "url": service.url}
+    lines += _keys(keys | ({"via": "kubernetes"} if service.proxied else {}) | {"container": service.workload})
+    return "\n".join([*lines, *_hints(service)]) + "\n"
+
+
+def _here(found: Found, cluster: FoundCluster | None) -> str:
     lines = [f"# This machine: {gpu_words(found)}.", "[[nodes]]"]
     lines += _keys({"name": found.name, "address": found.address, "os": found.os})
+    member = next((node for node in cluster.nodes if node.name == found.name), None) if cluster else None
     lines.append('# ssh = { user = "..." }               # how tierdeck on your other machines reaches this one')
     lines += _keys({"gpus": found.gpu_kind})
-    if found.queue:
+    if cluster and member:
+        lines += _membership(cluster, member)
+    elif found.queue:
         lines.append("# GPU containers are started in this order, one after the other; change it as you like.")
         lines.append(f"queue = {{ order = {_value(list(found.queue))} }}")
     return "\n".join(lines) + "\n"
@@ -156,12 +211,14 @@ def _host(host: SshHost) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _tiers(found: Found, tiers: Mapping[str, str]) -> Iterator[str]:
-    names = list(tiers.values())
-    if any(engine.engine == "litellm" for engine in found.engines):
-        names.append("GATEWAY")
+def _tiers(
+    names: Sequence[str], cluster: FoundCluster | None, engines: Iterable[FoundEngine | FoundService]
+) -> Iterator[str]:
+    known = [*names, *([cluster.name.upper()] if cluster else [])]
+    if any(engine.engine == "litellm" for engine in engines):
+        known.append("GATEWAY")
     yield "# Tiers: endpoints that are judged together, in the order in which they are shown.\n" + "\n".join(
-        f"[[tiers]]\nname = {_value(name)}\n" for name in names
+        f"[[tiers]]\nname = {_value(name)}\n" for name in dict.fromkeys(known)
     )
 
 
@@ -181,15 +238,19 @@ def _endpoint(found: Found, engine: FoundEngine) -> str:
         lines.append(f"# container = {_value(engine.maybe)}    # if it runs in that one")
     elif engine.engine == "ollama" and not engine.container and found.os == "linux":
         lines.append('# service = "systemd:ollama"           # if it runs as that service')
-    if engine.locked:
-        variable = "LITELLM_MASTER_KEY" if engine.engine == "litellm" else "NAME_OF_A_VARIABLE"
-        lines.append(f'# api_key = "env:{variable}"   # it wants a key: say where that is kept, never the key itself')
     if not engine.public:
         lines.append('# via = "ssh"                          # it listens on loopback only: so other machines ask it')
+    return "\n".join([*lines, *_hints(engine)]) + "\n"
+
+
+def _hints(engine: FoundEngine | FoundService) -> Iterator[str]:
+    """What a person may want to add to an endpoint."""
+    if engine.locked:
+        variable = "LITELLM_MASTER_KEY" if engine.engine == "litellm" else "NAME_OF_A_VARIABLE"
+        yield f'# api_key = "env:{variable}"   # it wants a key: say where that is kept, never the key itself'
     if not engine.running:
-        lines.append("# on_demand = true                     # if it is stopped on purpose as a rule")
-    lines.append('# tasks = ["chat"]                     # of code, reason, chat, vision, fast, embed')
-    return "\n".join(lines) + "\n"
+        yield "# on_demand = true                     # if it is stopped on purpose as a rule"
+    yield '# tasks = ["chat"]                     # of code, reason, chat, vision, fast, embed'
 
 
 def _elsewhere(host: SshHost, tier: str) -> str:

@@ -75,7 +75,7 @@ class Http:
         via: Via = None,
     ) -> HttpAnswer:
         """The whole answer to a GET, within `timeout` seconds and `limit` bytes."""
-        return await self._whole(Request(url, headers or {}, via=via), timeout, limit)
+        return await self._whole(Request("GET", url, headers or {}, via=via), timeout, limit)
 
     async def post(
         self,
@@ -88,7 +88,13 @@ class Http:
         via: Via = None,
     ) -> HttpAnswer:
         """The whole answer to a POST of JSON, within `timeout` seconds and `limit` bytes."""
-        return await self._whole(Request(url, headers or {}, body, via), timeout, limit)
+        return await self._whole(Request("POST", url, headers or {}, body, via), timeout, limit)
+
+    async def delete(
+        self, url: str, body: bytes, *, timeout: float, headers: Mapping[str, str] | None = None, via: Via = None
+    ) -> HttpAnswer:
+        """The whole answer to a DELETE with JSON, within `timeout` seconds."""
+        return await self._whole(Request("DELETE", url, headers or {}, body, via), timeout, MIB)
 
     @asynccontextmanager
     async def stream(
@@ -108,7 +114,7 @@ class Http:
         """
         await self._trust(url)
         wire = await asyncio.to_thread(_streaming, self._open, self._tls)
-        request = Request(url, headers or {}, body, via, connect)
+        request = Request("GET" if body is None else "POST", url, headers or {}, body, via, connect)
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(timeout) as scope:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from backends.cluster.reading import ModelCount, Progress
+from backends.prometheus import labelled, samples
 from backends.text import plain
-
-LONGEST_LINE: Final = 4096
-"""Characters; a longer line is no sample of ours."""
-
-
-MOST: Final = 2.0**53
-"""No counter of ours comes near; what is beyond (or infinite, negative, no number) is no sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +80,6 @@ def progress(text: str, names: Names) -> Progress | None:
     )
 
 
-def samples(text: str, wanted: Iterable[str]) -> list[tuple[str, str, float]]:
-    """The samples of the `wanted` metrics as (name, labels, value); broken lines are passed over."""
-    names = set(wanted)
-    found = []
-    for line in text.split("\n"):
-        name, brace, rest = line.partition("{") if "{" in line else line.partition(" ")
-        if name not in names or len(line) > LONGEST_LINE:
-            continue
-        labels, closed, value_text = rest.rpartition("}") if brace == "{" else ("", "}", rest)
-        value = _number(value_text) if closed else None
-        if value is not None:
-            found.append((name, labels, value))
-    return found
-
-
-def _number(text: str) -> float | None:
-    """The value at the start of `text`, which may be followed by a timestamp."""
-    words = text.split()
-    try:
-        value = float(words[0])
-    except (IndexError, ValueError):
-        return None
-    return value if 0 <= value < MOST else None
-
-
 def _total(values: list[float] | None) -> float | None:
     return sum(values) if values else None
 
@@ -122,14 +89,13 @@ GATEWAY_MODELS: Final = 50
 
 _REQUESTS: Final = "litellm_proxy_total_requests_metric_total"
 _TOKENS: Final = "litellm_total_tokens_metric_total"
-_LABEL: Final = re.compile(r'(?:^|,)(requested_model|model)="((?:[^"\\]|\\.)*)"')
 
 
 def gateway(text: str) -> Progress | None:
     """What LiteLLM's Prometheus callback counted: requests and tokens by the model that was asked for."""
     counts: dict[str, list[float]] = {}
     for name, labels, value in samples(text, (_REQUESTS, _TOKENS)):
-        said = dict(_LABEL.findall(labels))
+        said = labelled(labels)
         model = plain(said.get("requested_model") or said.get("model") or "", 80)
         if model and model != "None" and (model in counts or len(counts) < GATEWAY_MODELS):
             counts.setdefault(model, [0.0, 0.0])[name == _TOKENS] += value

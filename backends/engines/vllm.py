@@ -10,10 +10,11 @@ from backends.cluster.reading import ProbeResult, Progress
 from backends.cluster.words import Cause
 from backends.engines.ask import Ask
 from backends.engines.engine import HealthFirst, well
-from backends.engines.metrics import VLLM, samples
+from backends.engines.metrics import VLLM
 from backends.engines.models import ModelList, counted, require
 from backends.engines.recognise import claimed
 from backends.engines.target import HttpAnswer, ProbeFailure
+from backends.prometheus import samples
 from backends.text import plain
 
 

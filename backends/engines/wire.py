@@ -9,30 +9,27 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import aiohttp
 from yarl import URL
 
 from backends.engines.target import Via
 
+Method = Literal["GET", "POST", "DELETE"]
 HEADERS: Final = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "tierdeck"}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked: a POST of JSON where there is a body, else a GET. It may take `connect` seconds to connect."""
+    """What is asked; a body is JSON. It may take `connect` seconds to connect."""
 
+    method: Method
     url: str
     headers: Mapping[str, str]
     body: bytes | None = None
     via: Via = None
     connect: float | None = None
-
-    @property
-    def method(self) -> str:
-        """The method of HTTP."""
-        return "GET" if self.body is None else "POST"
 
     @property
     def place(self) -> Place:

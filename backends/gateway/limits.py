@@ -34,7 +34,7 @@ def limits(document: Document) -> Iterator[Finding]:
     yield from _health(document)
 
 
-def _chains(document: Document, kind: str) -> Iterator[tuple[Node, Node]]:
+def chains(document: Document, kind: str) -> Iterator[tuple[Node, Node]]:
     """Each group and its list of fallbacks of one kind."""
     for table in ("router_settings", "litellm_settings"):
         for each in items(document.table(table).get(kind)):
@@ -48,7 +48,7 @@ def _targets(document: Document) -> Iterator[Finding]:
     sees_all = "include" not in document.tables and not truth(document.scalar("general_settings", "store_model_in_db"))
     for kind in _LISTS:
         yield from _shapes(document, kind)
-        for source, targets in _chains(document, kind):
+        for source, targets in chains(document, kind):
             if said(source) != "*" and sees_all:
                 yield from _unknown(source, f"{kind} of", names)
             for target in items(targets):
@@ -91,11 +91,11 @@ def _unknown(node: Node, where: str, names: list[str]) -> Iterator[Finding]:
 
 
 def _loops(document: Document) -> Iterator[Finding]:
-    chains = {said(source): [said(t) for t in items(targets)] for source, targets in _chains(document, "fallbacks")}
-    lines = {said(source): line(source) for source, _ in _chains(document, "fallbacks")}
+    ways = {said(source): [said(t) for t in items(targets)] for source, targets in chains(document, "fallbacks")}
+    lines = {said(source): line(source) for source, _ in chains(document, "fallbacks")}
     told: set[frozenset[str]] = set()
-    for start in chains:
-        path = _circle(start, chains)
+    for start in ways:
+        path = _circle(start, ways)
         if path and frozenset(path) not in told:
             told.add(frozenset(path))
             yield Finding(
@@ -105,12 +105,12 @@ def _loops(document: Document) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _circle(start: str, chains: dict[str, list[str]]) -> list[str]:
+def _circle(start: str, ways: dict[str, list[str]]) -> list[str]:
     """The way from a group back to itself, over at least one other; empty where there is none."""
-    waiting, seen = [[start, each] for each in chains[start] if each != start], {start}
+    waiting, seen = [[start, each] for each in ways[start] if each != start], {start}
     while waiting:
         path = waiting.pop()
-        for each in chains.get(path[-1], ()):
+        for each in ways.get(path[-1], ()):
             if each == start:
                 return [*path, start]
             if each not in seen:
@@ -152,7 +152,7 @@ def _cooldowns(document: Document) -> Iterator[Finding]:
 def _singles(document: Document) -> list[str]:
     """The groups of one deployment that have fallbacks."""
     count = Counter(entry.group for entry in document.entries)
-    sources = {said(source) for source, _ in _chains(document, "fallbacks")}
+    sources = {said(source) for source, _ in chains(document, "fallbacks")}
     return [group for group, deployments in count.items() if deployments == 1 and sources & {group, "*"}]
 
 

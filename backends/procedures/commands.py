@@ -17,8 +17,9 @@ from backends.cluster.reading import ProcedureState
 from backends.errors import ProcedureError, StaleLease
 from backends.procedures import journal as journals
 from backends.procedures.events import StepEvent, plan_of
+from backends.procedures.handing import born_with, hand
 from backends.procedures.lock import private_folder, refuse_if_held
-from backends.procedures.plan import Plan, to_json
+from backends.procedures.plan import Plan
 from backends.procedures.process import Told, arguments, remove_if_empty
 
 RUNNER: Final = (sys.executable, "-P", "-m", "backends.procedures.process")
@@ -66,23 +67,22 @@ class Procedures:
         ProcedureError where another procedure holds the node, or the runner does not begin; with `take_over`, a lease
         on the node that its owner no longer renews gives way.
         """
-        refuse_if_held(self.state_dir, plan.node, time.time())
+        for node in plan.nodes:
+            refuse_if_held(self.state_dir, node, time.time())
         procedure = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         await asyncio.to_thread(journals.prune, self.state_dir)
-        await self._launch(
-            procedure, json.dumps(to_json(plan)).encode(), resume=False, attended=attended, take_over=take_over
-        )
+        await self._launch(procedure, plan, resume=False, attended=attended, take_over=take_over)
         return procedure
 
     async def resume(self, procedure: str, *, attended: bool = True, take_over: bool = False) -> None:
         """Go on with a procedure that was halted, cancelled, failed or lost; every step is checked anew."""
-        await self._launch(procedure, b"", resume=True, attended=attended, take_over=take_over)
+        await self._launch(procedure, None, resume=True, attended=attended, take_over=take_over)
 
     async def roll_back(self, procedure: str, *, take_over: bool = False) -> None:
         """Take back all that one did, if its plan can be; it must not run any more."""
         if not self.plan(procedure).reversible:
             raise ProcedureError(f"Procedure {procedure} cannot be taken back as a whole.", "Only deployments can.")
-        await self._launch(procedure, b"", resume=True, attended=False, take_over=take_over, back=True)
+        await self._launch(procedure, None, resume=True, attended=False, take_over=take_over, back=True)
 
     def attach(self, procedure: str) -> AsyncGenerator[StepEvent, None]:
         """Its events from the first on, as they come, the last being `finished` (or `lost`)."""
@@ -109,7 +109,7 @@ class Procedures:
             journal.write(StepEvent(time.time(), procedure, "finished", None, dict(detail), "cancelled"))
 
     async def _launch(
-        self, procedure: str, handed: bytes, *, resume: bool, attended: bool, take_over: bool, back: bool = False
+        self, procedure: str, plan: Plan | None, *, resume: bool, attended: bool, take_over: bool, back: bool = False
     ) -> None:
         path = journals.journal_path(self.state_dir, procedure)
         private_folder(path.parent)
@@ -118,7 +118,7 @@ class Procedures:
         told = Told(state, procedure, inventory, resume, not attended, take_over, back)
         command = [*self._runner, *arguments(told)]
         try:
-            said = await asyncio.to_thread(_begin, command, handed, log)
+            said = await asyncio.to_thread(_begin, command, plan, log)
         except subprocess.TimeoutExpired:
             raise ProcedureError(f"The runner did not begin within {LAUNCH_LIMIT:.0f} s; nothing was done.") from None
         except OSError as error:
@@ -162,12 +162,13 @@ class Procedures:
         raise ProcedureError(f"The journal of {procedure} names no runner.")
 
 
-def _begin(command: Sequence[str], handed: bytes, log: Path) -> bytes:
+def _begin(command: Sequence[str], plan: Plan | None, log: Path) -> bytes:
     """Start a runner and wait for its one line; it goes on by itself, in a session of its own."""
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as errors:
         begun = subprocess.run(
             command,
-            input=handed,
+            input=hand(plan, os.environ),
+            env=born_with(os.environ),
             stdout=subprocess.PIPE,
             stderr=errors,
             start_new_session=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,6 +14,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
 from backends.cluster.words import NATIVE
+from backends.engines.ollama_library import Said
 from backends.errors import ReachError, SshError
 from backends.maintenance import Maintenance
 from backends.procedures.learned import Learned
@@ -40,9 +41,16 @@ def _no_files(source: str, token: str | None) -> AbstractAsyncContextManager[Mod
     raise ReachError(f"There is no way to {source} from here.")
 
 
-async def _no_pull(endpoint: str, model: str) -> AsyncGenerator[tuple[str, float | None], None]:
+async def _no_pull(endpoint: str, model: str) -> Said:
     raise ReachError(f"There is no way to have {endpoint} pull {model} from here.")
-    yield
+
+
+async def _no_create(endpoint: str, model: str, files: Mapping[str, str]) -> Said:
+    raise ReachError(f"There is no way to have {endpoint} create {model} from here.")
+
+
+async def _no_forget(endpoint: str, model: str) -> bool:
+    raise ReachError(f"There is no way to have {endpoint} delete {model} from here.")
 
 
 async def _no_answer(endpoint: str, prompt: str) -> str:
@@ -98,7 +106,8 @@ class Context:
     asks one for a token, or a vector: "" where it answered, else why not.
     `places(node)` are where its lease is kept, `away(node)` where while it is out of reach; `confirm()` asks the node
     whether the lease is still ours, and is called right before every change: ProcedureError where it is not.
-    `pull(endpoint, model)` has an Ollama fetch a model: its words, and the share that came.
+    `pull(endpoint, model)` has an Ollama fetch a model: its words, and the share that came; `create(endpoint, model,
+    files)` has it make one of blobs that it has, by name and digest; `forget(endpoint, model)` has it delete one.
     `files(source, token)` are the files of a model, `token` a reference; `ask(endpoint, prompt)` is the beginning of an
     answer, or a ChatError.
     `here` is the node one stands on, `touch` what the rungs of the recovery ladder may do,
@@ -118,7 +127,9 @@ class Context:
     shell: Callable[[str], Shell] = _no_shell
     files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]] = _no_files
     ask: Callable[[str, str], Awaitable[str]] = _no_answer
-    pull: Callable[[str, str], AsyncGenerator[tuple[str, float | None], None]] = _no_pull
+    pull: Callable[[str, str], Awaitable[Said]] = _no_pull
+    create: Callable[[str, str, Mapping[str, str]], Awaitable[Said]] = _no_create
+    forget: Callable[[str, str], Awaitable[bool]] = _no_forget
     here: str | None = None
     touch: Touch | None = None
     maintenance: Maintenance | None = None

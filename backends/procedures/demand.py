@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Final
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
@@ -32,6 +33,30 @@ class Stop:
     node: str
     name: str
     runtime: str = "docker"
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """What a prompt for an on-demand endpoint that is off would cost: its start, as `plan` has it.
+
+    `seconds` is what its past starts took, None where there was none.
+    """
+
+    endpoint: str
+    plan: Plan
+    seconds: float | None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Who makes room for it."""
+        return tuple(str(step.arguments["name"]) for step in self.plan.steps if step.kind == "stop_idle")
+
+    @property
+    def words(self) -> str:
+        """All of that in a line."""
+        lasting = "how long is not known" if self.seconds is None else f"about {self.seconds:.0f} s"
+        stops = f"; stops {', '.join(self.stops)}" if self.stops else ""
+        return f"cold: {self.endpoint} would have to start, {lasting}{stops}"
 
 
 class StopIdle:
@@ -104,22 +129,24 @@ def plan_up(
     """Start an endpoint, and stop others on demand of its node where it would not fit beside them.
 
     `need` is what a container took of the GPUs in past starts, in MiB; `used` is when each endpoint worked last, in
-    Unix seconds. ProcedureError, with the figures, where even that does not suffice: what always runs is never stopped.
+    Unix seconds. Where a scheduler hands out the GPUs of the node, their number is what counts. ProcedureError, with
+    the figures, where even that does not suffice: what always runs is never stopped.
     """
     node, name = str(endpoint.node), residence(endpoint)
     plan = plan_queue(inventory, snapshot, node, only=[name])
-    wanted, free = need(node, name), free_mib(snapshot, node)
+    room = _room(snapshot, node, name, need)
+    wanted, free = room.takes(name), room.free
     warnings = list(plan.warnings)
     leaving: Sequence[Workload] = ()
     if wanted is None or free is None:
         warnings.append(f"Whether {endpoint.name} fits is not known: nothing is stopped for it.")
     elif plan.targets:
-        leaving = _leaving(inventory, snapshot, endpoint, wanted * MARGIN - free, need, used)
-        gained = sum(need(node, title(w)) or 0.0 for w in leaving)
-        if wanted * MARGIN > free + gained:
+        leaving = _leaving(inventory, snapshot, endpoint, wanted * room.margin - free, room.takes, used)
+        gained = sum(room.takes(title(w)) or 0.0 for w in leaving)
+        if wanted * room.margin > free + gained:
             raise ProcedureError(
-                f"{endpoint.name} takes about {wanted / 1024:.1f} GiB; {free / 1024:.1f} GiB are free on {node}, and "
-                f"{gained / 1024:.1f} GiB more without what is on demand there.",
+                f"{endpoint.name} takes about {room.words(wanted)}; {room.words(free)} are free on {node}, and "
+                f"{room.words(gained)} more without what is on demand there.",
                 "What always runs is not stopped for it.",
             )
     return Plan(
@@ -158,12 +185,35 @@ def free_mib(snapshot: ClusterSnapshot, node: str) -> float | None:
     return sum(known) if gpus and len(known) == len(gpus) else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What is free on a node, and what each workload takes of it; None is "not known"."""
+
+    free: float | None
+    takes: Callable[[str], float | None]
+    margin: float
+    words: Callable[[float], str]
+
+
+def _room(snapshot: ClusterSnapshot, node: str, name: str, need: Callable[[str, str], float | None]) -> _Room:
+    """GPU memory; where a scheduler hands out GPUs by numbers, that of which there are fewest for `name`."""
+    asked = {title(w): dict(w.asks) for w in snapshot.nodes[node].workloads}
+    free = {d.name: d.allocatable - d.requested for d in snapshot.nodes[node].devices}
+    wanted = [device for device in asked.get(name, {}) if device in free]
+    if not wanted:
+        return _Room(free_mib(snapshot, node), partial(need, node), MARGIN, lambda mib: f"{mib / 1024:.1f} GiB")
+    device = min(wanted, key=lambda each: free[each] - asked[name][each])
+    return _Room(
+        free[device], lambda other: asked.get(other, {}).get(device), 1.0, lambda count: f"{count:.0f} {device}"
+    )
+
+
 def _leaving(
     inventory: Inventory,
     snapshot: ClusterSnapshot,
     endpoint: Endpoint,
     missing: float,
-    need: Callable[[str, str], float | None],
+    takes: Callable[[str], float | None],
     used: Mapping[str, float],
 ) -> Sequence[Workload]:
     """Those on demand that run on its node, the least recently used first, until enough comes free."""
@@ -175,7 +225,7 @@ def _leaving(
     others = [e for e in here if e.on_demand and residence(e) in running and residence(e) not in kept]
     chosen: list[Workload] = []
     for other in sorted(others, key=lambda e: used.get(e.name, running[residence(e)].started_at or 0.0)):
-        gain = need(node, residence(other))
+        gain = takes(residence(other))
         if missing <= 0:
             break
         if gain and running[residence(other)] not in chosen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from backends.procedures.context import Context
 from backends.procedures.copying import CopyModel
 from backends.procedures.fragment import Fragment, WriteFragment, parsed
 from backends.procedures.gate import Voice
+from backends.procedures.ollama import Ollama, OllamaModel
 from backends.procedures.plan import Step
 from backends.procedures.runner import Report, StepKind
 from backends.reach.docker_store import DockerStore, Json
@@ -63,17 +63,6 @@ class Container:
     deployment: str
     body: dict[str, Any] = field(default_factory=dict)
     api_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ollama:
-    """What the step is told; with a `file`, a path in the container, the model is created from that."""
-
-    node: str
-    container: str
-    endpoint: str
-    model: str
-    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,49 +262,6 @@ class MakeContainer:
 
     async def _store(self) -> DockerStore:
         return await _store(self._context, self._told.node)
-
-
-class OllamaModel:
-    """Gives a fresh Ollama its model: pulled by itself, or created from the file in its volume."""
-
-    def __init__(self, step: Step, context: Context) -> None:
-        self._told, self._context = parsed(Ollama, step), context
-
-    async def check(self) -> str:
-        """It has it."""
-        names = set(await self._context.listed(self._told.endpoint))
-        return "it has the model already" if names & {self._told.model, f"{self._told.model}:latest"} else ""
-
-    async def apply(self, report: Report) -> None:
-        """With its own progress; a pull that breaks off is gone on with."""
-        told, clock = self._told, self._context.clock
-        await self._context.confirm()
-        if told.file:
-            await self._create()
-            return
-        voice, begun = Voice(report, clock), clock.now().mono
-        async with aclosing(self._context.pull(told.endpoint, told.model)) as said:
-            async for words, share in said:
-                figures: dict[str, JsonValue] = {} if share is None else {"progress": share}
-                voice.say("pull", clock.now().mono - begun, plain(words), figures)
-
-    async def _create(self) -> None:
-        told = self._told
-        script = 'printf "FROM %s\\n" "$1" > /tmp/Modelfile && ollama create "$2" -f /tmp/Modelfile'
-        store = await _store(self._context, told.node)
-        done = await store.run(told.container, ["/bin/sh", "-c", script, "sh", told.file, told.model], limit=1800.0)
-        if done.status:
-            words = plain(done.words[-400:], 300)
-            raise ProcedureError(f"Ollama does not take {told.file}: {words}", "Is it a GGUF that it knows?")
-
-    async def verify(self, report: Report) -> str:
-        """It lists it."""
-        if not await self.check():
-            raise ProcedureError(f"{self._told.endpoint} does not list {self._told.model} after it got it.")
-        return f"{self._told.endpoint} has {self._told.model}"
-
-    async def undo(self) -> None:
-        """What came stays, for the next try; a volume of ours goes as a whole."""
 
 
 class AskOnce:

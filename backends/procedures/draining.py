@@ -31,6 +31,10 @@ class Placing(Protocol):
         """Have nothing new placed on the node, or allow it again."""
         ...
 
+    async def lower(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Scale down those of these workloads that run on the node alone, without waiting; which they were."""
+        ...
+
     async def evictable(self) -> tuple[str, ...]:
         """The pods that a drain moves away, as NAMESPACE/NAME."""
         ...

@@ -51,7 +51,9 @@ class Behind:
 class Push:
     """What every step is told: the gateway, its file, and the digests of the former and the new one.
 
-    `name` is the workload of kind `runtime` that is restarted; `text` is the new file, `groups` what it serves.
+    `name` is the workload of kind `runtime` that is restarted, and `ran` whether it ran; `text` is the new file,
+    `groups` what it serves. `kept` is the digest of the copy that lay beside the file already, where taking the plan
+    back is to bring back that, too.
     """
 
     node: str
@@ -61,6 +63,8 @@ class Push:
     new: str
     runtime: str = ""
     name: str = ""
+    ran: bool = True
+    kept: str | None = None
     text: str = ""
     groups: Mapping[str, Behind] = field(default_factory=dict)
 
@@ -81,9 +85,9 @@ class GatewayStep:
         self._context, self._clock = context, context.clock
         self._changed = False
 
-    async def _file(self) -> WholeFile:
-        context = self._context
-        return await whole_file(self._told.config, self._told.node, context.here, context.shell, context.runtime)
+    async def _file(self, ending: str = "") -> WholeFile:
+        context, place = self._context, f"{self._told.config}{ending}"
+        return await whole_file(place, self._told.node, context.here, context.shell, context.runtime)
 
     async def _runtime(self) -> Runtime:
         return await self._context.runtime(self._told.node, self._told.runtime)
@@ -94,34 +98,56 @@ class GatewayStep:
         await runtime.stop(self._told.name, grace=GRACE)
         await runtime.start(self._told.name)
 
-    async def _restore(self) -> bool:
-        """Put the former file back, byte for byte; whether that was needed."""
+    async def _return(self) -> None:
+        """Have the gateway run as it did, with its former file; broken off anywhere, it can be gone on with."""
+        runtime = await self._runtime()
+        await self._context.confirm()
+        await runtime.stop(self._told.name, grace=GRACE)
+        await self._restore()
+        if self._told.ran:
+            await runtime.start(self._told.name)
+
+    async def _returned(self, report: Report) -> str:
+        """As above, and waited for; how it is then."""
+        await self._return()
+        if not self._told.ran:
+            return "stopped, as it was"
+        await self._ready(report)
+        return "ready with it"
+
+    async def _restore(self) -> None:
+        """Put the former file back, byte for byte."""
         file = await self._file()
         if digest(await file.read()) == self._told.former:
-            return False
+            return
         await self._context.confirm()
         if self._told.former == ABSENT:
             await file.remove()
-            return True
+            return
         kept = await file.kept()
         if kept is None or digest(kept) != self._told.former:
             raise ProcedureError(f"What was kept of {file.where} is not what was there: it is left as it is.")
         await file.write(kept)
         if digest(await file.read()) != self._told.former:
             raise ProcedureError(f"{file.where} could not be put back; it is kept as {file.where}{KEPT}.")
-        return True
 
     async def _roll_back(self, report: Report, why: str) -> ProcedureError:
         """Put the former file back and have the gateway run with it again; what happened, as the error to raise."""
         report({"text": f"{why} Rolling back."})
         self._changed = False
-        await self._restore()
-        await self._restart()
         try:
-            await self._ready(report)
+            now = await self._returned(report)
         except ProcedureError as error:
             return ProcedureError(f"{why} The former file is back, but with it: {error.message}", error.advice)
-        return ProcedureError(f"{why} The former file is back, byte for byte, and the gateway is ready with it.")
+        return ProcedureError(f"{why} The former file is back, byte for byte, and the gateway is {now}.")
+
+    async def _ready_or_back(self, report: Report) -> str:
+        """Wait until it is ready with the new file; where it is not, the former one comes back."""
+        try:
+            return await self._ready(report)
+        except ProcedureError as error:
+            why = f"The gateway does not come back with the new file: {error.message} {error.advice}".rstrip(". ")
+            raise await self._roll_back(report, f"{why}.") from None
 
     async def _ready(self, report: Report) -> str:
         """Wait until the gateway says that it lives and is ready; ProcedureError where it ends, or does not in time."""
@@ -154,8 +180,7 @@ class GatewayStep:
         """Where this step changed something: the former file, and the gateway restarted with it."""
         if self._changed:
             self._changed = False
-            await self._restore()
-            await self._restart()
+            await self._return()
 
 
 class KeepFile(GatewayStep):
@@ -172,8 +197,10 @@ class KeepFile(GatewayStep):
         """Copy it, if it is still the file that was planned for."""
         file = await self._file()
         if digest(await file.read()) != self._told.former:
-            raise _planned_for_another(file)
+            raise planned_for_another(file)
         await self._context.confirm()
+        if self._told.kept not in (None, ABSENT, self._told.former):
+            await (await self._file(KEPT)).keep()
         await file.keep()
 
     async def verify(self, report: Report) -> str:
@@ -182,6 +209,22 @@ class KeepFile(GatewayStep):
         if digest(await file.kept()) != self._told.former:
             raise ProcedureError(f"The copy of {file.where} is not what it is to be.", "Is there room?")
         return f"kept as {file.where}{KEPT}"
+
+    async def revert(self, report: Report) -> str:
+        """The copy that lay there before, or none; a push alone leaves its copy, whatever comes."""
+        copy = await self._file(KEPT)
+        if self._told.kept is None or digest(await copy.read()) == self._told.kept:
+            return ""
+        await self._context.confirm()
+        if self._told.kept == ABSENT:
+            await copy.remove()
+            return f"{copy.where} is removed"
+        earlier = await copy.kept()
+        if earlier is None or digest(earlier) != self._told.kept:
+            raise ProcedureError(f"The copy that lay at {copy.where} before is not there any more.")
+        await copy.write(earlier)
+        await (await self._file(KEPT + KEPT)).remove()
+        return f"{copy.where} is as it was"
 
 
 class WriteFile(GatewayStep):
@@ -195,7 +238,7 @@ class WriteFile(GatewayStep):
         """Write it whole, over the file that was planned for and no other."""
         file = await self._file()
         if digest(await file.read()) != self._told.former:
-            raise _planned_for_another(file)
+            raise planned_for_another(file)
         await self._context.confirm()
         self._changed = True
         await file.write(self._told.text.encode())
@@ -213,14 +256,16 @@ class WriteFile(GatewayStep):
             await self._restore()
 
     async def revert(self, report: Report) -> str:
-        """The former file, where the new one is there still, and the gateway running with it."""
+        """The former file, where the new one is there still, and the gateway as it was; so, too, where it was left."""
         file = await self._file()
-        if digest(await file.read()) != self._told.new:
+        found = digest(await file.read())
+        if found != self._told.new and (found != self._told.former or not await self._left()):
             return ""
-        await self._restore()
-        await self._restart()
-        await self._ready(report)
-        return f"{file.where} is as it was, and the gateway runs with it"
+        return f"{file.where} is as it was, and the gateway is {await self._returned(report)}"
+
+    async def _left(self) -> bool:
+        """Whether it was stopped to get its former file, and nobody started it any more."""
+        return self._told.ran and not (await (await self._runtime()).state(self._told.name)).running
 
 
 class RestartGateway(GatewayStep):
@@ -234,7 +279,7 @@ class RestartGateway(GatewayStep):
         """Restart it, if it will read what was planned."""
         file = await self._file()
         if digest(await file.read()) != self._told.new:
-            raise _planned_for_another(file)
+            raise planned_for_another(file)
         self._changed = True
         report({"text": f"restarting {self._told.name}"})
         await self._restart()
@@ -242,11 +287,7 @@ class RestartGateway(GatewayStep):
     async def verify(self, report: Report) -> str:
         """Ready, asked by /health/liveliness and /health/readiness."""
         self._changed = True
-        try:
-            return await self._ready(report)
-        except ProcedureError as error:
-            why = f"The gateway does not come back with the new file: {error.message} {error.advice}".rstrip(". ")
-            raise await self._roll_back(report, f"{why}.") from None
+        return await self._ready_or_back(report)
 
 
 class AskGateway(GatewayStep):
@@ -263,7 +304,7 @@ class AskGateway(GatewayStep):
         """Every group answers, but for those behind which nothing serves."""
         file = await self._file()
         if digest(await file.read()) != self._told.new:
-            raise _planned_for_another(file)
+            raise planned_for_another(file)
         self._changed = True
         try:
             listed = await self._context.listed(self._told.endpoint)
@@ -294,7 +335,8 @@ class AskGateway(GatewayStep):
         return ""
 
 
-def _planned_for_another(file: WholeFile) -> ProcedureError:
+def planned_for_another(file: WholeFile) -> ProcedureError:
+    """The refusal to write over a file that is not the one that was planned for."""
     return ProcedureError(f"{file.where} is not as it was when this was planned.", "Plan anew: tierdeck gateway push")
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Final
 
+from pydantic import SecretStr
+
 from backends.clock import Clock, SystemClock
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Gpu, ProbeResult, Workload
 from backends.cluster.tables import Endpoint
-from backends.engines import asking, loading, pulling
+from backends.engines import asking, loading, ollama_library
 from backends.engines.chat import Delta, Message, chat
 from backends.engines.http import Http
 from backends.engines.registry import ENGINES
@@ -41,10 +43,15 @@ MOST_TOKENS: Final = 16
 
 
 @asynccontextmanager
-async def open_context(inventory: Inventory, state: Path | None = None) -> AsyncGenerator[Context, None]:
-    """The outside of `inventory`, connected to as it is needed and closed on leaving; `state` is our directory."""
+async def open_context(
+    inventory: Inventory, state: Path | None = None, given: Mapping[str, SecretStr] | None = None
+) -> AsyncGenerator[Context, None]:
+    """The outside of `inventory`, connected to as it is needed and closed on leaving; `state` is our directory.
+
+    `given` are variables for `env:` references that are not in the environment.
+    """
     here = which_node(inventory, hostname(), addresses())
-    secrets, clock = Secrets(), SystemClock()
+    secrets, clock = Secrets(given=given), SystemClock()
     async with Http() as http, Reaches(inventory, here, secrets) as reaches:
         outside = _Outside(inventory, http, reaches, secrets, clock)
         yield Context(
@@ -58,6 +65,8 @@ async def open_context(inventory: Inventory, state: Path | None = None) -> Async
             files=outside.files,
             ask=outside.ask,
             pull=outside.pull,
+            create=outside.create,
+            forget=outside.forget,
             listed=outside.listed,
             prompt=outside.prompt,
             here=here,
@@ -134,15 +143,23 @@ class _Outside:
         target = await self.target(self.inventory.endpoint_named[endpoint])
         return await asking.answered(self.http, target, model, embeds=embeds)
 
-    async def pull(self, endpoint: str, model: str) -> AsyncGenerator[tuple[str, float | None], None]:
+    async def pull(self, endpoint: str, model: str) -> ollama_library.Said:
         """Have an Ollama fetch a model."""
         target = await self.target(self.inventory.endpoint_named[endpoint])
+        return _relayed(ollama_library.pull(self.http, target, model), f"{endpoint} does not pull {model}")
+
+    async def create(self, endpoint: str, model: str, files: Mapping[str, str]) -> ollama_library.Said:
+        """Have an Ollama make a model of blobs that it has."""
+        target = await self.target(self.inventory.endpoint_named[endpoint])
+        return _relayed(ollama_library.create(self.http, target, model, files), f"{endpoint} does not create {model}")
+
+    async def forget(self, endpoint: str, model: str) -> bool:
+        """Have an Ollama delete a model."""
+        target = await self.target(self.inventory.endpoint_named[endpoint])
         try:
-            async with aclosing(pulling.pull(self.http, target, model)) as said:
-                async for words, share in said:
-                    yield words, share
+            return await ollama_library.forget(self.http, target, model)
         except ProbeFailure as failure:
-            raise ReachError(f"{endpoint} does not pull {model}: {failure.cause.value} {failure.evidence}") from None
+            raise _unanswered(f"{endpoint} does not delete {model}", failure) from None
 
     async def target(self, endpoint: Endpoint) -> Target:
         """An endpoint as it is asked from here."""
@@ -161,3 +178,17 @@ class _Outside:
             return nvidia.parse(done.stdout) if done.status == 0 else None
         except (ReachError, TimeoutError):
             return None
+
+
+async def _relayed(said: ollama_library.Said, failed: str) -> ollama_library.Said:
+    """The same, with a ReachError that begins as `failed` where it breaks off."""
+    try:
+        async with aclosing(said) as lines:
+            async for words, share in lines:
+                yield words, share
+    except ProbeFailure as failure:
+        raise _unanswered(failed, failure) from None
+
+
+def _unanswered(failed: str, failure: ProbeFailure) -> ReachError:
+    return ReachError(f"{failed}: {failure.cause.value} {failure.evidence}")

@@ -63,9 +63,8 @@ class Outages:
         self._ran[title] = started_at
 
     def by_itself(self, title: str, workload: Workload) -> bool:
-        """Whether Docker started it by itself, since: it may, it runs, and neither before nor by us."""
-        may = workload.restart_policy not in ("no", "")
-        return may and (title not in self._ran or self._ran[title] != workload.started_at)
+        """Whether its runtime started it by itself, since: it may, it runs, and neither before nor by us."""
+        return workload.returns and (title not in self._ran or self._ran[title] != workload.started_at)
 
     def gone(self, running: Iterable[str]) -> frozenset[str]:
         """What ran at the last look, and does not now."""

@@ -33,7 +33,8 @@ class Step:
     """One step: `kind` names the class that does it, `command` is the exact call shown to people.
 
     `arguments` hold JSON, and references to secrets, never secrets. `time_limit` is in seconds, for the whole step.
-    A step that `may_fail` is no end of its plan: a later one may still help.
+    A step that `may_fail` is no end of its plan: a later one may still help. One that is done `always` gives back what
+    its plan borrowed: it is done, too, where the plan ends before it.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Step:
     danger: Danger = Danger.NONE
     command: str = ""
     may_fail: bool = False
+    always: bool = False
 
     def __post_init__(self) -> None:
         if not (self.kind and self.label):
@@ -67,6 +69,7 @@ class BlastRadius:
 class Plan:
     """What would be done to `node`, in order, and `why`; `targets` names the containers and services it touches.
 
+    `beside` are further nodes that it changes; nobody else may be at work there meanwhile, either.
     One that is `reversible` can be taken back as a whole; `on_failure` is what becomes of it where nobody is asked.
     """
 
@@ -77,9 +80,15 @@ class Plan:
     blast: BlastRadius = BlastRadius()
     warnings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
     reversible: bool = False
     on_failure: Literal["hold", "rollback"] = "hold"
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes that it changes, in the order in which they are taken."""
+        return tuple(sorted({self.node, *self.beside}))
 
     @property
     def danger(self) -> Danger:

@@ -1,7 +1,8 @@
 """The runner in a process of its own: it outlives the terminal that started it and ends with its procedure.
 
-Started by `commands.Procedures` as `python -m backends.procedures.process`; the plan comes on standard input, one line
-of JSON on standard output says whether it began, and then only the journal and the control socket speak.
+Started by `commands.Procedures` as `python -m backends.procedures.process`; the plan and the environment come on
+standard input, one line of JSON on standard output says whether it began, and then only the journal and the control
+socket speak.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pydantic import JsonValue
+from pydantic import JsonValue, SecretStr
 
 from backends.clock import SystemClock
 from backends.cluster.files import load
@@ -35,18 +36,20 @@ from backends.procedures.context import Context
 from backends.procedures.desk import Desk, listening, socket_path
 from backends.procedures.events import StepEvent, plan_of
 from backends.procedures.fragment import coming_files
+from backends.procedures.handing import taken
 from backends.procedures.kinds import KINDS
 from backends.procedures.learned import Learned
 from backends.procedures.leasing import Lease
 from backends.procedures.lock import HEARTBEAT, NodeLock, hold
-from backends.procedures.plan import Plan, Step, from_json, to_json
+from backends.procedures.plan import Plan, Step, to_json
 from backends.procedures.runner import Past, StepKind, past_of, reason, run
 
 CLOSE_LIMIT: Final = 10.0
 """Seconds that connections may take to close."""
 
 Kinds = Mapping[str, Callable[[Step, Context], StepKind]]
-Opens = Callable[[Inventory], AbstractAsyncContextManager[Context]]
+Opens = Callable[[Inventory, Mapping[str, SecretStr]], AbstractAsyncContextManager[Context]]
+"""Opens the outside; the secrets are the variables that `env:` references name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +89,14 @@ def _parse(argv: Sequence[str] | None) -> Told:
 def main(argv: Sequence[str] | None = None, *, kinds: Kinds = KINDS, opens: Opens | None = None) -> int:
     """Detach, carry the procedure out, and end."""
     told = _parse(argv)
-    handed = sys.stdin.buffer.read()
+    raw = sys.stdin.buffer.read()
     if os.fork():
         os._exit(0)  # the starter waits for this one only; the other belongs to nobody
     os.umask(0o077)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     starter = _Starter()
     try:
-        asyncio.run(_serve(told, handed, kinds, opens or partial(_real, told.state), starter))
+        asyncio.run(_serve(told, raw, kinds, opens or partial(_real, told.state), starter))
         return 0
     except TierdeckError as error:
         starter.refuse(error)
@@ -113,10 +116,10 @@ def remove_if_empty(path: Path) -> None:
             path.unlink()
 
 
-def _real(state: Path, inventory: Inventory) -> AbstractAsyncContextManager[Context]:
+def _real(state: Path, inventory: Inventory, given: Mapping[str, SecretStr]) -> AbstractAsyncContextManager[Context]:
     from backends.procedures.opening import open_context
 
-    return open_context(inventory, state)
+    return open_context(inventory, state, given)
 
 
 class _Starter:
@@ -143,10 +146,12 @@ class _Starter:
         os.close(nowhere)
 
 
-async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter: _Starter) -> None:
+async def _serve(told: Told, raw: bytes, kinds: Kinds, opens: Opens, starter: _Starter) -> None:
     """Take the journal, the node here and the node itself, in this order, and give them back in the other."""
-    plan = plan_of(told.id, _journal(told)) if told.resume else from_json(_json(handed))
+    handed = taken(raw)
+    plan = handed.plan or plan_of(told.id, _journal(told))
     inventory = load(told.cluster, with_files=coming_files(plan)).inventory
+    given = handed.settle(inventory)
     path = socket_path(told.state, told.id)
     owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}"
     desk = Desk()
@@ -156,13 +161,17 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
             opened = journals.reopen if told.resume else journals.create
             journal = _Recorder(held.enter_context(opened(told.state, told.id)))
             past = _past(journal.path, back=told.back) if told.resume else Past()
-            lock = held.enter_context(hold(told.state, plan.node, owner=owner, procedure=told.id, now=time.time()))
-            context = await outside.enter_async_context(opens(inventory))
-            async with listening(str(path), desk), _beating(lock), _leased(told, plan, owner, context) as lease:
+            now = time.time()
+            locks = [
+                held.enter_context(hold(told.state, node, owner=owner, procedure=told.id, now=now))
+                for node in plan.nodes
+            ]
+            context = await outside.enter_async_context(opens(inventory, given))
+            async with listening(str(path), desk), _beating(locks), _leased(told, plan, owner, context) as leases:
                 try:
-                    journal.write(_opening(told, plan, owner, path, lease))
+                    journal.write(_opening(told, plan, owner, path, leases))
                     starter.accept(told.id)
-                    context = _remembering(told, plan, context, lease, journal.path)
+                    context = _remembering(told, plan, context, leases, journal.path)
                     await _carry_out(told, plan, kinds, context, desk, journal, past)
                 except BaseException as error:
                     journal.fail(told.id, reason(error))
@@ -170,32 +179,35 @@ async def _serve(told: Told, handed: bytes, kinds: Kinds, opens: Opens, starter:
 
 
 @asynccontextmanager
-async def _leased(told: Told, plan: Plan, owner: str, context: Context) -> AsyncIterator[Lease | None]:
-    """The lease on the node itself; none where the outside has no such thing, or what is to be recovered has none."""
-    where = context.places(plan.node)
-    if not where:
-        yield None
-        return
-    holder = leasing.holder_for(plan.node, owner, told.id)
+async def _leased(told: Told, plan: Plan, owner: str, context: Context) -> AsyncIterator[list[Lease]]:
+    """The leases on the nodes themselves; none where the outside has no such thing, or what is recovered has none."""
     died = partial(leasing.has_died, told.state, ours=told.id)
-    elsewhere = context.away(plan.node)
+    leases = []
     async with AsyncExitStack() as stack:
-        taking = leasing.leasing(where, elsewhere, holder, died=died, take_over=told.take_over)
-        try:
-            lease = await stack.enter_async_context(taking)
-        except ReachError:
-            if plan.kind != "recovery":
-                raise
-            lease = None
-        yield lease
+        for node in plan.nodes:
+            if not (where := context.places(node)):
+                continue
+            holder, elsewhere = leasing.holder_for(node, owner, told.id), context.away(node)
+            taking = leasing.leasing(where, elsewhere, holder, died=died, take_over=told.take_over)
+            try:
+                leases.append(await stack.enter_async_context(taking))
+            except ReachError:
+                if plan.kind != "recovery":
+                    raise
+        yield leases
 
 
-def _remembering(told: Told, plan: Plan, context: Context, lease: Lease | None, journal: Path) -> Context:
+def _remembering(told: Told, plan: Plan, context: Context, leases: Sequence[Lease], journal: Path) -> Context:
     """The outside, with what this procedure and those before it know."""
     context = replace(context, targets=plan.targets, learned=Learned(told.state))
     if told.resume:
         context.outages.recall(journals.read_events(journal))
-    return context if lease is None else replace(context, confirm=lease.confirm)
+
+    async def confirm() -> None:
+        for lease in leases:
+            await lease.confirm()
+
+    return replace(context, confirm=confirm) if leases else context
 
 
 async def _carry_out(
@@ -252,19 +264,12 @@ class _Recorder:
             self.write(StepEvent(time.time(), procedure, "finished", None, {"text": why}, "failed"))
 
 
-def _opening(told: Told, plan: Plan, owner: str, path: Path, lease: Lease | None) -> StepEvent:
+def _opening(told: Told, plan: Plan, owner: str, path: Path, leases: Sequence[Lease]) -> StepEvent:
     detail: dict[str, JsonValue] = {"owner": owner, "socket": str(path)}
-    detail |= {"lease": lease.place.where} if lease else {}
+    detail |= {"lease": ", ".join(lease.place.where for lease in leases)} if leases else {}
     if told.resume:
         return StepEvent(time.time(), told.id, "resumed", None, detail)
     return StepEvent(time.time(), told.id, "created", None, {**detail, "plan": to_json(plan)})
-
-
-def _json(raw: bytes) -> object:
-    try:
-        return json.loads(raw)
-    except ValueError:
-        raise ProcedureError("The runner was handed no plan.") from None
 
 
 def _journal(told: Told) -> list[StepEvent]:
@@ -286,11 +291,12 @@ def _user() -> str:
 
 
 @asynccontextmanager
-async def _beating(lock: NodeLock) -> AsyncIterator[None]:
+async def _beating(locks: Sequence[NodeLock]) -> AsyncIterator[None]:
     async def beat() -> None:
         while True:
             await asyncio.sleep(HEARTBEAT)
-            lock.beat()
+            for lock in locks:
+                lock.beat()
 
     task = asyncio.create_task(beat())
     try:

@@ -1,9 +1,11 @@
-"""Plans the push of a configuration to the gateway; its steps also end a deployment."""
+"""Plans the push of a configuration to the gateway; a deployment ends with its steps."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
+from backends.cluster.fold import workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Endpoint
@@ -16,7 +18,7 @@ from backends.procedures.gateway import READY_LIMIT, Behind, Push, digest
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.trouble import call
 from backends.reach.runtime import Runtime, Shell
-from backends.reach.whole_file import KEPT, whole_file
+from backends.reach.whole_file import KEPT, WholeFile, whole_file
 
 PROMPT_LIMIT = 130.0
 """Seconds for one answer; a model may have to be loaded."""
@@ -32,15 +34,15 @@ def place_of(inventory: Inventory) -> str:
     return inventory.gateway.config
 
 
-async def read_former(
+async def gateway_file(
     inventory: Inventory,
     here: str | None,
     shell: Callable[[str], Shell],
     runtime: Callable[[str, str], Awaitable[Runtime]],
-) -> bytes | None:
-    """What the gateway's file holds now; None where there is none, ReachError where it cannot be read."""
+) -> WholeFile:
+    """The gateway's file, not yet read."""
     node = gateway_endpoint(inventory).node or ""
-    return await (await whole_file(place_of(inventory), node, here, shell, runtime)).read()
+    return await whole_file(place_of(inventory), node, here, shell, runtime)
 
 
 def plan_push(
@@ -51,9 +53,11 @@ def plan_push(
     remarks: Sequence[str] = (),
     *,
     name: str = "the new file",
+    kept: str | None = None,
 ) -> Plan:
     """Replace the gateway's file, which is `former` now, by `text`; ProcedureError where that cannot be planned.
 
+    `kept` is the digest of the copy beside it, where that is to be as it was, too, once the plan is taken back.
     A file with a key in plain text is refused: a plan is written down.
     """
     endpoint = gateway_endpoint(inventory)
@@ -62,7 +66,9 @@ def plan_push(
     for finding in findings:
         if finding.rule == "plaintext-key":
             raise ProcedureError(f"{name}, line {finding.line}: {finding.what}", finding.cure)
-    steps = push_steps(inventory, text, former, interrupts=snapshot.endpoints[endpoint.name].serving)
+    workload = workload_of(snapshot, endpoint)
+    told = replace(_push(inventory, text, former), ran=workload is None or workload.running, kept=kept)
+    steps = _steps(endpoint, told, interrupts=snapshot.endpoints[endpoint.name].serving)
     vanishing = sorted(_former_groups(inventory, former).keys() - groups_of(inventory, text).keys())
     return Plan(
         kind="gateway",
@@ -85,35 +91,38 @@ def plan_push(
     )
 
 
-def push_steps(inventory: Inventory, text: str, former: bytes | None, *, interrupts: bool = True) -> tuple[Step, ...]:
-    """Keep, write, restart, ask; `interrupts`: the gateway serves now. ProcedureError where it cannot be restarted.
+def _push(inventory: Inventory, text: str, former: bytes | None) -> Push:
+    """What the steps are told; ProcedureError where the gateway cannot be restarted.
 
     A group answers for the endpoints that stood behind it in the former file, too.
     """
-    endpoint, place = gateway_endpoint(inventory), place_of(inventory)
-    new = text.encode()
+    endpoint, new = gateway_endpoint(inventory), text.encode()
     if new == former:
         raise ProcedureError("The gateway's file is this one already.", "tierdeck gateway diff says what runs.")
-    runtime, name = _workload(endpoint)
+    runtime, name = runs_in(endpoint)
     before = _former_groups(inventory, former)
     groups = {name: _both(behind, before.get(name, behind)) for name, behind in groups_of(inventory, text).items()}
-    told = Push(endpoint.node or "", endpoint.name, place, digest(former), digest(new), runtime, name, text, groups)
+    return Push(
+        endpoint.node or "", endpoint.name, place_of(inventory), digest(former), digest(new), runtime, name, text=text,
+        groups=groups,
+    )  # fmt: skip
+
+
+def _steps(endpoint: Endpoint, told: Push, *, interrupts: bool) -> tuple[Step, ...]:
+    """Keep, write, restart, ask; `interrupts`: the gateway serves now."""
+    place, lines, groups = told.config, told.text.splitlines(), told.groups
     back = READY_LIMIT + 120.0
     danger = Danger.INTERRUPTS if interrupts else Danger.CHANGES
     return (
+        keep_step(told),
         Step(
-            "keep_gateway_file", f"keep a copy of {place}", told.to_json(), danger=Danger.CHANGES,
-            command=f"cp -p {place} {place}{KEPT}",
-        ),
-        Step(
-            "write_gateway_file", f"write {place}: {len(text.splitlines())} lines, {len(groups)} groups",
+            "write_gateway_file", f"write {place}: {len(lines)} lines, {len(groups)} groups",
             told.to_json("text"), danger=Danger.CHANGES, command=f"replace {place} whole, and read it back",
         ),
         Step(
             "restart_gateway", f"restart {residence(endpoint)}, and wait until it is ready", told.to_json(),
             time_limit=READY_LIMIT + back, danger=danger,
-            command=f"{call(runtime, 'stop', name)}; {call(runtime, 'start', name)}; "
-            "GET /health/liveliness, /health/readiness",
+            command=restart_call(told),
         ),
         Step(
             "ask_gateway", f"ask {endpoint.name} for its groups, and each for an answer", told.to_json("groups"),
@@ -123,7 +132,22 @@ def push_steps(inventory: Inventory, text: str, former: bytes | None, *, interru
     )  # fmt: skip
 
 
-def _workload(endpoint: Endpoint) -> tuple[str, str]:
+def keep_step(told: Push) -> Step:
+    """The step that keeps a copy of the gateway's file."""
+    command = f"cp -p {told.config} {told.config}{KEPT}"
+    return Step(
+        "keep_gateway_file", f"keep a copy of {told.config}", told.to_json(), danger=Danger.CHANGES, command=command
+    )
+
+
+def restart_call(told: Push) -> str:
+    """The restart of the gateway as a person would make it."""
+    stop, start = (call(told.runtime, verb, told.name) for verb in ("stop", "start"))
+    return f"{stop}; {start}; GET /health/liveliness, /health/readiness"
+
+
+def runs_in(endpoint: Endpoint) -> tuple[str, str]:
+    """What the gateway runs in: the kind of its runtime, and its name there; ProcedureError where that is not said."""
     if endpoint.node is None:
         raise ProcedureError(f"cluster.toml does not say on which node {endpoint.name} runs.", "Name its node there.")
     if endpoint.container:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from pydantic import JsonValue
@@ -13,15 +14,17 @@ from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
 from backends.errors import CommandError, ProcedureError, ReachError, SshError
 from backends.maintenance import Maintenance
+from backends.procedures.away import Leaving
+from backends.procedures.booted import boot_mark, is_same_boot
 from backends.procedures.context import Context, residence
 from backends.procedures.plan import Danger, Plan, Step
 from backends.procedures.recovery import SOON, after, desktop_step
 from backends.procedures.rung_words import reboot_command
 from backends.procedures.rungs import LOOK, Rung
 from backends.procedures.runner import Report, StepKind
+from backends.procedures.standdown import returning, stand_down_step
 from backends.procedures.startup import blast
 from backends.reach.runtime import Shell
-from backends.reach.services_words import powershell
 
 DRAIN: Final = 600.0
 """Seconds for which requests in flight are waited for; then a person says whether they are interrupted."""
@@ -38,39 +41,8 @@ COMMAND_LIMIT: Final = 30.0
 LEFT_ALONE: Final = DRAIN + GONE + BACK + 3600.0
 """Seconds of maintenance, should nobody end it: what the plan may take with a long start queue."""
 
-_SAME: Final = 30
-"""Seconds by which the boot time that a system computes from its uptime may move without a boot."""
 
-_MARKS: Final = {
-    "linux": ["cat", "/proc/sys/kernel/random/boot_id"],
-    "macos": ["sysctl", "-n", "kern.bootsessionuuid"],
-}
-_WINDOWS_MARK: Final = (
-    "[DateTimeOffset]::new((Get-CimInstance Win32_OperatingSystem).LastBootUpTime).ToUnixTimeSeconds()"
-)
-
-
-async def boot_mark(node: Node, shell: Shell, timeout: float = 15.0) -> str:
-    """What differs from boot to boot: an id, or on Windows the time; ReachError where the node cannot be asked."""
-    argv = _MARKS.get(node.os) or powershell(_WINDOWS_MARK)
-    try:
-        done = await shell.run(argv, timeout=timeout)
-    except TimeoutError:
-        raise ReachError(f"{node.name} did not say within {timeout:g} s when it was booted.") from None
-    mark = done.stdout.strip()
-    if done.status or not mark:
-        raise ReachError(f"{node.name} does not say when it was booted: {done.stderr.strip()[:200] or 'no words'}.")
-    return mark
-
-
-def is_same_boot(one: str, other: str) -> bool:
-    """Whether two marks are of one boot."""
-    if one.isdecimal() and other.isdecimal():
-        return abs(int(one) - int(other)) <= _SAME
-    return one == other
-
-
-def plan_reboot(inventory: Inventory, snapshot: ClusterSnapshot, node: str, mark: str) -> Plan:
+def plan_reboot(inventory: Inventory, snapshot: ClusterSnapshot, node: str, mark: str, leaving: Leaving) -> Plan:
     """The reboot of a node that was booted at `mark`; ProcedureError where it cannot be done from here."""
     table = inventory.node_named[node]
     if snapshot.here == node:
@@ -80,29 +52,35 @@ def plan_reboot(inventory: Inventory, snapshot: ClusterSnapshot, node: str, mark
     kept = snapshot.maintenance.get(node, 0.0) > (snapshot.taken.wall if snapshot.taken else 0.0)
     state = snapshot.nodes[node]
     own = {residence(e) for e in inventory.endpoints if e.node == node}
+    own |= set(returning(inventory, table))
     running = [w for w in state.workloads if w.running]
     interrupted = blast(inventory, snapshot, node, [w.name for w in running if w.name in own])
-    steps = [*_before(inventory, table, mark, kept=kept, busy=bool(interrupted.interrupts)), *_back(table)]
+    steps = _before(inventory, table, mark, leaving, kept=kept, busy=bool(interrupted.interrupts))
+    steps += [*_back(table), *leaving.back]
+    others = [w.name for w in running if w.name not in own]
     return Plan(
         kind="reboot",
         node=node,
         title=f"Reboot {node}",
         steps=(*steps, *([] if kept else [Step("end_maintenance", f"{node} in care again", {"node": node})])),
-        blast=interrupted,
-        warnings=tuple(_warnings(inventory, node, [w.name for w in running if w.name not in own], kept=kept)),
+        blast=replace(interrupted, interrupts=(*interrupted.interrupts, *leaving.interrupts)),
+        warnings=(*_warnings(node, others, kept=kept), *leaving.remarks),
     )
 
 
-def _before(inventory: Inventory, node: Node, mark: str, *, kept: bool, busy: bool) -> list[Step]:
+def _before(inventory: Inventory, node: Node, mark: str, leaving: Leaving, *, kept: bool, busy: bool) -> list[Step]:
     here = {"node": node.name}
     steps = []
     if not kept:
         label = f"leave {node.name} alone: out of verdicts, alerts and routes"
         command = f"tierdeck maintenance {node.name} --for {LEFT_ALONE / 60:.0f}m"
         steps.append(Step("begin_maintenance", label, dict(here), 30.0, Danger.CHANGES, command))
+    steps += leaving.out
     if any(e.node == node.name for e in inventory.endpoints):
         steps.append(Step("drain", f"wait for requests in flight on {node.name}", dict(here), DRAIN + 60))
     danger = Danger.INTERRUPTS if busy else Danger.CHANGES
+    if node.kubernetes is not None:
+        steps.append(stand_down_step(node, danger))
     shown, limit = reboot_command(node).shown, COMMAND_LIMIT + GONE + BACK + 60
     return [*steps, Step("reboot", f"reboot {node.name}", {**here, "mark": mark}, limit, danger, shown)]
 
@@ -117,13 +95,11 @@ def _back(node: Node) -> list[Step]:
     return [*steps, *after(node)]
 
 
-def _warnings(inventory: Inventory, node: str, others: list[str], *, kept: bool) -> Iterable[str]:
+def _warnings(node: str, others: list[str], *, kept: bool) -> Iterable[str]:
     if others:
         yield f"Stops with it, and comes back only if its restart policy says so: {', '.join(others)}."
     if kept:
         yield f"{node} is under maintenance already; that is left as it is."
-    if gateways := [e.name for e in inventory.endpoints if e.engine == "litellm" and e.node != node]:
-        yield f"{', '.join(gateways)} goes on sending requests to {node} until it sees that nobody answers."
 
 
 class BeginMaintenance:

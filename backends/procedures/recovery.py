@@ -17,6 +17,7 @@ from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.recreate import recreate_step
 from backends.procedures.rung_words import docker_command
 from backends.procedures.rungs import DOCKER_BACK, DOCKER_LIMIT, HOLD, WAKE_BACK
+from backends.procedures.standdown import stand_down_step
 from backends.procedures.startup import blast, plan_queue
 
 SOON: Final = 90.0
@@ -118,6 +119,8 @@ def _climb(node: Node, first: Rung, rungs: Sequence[Rung], *, is_here: bool, una
     here: dict[str, str | bool] = {"node": node.name}
     steps: list[Step] = []
     if first == "wake" and node.wake is not None and (node.wake.mac or node.wake.command):
+        if node.kubernetes is not None:
+            steps.append(stand_down_step(node, Danger.CHANGES, may_fail=True))
         steps.append(Step("wake", f"wake {node.name}", dict(here), WAKE_BACK + 30, Danger.CHANGES, _wake_words(node)))
         if node.may_have_docker:
             soon = {**here, "limit": SOON}

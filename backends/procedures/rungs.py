@@ -224,7 +224,8 @@ class WaitForKubernetes(Rung):
         """What runs there can be seen."""
 
         async def look() -> str:
-            found = await (await self._context.runtime(self._node.name, KUBERNETES)).workloads()
+            with self._context.outages.watched():
+                found = await (await self._context.runtime(self._node.name, KUBERNETES)).workloads()
             return f"{self._node.name} is ready, with {len(found)} workloads"
 
         return await self._until(DOCKER_BACK, "waiting for Kubernetes", report, look)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -205,18 +205,7 @@ async def _drive(
         unknown = next((step.kind for step in plan.steps if step.kind not in kinds), None)
         if unknown is not None:
             raise ProcedureError(f'This version of tierdeck has no step "{unknown}".', "Plan it anew.")
-        outcome = ROLLBACK if back else "done"
-        for index, step in enumerate(() if back else plan.steps):
-            await _while_paused(index, step, desk)
-            if desk.control.edge.is_set():
-                outcome = "cancelled"
-                break
-            if index in past.skipped:
-                continue
-            kind = kinds[step.kind](step, context)
-            if (stopped := await _step(index, step, kind, desk, index in past.broken_off)) is not None:
-                outcome = stopped
-                break
+        outcome = ROLLBACK if back else await _forward(plan, kinds, context, desk, past)
         if outcome == ROLLBACK:
             trouble = await _take_back(plan, kinds, context, desk)
     except Exception as error:
@@ -227,6 +216,29 @@ async def _drive(
         desk.emit("finished", None, {"text": text}, "cancelled" if back and not trouble else "failed")
         return
     desk.emit("finished", None, None, outcome)
+
+
+async def _forward(
+    plan: Plan, kinds: Mapping[str, Callable[[Step, C], StepKind]], context: C, desk: _Desk, past: Past
+) -> str:
+    """Do one step after the other; how it ended. What is to be done always is done where it ends early."""
+    coming = [(index, step) for index, step in enumerate(plan.steps) if index not in past.skipped]
+    try:
+        while coming:
+            index, step = coming[0]
+            await _while_paused(index, step, desk)
+            if desk.control.edge.is_set():
+                return "cancelled"
+            del coming[0]
+            kind = kinds[step.kind](step, context)
+            if (stopped := await _step(index, step, kind, desk, index in past.broken_off)) is not None:
+                return stopped
+        return "done"
+    finally:
+        alone = replace(desk, ask=None, control=Control())  # nobody is asked, and nobody stops it
+        for index, step in coming:
+            if step.always:
+                await _step(index, step, kinds[step.kind](step, context), alone, index in past.broken_off)
 
 
 async def _take_back(plan: Plan, kinds: Mapping[str, Callable[[Step, C], StepKind]], context: C, desk: _Desk) -> str:

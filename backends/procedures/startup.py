@@ -17,6 +17,7 @@ from backends.procedures.container import Start
 from backends.procedures.context import endpoints_in, residence, title
 from backends.procedures.plan import BlastRadius, Danger, Plan, Step
 from backends.procedures.trouble import call
+from backends.procedures.updating import hold_step, turn_over_step
 
 
 def plan_queue(
@@ -36,20 +37,24 @@ def plan_queue(
         raise ProcedureError(f'There is no node "{node}".{_nearest(node, inventory.node_named)}')
     known = _workloads(snapshot.nodes.get(node), node)
     names, remarks = _chosen(inventory, table, known, only)
-    ready = {name for name in names if is_ready(inventory, snapshot, node, known[name])}
+    updating = {name for name in names if known[name].update}
+    ready = {name for name in names if is_ready(inventory, snapshot, node, known[name])} - updating
     started = [name for name in names if restart or name not in ready]
-    steps = tuple(
-        start_step(table, known[name], restart=restart, last=name == started[-1])
-        if name in started
-        else _left_alone(table, known[name])
-        for name in names
-    )
-    interrupted = [name for name in started if restart and known[name].running]
+    _refuse_forbidden(known[name] for name in started)
+    steps = [hold_step(node, known[name]) for name in names if name in updating]
+    for name in names:
+        if name in updating:
+            steps += [turn_over_step(node, known[name]), start_step(table, known[name], last=name == started[-1])]
+        elif name in started:
+            steps.append(start_step(table, known[name], restart=restart, last=name == started[-1]))
+        else:
+            steps.append(_left_alone(table, known[name]))
+    interrupted = [name for name in started if name in updating or (restart and known[name].running)]
     return Plan(
         kind="queue",
         node=node,
         title=_title(node, started, ready - set(started), restart),
-        steps=steps,
+        steps=tuple(steps),
         blast=blast(inventory, snapshot, node, interrupted),
         warnings=(*remarks, *_warnings(inventory, snapshot, table, known, names)),
         targets=tuple(started),
@@ -122,6 +127,14 @@ def _refuse_unknown(node: Node, name: str, known: Iterable[str], *, named_in_ord
             "Correct cluster.toml, or create the container.",
         )
     raise ProcedureError(f'{node.name} has no container "{name}".{near}')
+
+
+def _refuse_forbidden(workloads: Iterable[Workload]) -> None:
+    for workload in workloads:
+        if words := workload.forbids("start"):
+            raise ProcedureError(
+                f"{words}, so {title(workload)} cannot be started.", "Have that right given to you in a Role."
+            )
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:
@@ -208,6 +221,9 @@ def _warnings(
     if policies:
         listed = ", ".join(f"{w.name} ({w.restart_policy})" for w in policies)
         found.append(f"At the next boot Docker starts by itself, past this queue: {listed}.")
+    if surging := [name for name, workload in known.items() if workload.gpu and workload.surges]:
+        listed = ", ".join(surging)
+        found.append(f"At its next update a second pod starts beside the first, past this queue: {listed}.")
     for one, other in combinations(names, 2):
         if shared := set(known[one].ports) & set(known[other].ports):
             found.append(f"{one} and {other} both publish port {min(shared)}: only one of them can run.")

@@ -73,6 +73,7 @@ _CALLS: Final = {
         "start": "kubectl scale --replicas=1 {0}",
         "stop": "kubectl scale --replicas=0 {0}",
         "restart": "kubectl rollout restart {0}",
+        "pause": "kubectl rollout pause {0}",
         "logs": "kubectl logs --tail=50 {0}",
     },
     "systemd": {"logs": "journalctl -n 50 -u {0}", "": "systemctl {verb} {0}"},

@@ -92,8 +92,9 @@ async def put_right(context: Context, node: str, name: str, report: Report, agai
     left = sorted((t for t in owed if t not in own_step), key=lambda t: _place(order, t))
     if rogue:
         names = ", ".join(w.name for w in rogue)
+        told = f"restarted by themselves with {rogue[0].runtime.capitalize()}"
         kept = f"; {spared.name}, the first, goes on" if spared else ""
-        report({"text": f"restarted by themselves with Docker: {names}; stopped, and queued{kept}", "stopped": [*left]})
+        report({"text": f"{told}: {names}; stopped, and queued{kept}", "stopped": [*left]})
         await context.confirm()
         await asyncio.gather(*(_stop(context, node, workload) for workload in rogue))
     outages.settled, outages.owed = outages.count, []

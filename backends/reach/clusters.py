@@ -29,6 +29,8 @@ class Clusters:
         self, inventory: Inventory, secrets: Secrets, *, polling: bool = True, forward: Forward = _no_way
     ) -> None:
         self._tables = {table.name: table for table in inventory.clusters}
+        endpoints = {endpoint.container for endpoint in inventory.endpoints if endpoint.container}
+        self._named = endpoints.union(*(node.queue.order for node in inventory.nodes))
         self._secrets = secrets
         self._polling = polling
         self._forward = forward
@@ -49,7 +51,7 @@ class Clusters:
                 return await forward(via, host, port)
 
             api = KubernetesApi(name, lambda: self._find(name), tunnel=tunnel if via else None)
-            self._opened[name] = KubernetesCluster(api, table.namespaces)
+            self._opened[name] = KubernetesCluster(api, table.namespaces, self._named)
         return self._opened[name]
 
     async def service(self, name: str, url: str) -> int:

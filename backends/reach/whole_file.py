@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from backends.errors import ReachError
 from backends.reach.docker import DockerRuntime
+from backends.reach.docker_store import DockerStore
 from backends.reach.local import LocalShell
 from backends.reach.runtime import Completed, Runtime, Shell
 from backends.reach.streams import first_words
@@ -175,8 +176,14 @@ class VolumeFile:
         await self._put(self._path, info, content)
 
     async def remove(self) -> None:
-        """ReachError: Docker can put files into a volume, and take none away."""
-        raise ReachError(f"{self.where} cannot be removed without running something there.", "Remove it by hand.")
+        """Remove it, by the `rm` of a running container that has the volume: Docker itself takes no file away."""
+        id, folder = await self._holder()
+        try:
+            done = await DockerStore(self._docker).run(id, ["rm", "-f", posixpath.join(folder, self._path)])
+        except ReachError as error:
+            raise ReachError(f"{self.where} cannot be removed: {error.message}", "Remove it by hand.") from None
+        if done.status:
+            raise ReachError(f"{self.where} cannot be removed: {first_words(done.words)}", "Remove it by hand.")
 
     async def _there(self) -> tuple[tarfile.TarInfo, bytes]:
         found = await self._member(self._path)

@@ -45,7 +45,8 @@ class Wish:
 class Candidate:
     """One endpoint: `outcome` is chosen, next or passed over, with the reason, whose first words stand before a colon.
 
-    `model` would be asked there; `cold` says that it has to wake or load first; `assigned` that the task is its own.
+    `model` would be asked there; `cold` says that it has to start, wake or load first, `starts` that it is on demand
+    and has to be started, which only a person's word does; `assigned` that the task is its own.
     """
 
     endpoint: str
@@ -54,6 +55,7 @@ class Candidate:
     model: str | None = None
     cold: bool = False
     assigned: bool = True
+    starts: bool = False
 
     @property
     def brief(self) -> str:
@@ -113,9 +115,14 @@ class _Case:
     def cold(self) -> bool:
         return is_cold(self.state, self.model)
 
+    @property
+    def starts(self) -> bool:
+        """On demand, and stopped on purpose."""
+        return self.state.cause is Cause.OFF
+
     def candidate(self, outcome: str, reason: str) -> Candidate:
-        name = self.model.name if self.model else None
-        return Candidate(self.endpoint.name, outcome, reason, name, self.cold and self.state.serving)
+        name, cold = self.model.name if self.model else None, self.starts or (self.cold and self.state.serving)
+        return Candidate(self.endpoint.name, outcome, reason, name, cold, starts=self.starts)
 
 
 def choose(inventory: Inventory, snapshot: ClusterSnapshot, wish: Wish) -> Decision:
@@ -123,20 +130,21 @@ def choose(inventory: Inventory, snapshot: ClusterSnapshot, wish: Wish) -> Decis
 
     Able is who is assigned to the task (images: to vision), has the model that is wanted, is healthy and not cooling
     down, and whose context holds the prompt. Of those come first: who is warm before who has to load, who answered this
-    conversation before, who is idle, and then the person's order in [router], without one the fastest so far.
+    conversation before, who is idle, and then the person's order in [router], without one the fastest so far. Where
+    nobody is able, it is the first that runs on demand and would be, once started.
     """
     task = "vision" if wish.image else wish.task
     if wish.target is not None:
         return _told(inventory, snapshot, wish, task, wish.target)
     chain = _chain(inventory, snapshot, task, wish.paces)
-    able: list[tuple[tuple[bool, bool, int, int], Candidate]] = []
+    able: list[tuple[tuple[bool, bool, bool, int, int], Candidate]] = []
     passed: list[Candidate] = []
     for place, name in enumerate(chain):
         case = _case(inventory, snapshot, wish, task, name)
         if why := _unable(inventory, wish, case):
             passed.append(case.candidate("passed over", why))
             continue
-        rank = (case.cold, name != wish.last, _load(case.state), place)
+        rank = (case.starts, case.cold, name != wish.last, _load(case.state), place)
         able.append((rank, case.candidate("next", _able(inventory, case, wish))))
     ranked = [candidate for _, candidate in sorted(able, key=lambda each: each[0])]
     if ranked:
@@ -153,8 +161,9 @@ def choose(inventory: Inventory, snapshot: ClusterSnapshot, wish: Wish) -> Decis
 def _told(inventory: Inventory, snapshot: ClusterSnapshot, wish: Wish, task: str, name: str) -> Decision:
     """The decision where a person named the endpoint; the others follow as they would without that."""
     case = _case(inventory, snapshot, wish, task, name)
-    words = f"; {_ill(case.state)}" if not case.state.serving else f"; {_cold(case)}" if case.cold else ""
-    first = case.candidate("chosen", f"you chose it{words}")
+    ill = not case.state.serving and not case.starts
+    words = _ill(case.state) if ill else _cold(case) if case.cold or case.starts else ""
+    first = case.candidate("chosen", f"you chose it; {words}" if words else "you chose it")
     others = choose(inventory, snapshot, replace(wish, target=None, model=None)).candidates
     rest = (replace(c, outcome="next") if c.outcome == "chosen" else c for c in others if c.endpoint != name)
     return Decision(task, name, (replace(first, model=first.model or wish.model), *rest))
@@ -184,7 +193,7 @@ def _unable(inventory: Inventory, wish: Wish, case: _Case) -> str:
     if context is not None and not fits(tokens, context):
         about = "" if name in wish.counted else "about "
         return f"too long: {about}{tokens:,} tokens, and its context has {context:,}"
-    if not state.serving:
+    if not state.serving and not case.starts:
         return _ill(state)
     if state.cooling is not None:
         until = time.strftime("%H:%M:%S", time.localtime(state.cooling.until.wall))
@@ -207,7 +216,7 @@ def _load(state: EndpointState) -> int:
 
 def _able(inventory: Inventory, case: _Case, wish: Wish) -> str:
     """What speaks for an endpoint that can answer, and what is not known of it."""
-    words = _cold(case) if case.cold else _at_work(case.state)
+    words = _cold(case) if case.cold or case.starts else _at_work(case.state)
     if case.endpoint.name == wish.last:
         words += ", answered this conversation before"
     unknown = wish.tokens > LONG and context_of(inventory, case.model) is None
@@ -223,7 +232,9 @@ def _at_work(state: EndpointState) -> str:
 
 
 def _cold(case: _Case) -> str:
-    """What would have to be woken or loaded first."""
+    """What would have to be started, woken or loaded first."""
+    if case.starts:
+        return "off: on demand, has to be started first"
     asleep = "asleep" if case.state.cause is Cause.SLEEPING else "not loaded"
     model = case.model
     size = f" ({model.size_mib / 1024:.1f} GiB)" if model and model.size_mib else ""

@@ -172,15 +172,19 @@ class SimulatedCluster:
         """
         where = self.nodes[node]
         assert where.docker is not None
+        disk = where.docker.disk
 
         def launch(body: dict[str, Any], name: str) -> Program | None:
             host = body.get("HostConfig") or {}
             ports = [b for bindings in (host.get("PortBindings") or {}).values() for b in bindings]
             if not ports:
                 return None
-            engine: Engine = LlamaCpp(self.world, models=[name])
+            engine: LlamaCpp | Ollama = LlamaCpp(self.world, models=[name])
             if "ollama" in str(body.get("Image")):
                 engine = Ollama(self.world)
+                mounts = {mount["Target"]: mount["Source"] for mount in host.get("Mounts") or []}
+                if "/models" in mounts:
+                    engine.blobs = disk.volume(mounts["/models"]) / "ollama" / "blobs"
                 engine.registry = {model.name: model for model in registry}
             server = HttpServer(engine.answer, name=name, number=int(ports[0]["HostPort"]))
             gpu = where.host.gpus[0] if where.host.gpus and host.get("DeviceRequests") else None

@@ -50,8 +50,8 @@ function _shtab_tierdeck_using
   test "$_shtab_tierdeck_cmdpath" = "$argv"
 end
 
-set -g _shtab_tierdeck_commands status demo init doctor schema deploy up lint queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export kubernetes' 'export vllm-chart' 'export app-template' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures pause' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
-set -g _shtab_tierdeck_opts_with_value --allow --batch --build --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --listen --metrics --model --namespace --node --only --output --override-tensor --parallel --port --program --public-url --server --since --storage --storage-class --target --task --tensor-split --token --ubatch --wait --watch
+set -g _shtab_tierdeck_commands status demo init doctor schema deploy up lint queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export kubernetes' 'export vllm-chart' 'export app-template' 'export llm-d' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures pause' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
+set -g _shtab_tierdeck_opts_with_value --allow --batch --build --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --kubernetes --listen --metrics --model --namespace --node --only --output --override-tensor --parallel --port --program --public-url --server --since --storage --storage-class --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
 complete -c tierdeck -f
@@ -77,6 +77,8 @@ complete -c tierdeck -n '_shtab_tierdeck_using init' -l cluster -xka "(__fish_co
 complete -c tierdeck -n '_shtab_tierdeck_using init' -l json -d 'print data as JSON'
 complete -c tierdeck -n '_shtab_tierdeck_using init' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'where to write it ('"'"'-'"'"': standard output)'
 complete -c tierdeck -n '_shtab_tierdeck_using init' -l host -x -d 'take this host of ~/.ssh/config too'
+complete -c tierdeck -n '_shtab_tierdeck_using init' -l kubernetes -x -d 'look into a Kubernetes cluster too: a context of the kubeconfig, its current one if none is named'
+complete -c tierdeck -n '_shtab_tierdeck_using init' -l namespace -x -d 'look only into this namespace of it'
 complete -c tierdeck -n '_shtab_tierdeck_using init' -l yes -d 'ask nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a doctor -d 'Check keys, SSH, Docker, drivers and clocks, and say what to do.'
 complete -c tierdeck -n '_shtab_tierdeck_using doctor' -s h -l help -d 'show this help message and exit'
@@ -93,7 +95,7 @@ complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l new -d 'write SPEC.tom
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l dry-run -d 'print the plan and do nothing'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l yes -d 'confirm it; a failure halts it, to be resumed or taken back'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l rollback -d 'with --yes: take all back where a step fails'
-complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l gateway -d 'then push what is rendered to the gateway, too'
+complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l gateway -d 'have the gateway serve it, too, as the end of the plan'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l interrupt -d 'confirm that the gateway'"'"'s requests are interrupted'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l force -d 'go on where it would not fit, and say what will happen'
 complete -c tierdeck -n '_shtab_tierdeck_using deploy' -l take-over -d 'end a lease that its owner no longer renews'
@@ -186,6 +188,13 @@ complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l json -d '
 complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l namespace -x -d 'the namespace (default)'
 complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
 complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a llm-d -d 'llm-d'"'"'s routing before a deployment, as values of its InferencePool chart'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l namespace -x -d 'the namespace (default)'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
 complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a compose -d 'what runs on a node, for Compose'
 complete -c tierdeck -n '_shtab_tierdeck_using export compose' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using export compose' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
@@ -359,6 +368,7 @@ complete -c tierdeck -n '_shtab_tierdeck_using route' -l target -x -d 'ask this 
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l model -x -d 'ask only who has this model, and for that one'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l image -xka "(__fish_complete_path (commandline -ct))" -d 'an image that goes with the prompt: PNG, JPEG, GIF, WebP'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l send -d 'send it and print the answer'
+complete -c tierdeck -n '_shtab_tierdeck_using route' -l yes -d 'start the model first where it is on demand and off'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l gateway -d 'send it through the gateway'
 complete -c tierdeck -n '_shtab_tierdeck_using route' -l concurrency -x -d 'bench: prompts at once, level by level (1,2,4,8)'
 complete -c tierdeck -n '_shtab_tierdeck_using; and test $_shtab_tierdeck_npos -eq 0' -a models -d 'Every model of the cluster: where it lies, how it is started, whether it is loaded.'

@@ -48,6 +48,7 @@ _shtab_tierdeck_export_commands() {
     grafana:'a dashboard over the watch'"'"'s metrics'
     homepage:'services and a widget for Homepage'
     kubernetes:'a deployment as plain manifests: claim, job that fetches the model, Deployment, Service'
+    llm-d:'llm-d'"'"'s routing before a deployment, as values of its InferencePool chart'
     open-webui:'Open WebUI before the gateway'
     prometheus:'scrape configuration'
     traefik:'a door with a key before the engines'
@@ -128,7 +129,7 @@ _shtab_tierdeck_deploy_options=(
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm it\; a failure halts it, to be resumed or taken back]"
   "--rollback[with --yes\: take all back where a step fails]"
-  "--gateway[then push what is rendered to the gateway, too]"
+  "--gateway[have the gateway serve it, too, as the end of the plan]"
   "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
   "--take-over[end a lease that its owner no longer renews]"
@@ -260,6 +261,19 @@ _shtab_tierdeck_export_kubernetes_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_kubernetes_defaults_added=0
+
+_shtab_tierdeck_export_llm_d_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_llm_d_defaults_added=0
 
 _shtab_tierdeck_export_open_webui_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -437,6 +451,8 @@ _shtab_tierdeck_init_options=(
   "--json[print data as JSON]"
   "--output[where to write it (\'-\'\: standard output)]:FILE:_files"
   "*--host[take this host of \~\/.ssh\/config too]:NAME:"
+  "--kubernetes[look into a Kubernetes cluster too\: a context of the kubeconfig, its current one if none is named]:CONTEXT:"
+  "*--namespace[look only into this namespace of it]:NAME:"
   "--yes[ask nothing]"
 )
 
@@ -667,6 +683,7 @@ _shtab_tierdeck_route_options=(
   "--model[ask only who has this model, and for that one]:MODEL:"
   "--image[an image that goes with the prompt\: PNG, JPEG, GIF, WebP]:FILE:_files"
   "--send[send it and print the answer]"
+  "--yes[start the model first where it is on demand and off]"
   "--gateway[send it through the gateway]"
   "--concurrency[bench\: prompts at once, level by level (1,2,4,8)]:1,2,4,8:"
   "(*)::the prompt (\'-\'\: standard input)\; or bench ENDPOINT\: how fast it is:"
@@ -804,6 +821,7 @@ _shtab_tierdeck_export() {
         grafana) _arguments -C -s $_shtab_tierdeck_export_grafana_options ;;
         homepage) _arguments -C -s $_shtab_tierdeck_export_homepage_options ;;
         kubernetes) _arguments -C -s $_shtab_tierdeck_export_kubernetes_options ;;
+        llm-d) _arguments -C -s $_shtab_tierdeck_export_llm_d_options ;;
         open-webui) _arguments -C -s $_shtab_tierdeck_export_open_webui_options ;;
         prometheus) _arguments -C -s $_shtab_tierdeck_export_prometheus_options ;;
         traefik) _arguments -C -s $_shtab_tierdeck_export_traefik_options ;;

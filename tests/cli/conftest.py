@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -16,11 +15,8 @@ from tests.cli.driving import ours
 
 
 @pytest.fixture(autouse=True)
-def _short_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder for control sockets; the names of pytest's own are too long for them."""
-    with TemporaryDirectory(prefix="td") as short:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
-        yield
+def _short_sockets(short_sockets: None) -> None:
+    """Every command here may start a procedure."""
 
 
 @pytest.fixture

@@ -78,6 +78,31 @@ GPU = table(
     temperature_c=NUMBER,
 )
 COUNT = {"type": "integer", "minimum": 0}
+MAYBE = {"type": ["string", "null"]}
+DEVICE = table(name=TEXT, capacity=COUNT, allocatable=COUNT, requested=COUNT, holders=several(TEXT))
+SCAN = table(
+    scanner=TEXT,
+    kind={"enum": ["vulnerabilities", "configuration"]},
+    subject=TEXT,
+    critical=COUNT,
+    high=COUNT,
+    medium=COUNT,
+    low=COUNT,
+    trouble=TEXT,
+)
+WORKLOAD = table(
+    name=TEXT,
+    runtime=TEXT,
+    state=TEXT,
+    health=MAYBE,
+    error=MAYBE,
+    image=TEXT,
+    scaling=MAYBE,
+    volumes=several(table(name=TEXT, claimed_mib=NUMBER, used_mib=NUMBER, disk_mib=NUMBER, trouble=TEXT)),
+    findings=several(SCAN),
+    notices=several(table(at=TIME, reason=TEXT, text=TEXT, bad={"type": "boolean"})),
+)
+NODE = table(name=TEXT, gpus=several(GPU), devices=several(DEVICE), workloads=several(WORKLOAD), error=MAYBE)
 SHAPE = table(
     schema={"const": "tierdeck.status/1"},
     cluster=TEXT,
@@ -90,7 +115,7 @@ SHAPE = table(
     ),
     tiers=several(table(name=TEXT, state=STATE, up=COUNT, total=COUNT, endpoints=several(ENDPOINT))),
     findings=several(table(name={"enum": ["ON_CPU", "GPU_LOST"]}, endpoint=TEXT, evidence=TEXT, cure=TEXT)),
-    nodes=several(table(name=TEXT, gpus=several(GPU), error={"type": ["string", "null"]})),
+    nodes=several(NODE),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
@@ -58,6 +59,53 @@ def test_without_a_key_it_is_not_open_to_everybody() -> None:
 )
 def test_devices(gpus: Gpus, wanted: object, key: str, value: object) -> None:
     assert told(gpus, **({"gpus": wanted} if wanted else {}))["HostConfig"].get(key) == value
+
+
+NVIDIA = {"DeviceRequests": [{"Driver": "", "Capabilities": [["gpu"]], "Count": -1}]}
+AMD = {
+    "Devices": [
+        {"PathOnHost": path, "PathInContainer": path, "CgroupPermissions": "rwm"} for path in ("/dev/kfd", "/dev/dri")
+    ],
+    "GroupAdd": ["video"],
+    "SecurityOpt": ["seccomp=unconfined"],
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "llama.cpp": {"model": "/m/a.gguf"},
+    "ollama": {"model": None, "pull": "qwen2.5:7b"},
+    "vllm": {"model": "hf:org/repo@abc"},
+    "litellm": {"model": "/m/config.yaml", "api_key": "env:KEY"},
+}
+STARTS: dict[tuple[str, Gpus], tuple[str, ...]] = {
+    ("llama.cpp", "nvidia"): ("--n-gpu-layers", "999"),
+    ("llama.cpp", "amd"): ("--n-gpu-layers", "999"),
+    ("llama.cpp", "none"): ("--n-gpu-layers", "0"),
+    ("vllm", "nvidia"): ("--gpu-memory-utilization", "0.9"),
+    ("vllm", "amd"): ("--gpu-memory-utilization", "0.9"),
+}
+"""What the arguments have beside the model, by preset and vendor."""
+
+
+@pytest.mark.parametrize("preset", MODELS)
+@pytest.mark.parametrize(("gpus", "devices"), [("nvidia", NVIDIA), ("amd", AMD), ("none", {}), ("apple", None)])
+def test_every_preset_on_every_vendor(preset: str, gpus: Gpus, devices: dict[str, Any] | None) -> None:
+    if preset == "litellm":
+        devices = {}
+    if devices is None:
+        with pytest.raises(
+            ProcedureError, match=r'Run the engine natively there .*, or say gpus = "none" to run it on'
+        ):
+            told(gpus, preset=preset, **MODELS[preset])
+        assert "DeviceRequests" not in told(gpus, preset=preset, gpus="none", **MODELS[preset])["HostConfig"]
+        return
+    found = told(gpus, preset=preset, **MODELS[preset])
+    shared = {"ShmSize": 8 << 30} if preset == "vllm" else {}
+    named = {"Mounts", "PortBindings", "RestartPolicy"}
+    assert {key: value for key, value in found["HostConfig"].items() if key not in named} == devices | shared
+    assert found["HostConfig"]["RestartPolicy"] == {"Name": "no"}
+    assert [mount["Type"] for mount in found["HostConfig"]["Mounts"]] == ["volume"]
+    starts = STARTS.get((preset, gpus), ())
+    assert not starts or starts in pairwise(found["Cmd"])
+    assert ("--gpu-memory-utilization" in found["Cmd"]) is (preset == "vllm" and gpus != "none")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from backends.procedures.plan import Plan
 from backends.procedures.runner import Ask
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.docker_api import SimDocker
+from backends.simulator.engines.litellm import LiteLlm
 from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.simulator.engines.ollama import OllamaModel
 from backends.world import World
@@ -25,6 +26,7 @@ from tests.deploy.carrying import carry_out
 
 IMAGE = "llama:b1"
 MODEL = bytes(range(256)) * 4096
+FORMER = b"# mine \xc3\xa9\r\nmodel_list: []\r\n"
 
 
 def free_port() -> int:
@@ -36,11 +38,12 @@ def free_port() -> int:
 
 @dataclass
 class Site:
-    """The node, its cluster, and a model."""
+    """The node, its cluster, its gateway, and a model."""
 
     sim: SimulatedCluster
     folder: Path
     model: Path
+    litellm: LiteLlm
 
     @property
     def docker(self) -> SimDocker:
@@ -88,8 +91,14 @@ class Site:
         containers = {c.name: (c.id, c.state) for c in self.docker.containers.values()}
         return {
             "containers": containers, "images": set(self.docker.images), "volumes": volumes, "config": config,
-            "cluster.d": (folder / "cluster.d").exists(),
+            "cluster.d": (folder / "cluster.d").exists(), "gateway": _contents(self.gateway.parent),
+            "served": set(self.litellm.deployments) if self.docker.containers["litellm"].running else None,
         }  # fmt: skip
+
+    @property
+    def gateway(self) -> Path:
+        """What the gateway reads when it starts."""
+        return self.folder / "gateway" / "config.yaml"
 
     def copied(self, path: str = "", volume: str = "coder-models") -> bytes:
         return (self.docker.disk.volume(volume) / (path or self.model.name)).read_bytes()
@@ -107,11 +116,19 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     sim.add_node("mark", gpus=[gpu], fields={"queue": queue, "gpus": "none"})
     engine = LlamaCpp(sim.world, models=["/models/a.gguf"])
     sim.add_endpoint("remote/a", engine, tier="REMOTE", node="mark", container="mark-i", gpu=0, init_s=0.1, load_s=0.1)
-    sim.extra = {"router": {"code": ["remote/a"]}}
+    config = tmp_path / "gateway" / "config.yaml"
+    config.parent.mkdir()
+    config.write_bytes(FORMER)
+    litellm = LiteLlm(sim.world, config=config, retry_s=0.05)
+    fields = {"node": "mark", "container": "litellm", "load_s": 0.1}
+    sim.add_endpoint("gateway/litellm", litellm, tier="GATEWAY", **fields)
+    sim.extra = {
+        "router": {"code": ["remote/a"]}, "gateway": {"endpoint": "gateway/litellm", "config": str(config)},
+    }  # fmt: skip
     sim.runs_engines("mark", registry=[OllamaModel("qwen2.5:0.5b", 400.0, 600.0, load_s=0.1)])
     model = tmp_path / "model.gguf"
     model.write_bytes(MODEL)
     async with sim:
-        found = Site(sim, tmp_path, model)
+        found = Site(sim, tmp_path, model, litellm)
         found.docker.images.add(IMAGE)
         yield found

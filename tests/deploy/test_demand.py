@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends.cluster.files import parse
+from backends.cluster.files import load, parse
 from backends.cluster.fold import empty
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Instant, Progress, Workload
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Cause, Verdict
-from backends.demand import Idle
+from backends.demand import LOOK_EVERY, Idle, Stopping
 from backends.errors import ProcedureError
 from backends.procedures.demand import found, plan_down, plan_up
 from backends.procedures.used import Used
+from backends.simulator.cluster import SimulatedCluster
+from backends.simulator.httpfaults import HttpFault
+from backends.world import World
+from tests.cli.driving import until
+from tests.cli.shelf import running, shelf
 from tests.deploy.conftest import Site
 
 NEED = {"always": 8000.0, "one": 6000.0, "two": 5000.0, "new": 9000.0}
@@ -143,6 +150,87 @@ def test_what_was_used_when_is_kept(tmp_path: Path) -> None:
     assert Used(tmp_path).read() == {"mark/one": 5.0, "mark/two": 6.0}
     (tmp_path / "used.json").write_text("{")
     assert Used(tmp_path).read() == {}
+
+
+class Steps:
+    """A clock that stands still until a test lets time pass."""
+
+    def __init__(self) -> None:
+        self._passed = 1000.0
+        self._turns: asyncio.Queue[None] = asyncio.Queue()
+        self._begun = False
+
+    def now(self) -> Instant:
+        return Instant(1_750_000_000.0 + self._passed, self._passed)
+
+    async def sleep(self, seconds: float) -> None:
+        if self._begun:
+            self._turns.task_done()
+        self._begun = True
+        await self._turns.get()
+        self._passed += seconds
+
+    async def passes(self, seconds: float) -> None:
+        """Let time pass, a look at a time; back when what the last led to is begun."""
+        for _ in range(round(seconds / LOOK_EVERY)):
+            self._turns.put_nowait(None)
+        async with asyncio.timeout(60.0):
+            await self._turns.join()
+
+
+class Watched:
+    """Two that are idle for ten minutes by a clock that is told; the procedures that stop them are real."""
+
+    def __init__(self, sim: SimulatedCluster, world: World, state: Path) -> None:
+        self.sim, self.world, self.clock = sim, world, Steps()
+        self.said: list[str] = []
+        self.seen: list[ClusterSnapshot] = []
+        self.used = Used(state)
+
+    async def look(self) -> None:
+        self.seen.append(await self.world.look())
+
+    async def stopped(self, name: str) -> None:
+        """Let five more seconds pass; the container is stopped for them, and the procedure over."""
+        await self.clock.passes(LOOK_EVERY)
+        await until(lambda: not self.sim.nodes["mark"].container(name).running, f"{name} is stopped")
+        await until(lambda: not any(p.open for p in self.world.procedures.list()), "its procedure is over")
+        await self.look()
+
+
+@pytest.fixture
+async def watched(tmp_path: Path, short_sockets: None) -> AsyncIterator[Watched]:
+    state = tmp_path / "state"
+    async with shelf(tmp_path / "sim", state) as sim, World(load(sim.inventory_path), None, state) as world:
+        found = Watched(sim, world, state)
+        await found.look()
+        seen, clock = found.seen, found.clock
+        stopping = Stopping(world.inventory, world, clock, lambda: seen[-1], found.said.append, found.used)
+        watching = asyncio.create_task(stopping.run())
+        await clock.passes(600.0)
+        assert found.said == [], "the first of these looks only began it"
+        yield found
+        watching.cancel()
+
+
+async def test_a_watch_stops_what_is_idle_and_nothing_that_serves(watched: Watched) -> None:
+    await watched.sim.endpoints["mark/two"].server.inflict(HttpFault("stop_in_mid_stream"))
+    async with aclosing(watched.world.chat("mark/two", "hello")) as answer:
+        await anext(answer)
+        await watched.look()
+        await watched.stopped("one")
+        await watched.clock.passes(3600.0)
+    assert running(watched.sim) == ["always", "two"]
+    assert watched.said == ["Stop mark/one: idle for 600 s"]
+    assert list(watched.used.read()) == ["mark/two"]
+
+
+async def test_two_that_are_idle_at_once_are_stopped_one_after_the_other(watched: Watched) -> None:
+    await watched.stopped("one")
+    assert running(watched.sim) == ["always", "two"]
+    await watched.stopped("two")
+    assert running(watched.sim) == ["always"]
+    assert watched.said == ["Stop mark/one: idle for 600 s", "Stop mark/two: idle for 600 s"]
 
 
 async def test_one_is_stopped_on_a_node_unless_it_works(site: Site) -> None:

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from backends.cluster.reading import ModelCount, Progress
-from backends.engines.metrics import LLAMACPP, VLLM, gateway, progress, samples
+from backends.engines.metrics import LLAMACPP, VLLM, gateway, progress
+from backends.prometheus import samples
 
 
 def test_several_engines_of_one_server_are_summed() -> None:

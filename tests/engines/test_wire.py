@@ -42,7 +42,7 @@ async def test_a_question_and_its_answer(wire: Wire) -> None:
     headers = {"X-Said": "yes", "Location": "/y", "Set-Cookie": "a=b"}
     server = Canned({"POST /v1/x?a=b%20c": Reply(302, b"\x1f\x8b\0", headers)})
     async with listening(server) as port:
-        request = Request(f"http://127.0.0.1:{port}/v1/x?a=b%20c", {"Authorization": "Bearer k"}, b"{}")
+        request = Request("POST", f"http://127.0.0.1:{port}/v1/x?a=b%20c", {"Authorization": "Bearer k"}, b"{}")
         for _ in range(2):
             async with wire.ask(request) as answer:
                 assert (answer.status, answer.headers["x-said"]) == (302, "yes")
@@ -63,7 +63,7 @@ async def test_a_way_round_keeps_the_name_asked_for(wire: Wire) -> None:
     server = Canned({"/health": Reply(200, "ok")})
     async with (
         listening(server) as port,
-        wire.ask(Request("http://mark.example:3009/health", {}, via=("127.0.0.1", port))) as answer,
+        wire.ask(Request("GET", "http://mark.example:3009/health", {}, via=("127.0.0.1", port))) as answer,
     ):
         assert answer.status == 200
     assert server.seen[0].headers["host"] == "mark.example:3009"
@@ -72,7 +72,7 @@ async def test_a_way_round_keeps_the_name_asked_for(wire: Wire) -> None:
 async def test_what_is_not_read_is_given_up(wire: Wire) -> None:
     server = Huge(chunked=True)
     async with listening(server) as port:
-        async with wire.ask(Request(f"http://127.0.0.1:{port}/", {})) as answer:
+        async with wire.ask(Request("GET", f"http://127.0.0.1:{port}/", {})) as answer:
             assert await anext(aiter(answer.chunks))
         await server.ended.wait()
     assert server.sent < 2**26, "the connection was not closed"
@@ -93,7 +93,7 @@ async def test_what_is_not_read_is_given_up(wire: Wire) -> None:
 )
 async def test_a_faulty_peer(wire: Wire, handler: Handler, cause: Cause) -> None:
     async with listening(handler) as port:
-        assert await failure(wire, Request(f"http://127.0.0.1:{port}/", {})) is cause
+        assert await failure(wire, Request("GET", f"http://127.0.0.1:{port}/", {})) is cause
 
 
 @pytest.mark.parametrize(
@@ -108,15 +108,15 @@ async def test_a_faulty_peer(wire: Wire, handler: Handler, cause: Cause) -> None
     ],
 )
 async def test_an_address_that_leads_nowhere(wire: Wire, url: str, cause: Cause) -> None:
-    assert await failure(wire, Request(url.replace("{port}", str(free_port())), {})) is cause
+    assert await failure(wire, Request("GET", url.replace("{port}", str(free_port())), {})) is cause
 
 
 async def test_a_certificate_that_nobody_signed(wire: Wire, server_tls: ssl.SSLContext) -> None:
     async with listening(Canned({}), tls=server_tls) as port:
-        assert await failure(wire, Request(f"https://127.0.0.1:{port}/", {})) is Cause.TLS
+        assert await failure(wire, Request("GET", f"https://127.0.0.1:{port}/", {})) is Cause.TLS
 
 
 async def test_connecting_has_its_own_limit(wire: Wire) -> None:
     """The handshake never ends, where the answer itself may take for ever."""
     async with listening(servers.black_hole) as port:
-        assert await failure(wire, Request(f"https://127.0.0.1:{port}/", {}, connect=0.2)) is Cause.TIMEOUT
+        assert await failure(wire, Request("GET", f"https://127.0.0.1:{port}/", {}, connect=0.2)) is Cause.TIMEOUT

@@ -22,6 +22,8 @@ class Times:
     start: float = 0.05
     ready: float = 0.15
     stop: float = 0.05
+    work: float = 0.05
+    """Between two lines of a job."""
 
 
 @dataclass
@@ -34,35 +36,67 @@ class Controllers:
     """For a workload's name how its pods fail: "pull", "crash", "hang"."""
     started: list[tuple[str, str]] = field(default_factory=list)
     """What happened to whom, in order."""
+    works: tuple[str, ...] = ("progress 2 KiB", "progress 4 KiB")
+    """What a job's pod says, line by line."""
+    jobs: list[str] = field(default_factory=list)
+    """The jobs that were begun."""
+    says: dict[str, list[str]] = field(default_factory=dict)
+    """The logs of pods."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    rolled: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The template of each workload that its pods are made of: a paused one keeps the former."""
+    most: dict[str, int] = field(default_factory=dict)
+    """How many pods of each workload there were at once, at the most."""
 
     def reconcile(self) -> None:
         """Make pods as many as replicas, and give the pending ones nodes."""
         for plural in ("deployments", "statefulsets"):
             for item in self.store.all(plural):
                 self._scale(plural, item)
+        for job in self.store.all("jobs"):
+            if "begun" not in job["status"]:
+                job["status"]["begun"] = True
+                self._spawn(self._work(job))
         for pod in self.store.all("pods"):
             if not pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]:
                 self._schedule(pod)
 
     def _scale(self, plural: str, item: dict[str, Any]) -> None:
-        wanted = item["spec"].get("replicas", 1)
+        wanted, name = item["spec"].get("replicas", 1), item["metadata"]["name"]
+        if not item["spec"].get("paused"):
+            self.rolled[name] = copy.deepcopy(item["spec"]["template"])
         own = [p for p in self.pods_of(item) if "deletionTimestamp" not in p["metadata"]]
+        former = [p for p in own if plural == "deployments" and not self._is_new(item, p)]
+        if former and not item["spec"].get("paused"):
+            new = len(own) - len(former)
+            self._roll(former, ready=sum(is_ready(pod) for pod in own), wanted=wanted)
+            surge = item["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge", 1)
+            wanted = min(wanted - new, max(0, wanted + surge - len(own))) + len(own)
         for pod in own[wanted:]:
             self.stop(pod)
         failed = bool(wanted > len(own) and self.quota)
         if not failed:
             for number in range(len(own), wanted):
                 self._make(plural, item, number)
+        self.most[name] = max(self.most.get(name, 0), len(self.pods_of(item)))
         self._condition(plural, item, failed=failed)
+
+    def _is_new(self, item: dict[str, Any], pod: dict[str, Any]) -> bool:
+        return bool(pod["metadata"]["labels"].get("pod-template-hash") == turned(item["spec"]["template"]))
+
+    def _roll(self, former: list[dict[str, Any]], *, ready: int, wanted: int) -> None:
+        """End pods of the former template, as far as enough stay ready (maxUnavailable 25%, rounded down)."""
+        for pod in former[: max(0, ready - wanted)]:
+            self.stop(pod)
 
     def _condition(self, plural: str, item: dict[str, Any], *, failed: bool) -> None:
         status = item.setdefault("status", {})
         before = copy.deepcopy(status)
-        own = self.pods_of(item)
+        own = [p for p in self.pods_of(item) if "deletionTimestamp" not in p["metadata"]]
         ready = sum(is_ready(pod) for pod in own)
+        new = sum(self._is_new(item, pod) for pod in own) if plural == "deployments" else len(own)
         status.update({"observedGeneration": item["metadata"].get("generation", 1), "terminatingReplicas": 0})
-        for key, count in (("replicas", len(own)), ("updatedReplicas", len(own)), ("readyReplicas", ready)):
+        for key, count in (("replicas", len(own)), ("updatedReplicas", new), ("readyReplicas", ready)):
             status.pop(key, None)
             if count:
                 status[key] = count
@@ -86,15 +120,16 @@ class Controllers:
         ]
 
     def _make(self, plural: str, item: dict[str, Any], number: int) -> None:
-        name, template = item["metadata"]["name"], copy.deepcopy(item["spec"]["template"])
-        turned = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
+        name = item["metadata"]["name"]
+        template = copy.deepcopy(self.rolled[name])
+        made_of = turned(template)
         labels = dict(template.get("metadata", {}).get("labels", {}))
         owner: dict[str, Any] = {"apiVersion": "apps/v1", "uid": item["metadata"]["uid"]}
         owner |= {"controller": True, "blockOwnerDeletion": True}
         if plural == "deployments":
-            labels["pod-template-hash"] = turned
-            owner |= {"kind": "ReplicaSet", "name": f"{name}-{turned}"}
-            meta: dict[str, Any] = {"generateName": f"{name}-{turned}-"}
+            labels["pod-template-hash"] = made_of
+            owner |= {"kind": "ReplicaSet", "name": f"{name}-{made_of}"}
+            meta: dict[str, Any] = {"generateName": f"{name}-{made_of}-"}
         else:
             owner |= {"kind": "StatefulSet", "name": name}
             meta = {"name": f"{name}-{number}"}
@@ -162,6 +197,25 @@ class Controllers:
         self._says(pod, "Running", {"running": {"startedAt": stamp()}}, ready=True)
         self.reconcile()
 
+    async def _work(self, job: dict[str, Any]) -> None:
+        """A job's pod, which says how far it is and then is done, or fails as `broken` has it."""
+        meta = job["metadata"]
+        name, namespace = meta["name"], meta["namespace"]
+        pod = {"metadata": {"name": f"{name}-x", "labels": {"batch.kubernetes.io/job-name": name}},
+               "spec": {"nodeName": "gpu-1", "containers": []}, "status": {"phase": "Running"}}  # fmt: skip
+        self.store.objects["pods"].pop(f"{namespace}/{name}-x", None)
+        self.store.create(KINDS["pods"], namespace, pod)
+        self.jobs.append(name)
+        for line in self.works:
+            self.says.setdefault(f"{name}-x", []).append(line)
+            await asyncio.sleep(self.times.work)
+        kind = "Failed" if name in self.broken else "Complete"
+        if name in self.broken:
+            self.says[f"{name}-x"].append(self.broken[name])
+        if self.store.objects["jobs"].get(f"{namespace}/{name}") is job:
+            job["status"]["conditions"] = [{"type": kind, "status": "True"}]
+            self.store.touch(KINDS["jobs"], job)
+
     def _says(
         self,
         pod: dict[str, Any],
@@ -215,6 +269,11 @@ class Controllers:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+def turned(template: dict[str, Any]) -> str:
+    """What a Deployment's controller calls a template: a hash."""
+    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def asked(pod: dict[str, Any]) -> int:

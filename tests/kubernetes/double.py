@@ -6,6 +6,7 @@ import asyncio
 import base64
 import copy
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +17,9 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from tests.kubernetes.applying import applied, updated
 from tests.kubernetes.controllers import GPU, Controllers, condition
-from tests.kubernetes.store import KINDS, Kind, Refused, Store, merged
+from tests.kubernetes.store import KINDS, KUBESCAPE, TRIVY, Kind, Refused, Store, merged
 
 ADMIN, VIEWER = "admin-token", "viewer-token"
 VERSION = {"major": "1", "minor": "35", "gitVersion": "v1.35.6", "goVersion": "go1.27.3", "platform": "linux/amd64"}
@@ -39,14 +41,21 @@ class Double:
     admission: Callable[[dict[str, Any]], None] = lambda pod: None
     budgets: set[str] = field(default_factory=set)
     """Pods that may not be evicted."""
+    invalid: str = ""
+    """Why nothing is applied."""
     conflicts: int = 0
     """So many updates meet a change of somebody else's."""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    reviews: list[tuple[str, str, str]] = field(default_factory=list)
+    """Which rights were asked about: (namespace, verb, resource)."""
     services: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(default_factory=dict)
+    """What answers behind the API's proxy: by a Service's NAME:PORT, a pod's, or a node's name."""
     logs: dict[str, list[str]] = field(default_factory=dict)
+    installed: set[str] = field(default_factory=set)
+    """The API groups of operators that are there."""
 
     def __post_init__(self) -> None:
-        self.controllers = Controllers(self.store)
+        self.controllers = Controllers(self.store, says=self.logs)
 
     @property
     def url(self) -> str:
@@ -85,6 +94,32 @@ class Double:
         self.store.create(KINDS[kind], namespace, {**data, "status": {}})
         self.controllers.reconcile()
 
+    def add_namespace(self, name: str = "llm") -> None:
+        """A namespace, and a storage class that is the default."""
+        self.store.create(KINDS["namespaces"], "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
+        default = {"storageclass.kubernetes.io/is-default-class": "true"}
+        self.store.create(KINDS["storageclasses"], "", {"metadata": {"name": "local-path", "annotations": default}})
+
+    def managed(self, name: str, manager: str = "kubectl-create") -> dict[str, Any]:
+        """A deployment whose fields are all somebody else's."""
+        item = self.deployment(name)
+        updated(None, item, KINDS["deployments"], manager)
+        return item
+
+    def update(self, name: str, image: str, namespace: str = "llm") -> None:
+        """Somebody changes the template of a Deployment."""
+        item = copy.deepcopy(self.deployment(name, namespace))
+        item["spec"]["template"]["spec"]["containers"][0]["image"] = image
+        self.store.replace(KINDS["deployments"], namespace, name, item)
+        self.controllers.reconcile()
+
+    def add_pod(self, name: str, node: str, labels: dict[str, str], namespace: str = "monitoring") -> None:
+        """A pod that runs on a node, of no Deployment."""
+        container = {"name": "c", "image": "i", "ports": [{"name": "metrics", "containerPort": 9400}]}
+        meta = {"name": name, "labels": labels}
+        pod = {"metadata": meta, "spec": {"nodeName": node, "containers": [container]}, "status": {"phase": "Running"}}
+        self.store.create(KINDS["pods"], namespace, pod)
+
     def deployment(self, name: str, namespace: str = "llm") -> dict[str, Any]:
         return self.store.get(KINDS["deployments"], namespace, name)
 
@@ -121,7 +156,13 @@ class Double:
         parts = request.path.strip("/").split("/")
         if parts == ["version"]:
             return web.json_response(VERSION)
+        if parts == ["apis"]:
+            return web.json_response(self._groups())
+        if parts[0] == "apis" and parts[1] in {TRIVY, KUBESCAPE} - self.installed:
+            return web.Response(text="404 page not found\n", status=404)
         parts = parts[2:] if parts[0] == "api" else parts[3:]
+        if parts == ["selfsubjectaccessreviews"]:
+            return await self._review(user, request)
         namespace = ""
         if parts[:1] == ["namespaces"] and len(parts) > 2:
             namespace, parts = parts[1], parts[2:]
@@ -137,6 +178,14 @@ class Double:
             return web.json_response(self._list(request, kind, namespace))
         return await self._object(request, kind, namespace, name)
 
+    def _groups(self) -> dict[str, Any]:
+        names = {(k.group, k.version) for k in KINDS.values() if k.group not in {TRIVY, KUBESCAPE} - self.installed}
+        groups = []
+        for group, version in sorted(names - {("", "v1")}):
+            told = {"groupVersion": f"{group}/{version}", "version": version}
+            groups.append({"name": group, "versions": [told], "preferredVersion": told})
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
+
     def _user(self, request: web.Request) -> str:
         told = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if not told:
@@ -149,9 +198,8 @@ class Double:
         verb = _VERBS[request.method]
         if verb == "get" and not name:
             verb = "watch" if "watch" in request.query else "list"
-        resource = f"{kind.plural}/{sub}" if sub else kind.plural
-        reads = verb in ("get", "list", "watch") and resource in ("nodes", "pods", "events")
-        if (user == "admin" or (user == "viewer" and reads)) and (verb, resource) not in self.forbidden:
+        resource = f"{kind.plural}/{sub.partition('/')[0]}" if sub else kind.plural
+        if self._may(user, verb, resource):
             return
         where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
         whom = f'{kind.qualified} "{name}"' if name else kind.qualified
@@ -162,12 +210,24 @@ class Double:
             del details["name"]
         raise Refused(403, "Forbidden", message, details)
 
+    def _may(self, user: str, verb: str, resource: str) -> bool:
+        reads = verb in ("get", "list", "watch") and resource in ("nodes", "pods", "events")
+        return (user == "admin" or (user == "viewer" and reads)) and (verb, resource) not in self.forbidden
+
+    async def _review(self, user: str, request: web.Request) -> web.Response:
+        body = await request.json()
+        asked = body["spec"]["resourceAttributes"]
+        resource = "/".join(part for part in (asked["resource"], asked.get("subresource")) if part)
+        self.reviews.append((asked["namespace"], asked["verb"], resource))
+        if ("create", "selfsubjectaccessreviews") in self.forbidden:
+            raise Refused(403, "Forbidden", "selfsubjectaccessreviews.authorization.k8s.io is forbidden")
+        return web.json_response(body | {"status": {"allowed": self._may(user, asked["verb"], resource)}}, status=201)
+
     def _list(self, request: web.Request, kind: Kind, namespace: str) -> dict[str, Any]:
-        selector = dict(part.split("=") for part in request.query.get("labelSelector", "").split(",") if part)
-        items = [
-            i for i in self.store.all(kind.plural, namespace)
-            if selector.items() <= i["metadata"].get("labels", {}).items()
-        ]  # fmt: skip
+        items = self.store.all(kind.plural, namespace)
+        if told := request.query.get("labelSelector"):
+            selected = selector(told)
+            items = [i for i in items if selected(i["metadata"].get("labels", {}))]
         if node := request.query.get("fieldSelector", "").removeprefix("spec.nodeName="):
             items = [i for i in items if i["spec"].get("nodeName") == node]
         version, start = self.store.version, 0
@@ -230,6 +290,8 @@ class Double:
                     body |= {"status": {"phase": "Pending"}}
                     body["spec"].setdefault("volumeMode", "Filesystem")
                 made, status = store.create(kind, namespace, body, dry=dry), 201
+            case "PATCH" if request.content_type == "application/apply-patch+yaml":
+                made, status = self._apply(request, kind, namespace, name, body, dry=dry)
             case "PUT" | "PATCH":
                 old = store.get(kind, namespace, name)
                 self._disturb(kind, old)
@@ -238,6 +300,8 @@ class Double:
                     new["metadata"]["resourceVersion"] = store.get(kind, namespace, name)["metadata"]["resourceVersion"]
                 if kind.plural == "deployments" and new["spec"].get("replicas", 1) < 0:
                     self._invalid(kind, name, new["spec"]["replicas"])
+                if "managedFields" in old["metadata"]:
+                    updated(old, new, kind, "python-httpx")
                 made, status = new if dry else store.replace(kind, namespace, name, new), 200
             case "DELETE":
                 return self._delete(kind, namespace, name, body)
@@ -246,6 +310,27 @@ class Double:
         answer = copy.deepcopy(made)
         self.controllers.reconcile()
         return web.json_response(answer, status=status)
+
+    def _apply(
+        self, request: web.Request, kind: Kind, namespace: str, name: str, body: dict[str, Any], *, dry: bool
+    ) -> tuple[dict[str, Any], int]:
+        """Server-side apply, as far as it is used here."""
+        if self.invalid:
+            raise Refused(422, "Invalid", f'{kind.kind} "{name}" is invalid: {self.invalid}')
+        old = self.store.objects[kind.plural].get(f"{namespace}/{name}")
+        force = request.query.get("force") == "true"
+        made = applied(copy.deepcopy(old), body, kind, request.query["fieldManager"], force=force)
+        if old is not None:
+            same = {k: v for k, v in made.items() if k != "metadata"} == {
+                k: v for k, v in old.items() if k != "metadata"
+            }
+            if dry or (same and made["metadata"].get("annotations") == old["metadata"].get("annotations")):
+                return made, 200
+            return self.store.replace(kind, namespace, name, made), 200
+        made["metadata"].setdefault("generation", 1)
+        if kind.plural in ("deployments", "jobs"):
+            made.setdefault("status", {})
+        return self.store.create(kind, namespace, made, dry=dry), 201
 
     def _disturb(self, kind: Kind, item: dict[str, Any]) -> None:
         """Somebody else changes it between the reading and the writing."""
@@ -314,6 +399,8 @@ class Double:
             told = body.get("metadata", {}).get("resourceVersion", item["metadata"]["resourceVersion"])
             replicas = (body.get("spec") or {}).get("replicas", 0)
             changed = merged(item, {"metadata": {"resourceVersion": told}, "spec": {"replicas": replicas}})
+            if "managedFields" in item["metadata"]:
+                updated(item, changed, kind, "python-httpx", "scale")
             item = self.store.replace(kind, namespace, name, changed)
         count = len(self.controllers.pods_of(item))
         if request.method != "GET":
@@ -323,6 +410,14 @@ class Double:
         spec = {"replicas": r} if (r := item["spec"].get("replicas", 1)) else {}
         scale = {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta, "spec": spec}
         return web.json_response(scale | {"status": {"replicas": count, "selector": selector}})
+
+
+def selector(text: str) -> Callable[[dict[str, str]], bool]:
+    """A label selector of equalities and `KEY in (A,B)`."""
+    wanted = {}
+    for key, equal, values in re.findall(r"([\w./-]+)(?:=([^,]*)| in \(([^)]*)\))(?:,|$)", text):
+        wanted[key] = values.split(",") if values else [equal]
+    return lambda labels: all(labels.get(key) in values for key, values in wanted.items())
 
 
 @asynccontextmanager

@@ -34,6 +34,8 @@ class Kind:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
+TRIVY, KUBESCAPE = "aquasecurity.github.io", "spdx.softwarecomposition.kubescape.io"
+
 KINDS = {
     kind.plural: kind
     for kind in (
@@ -42,9 +44,19 @@ KINDS = {
         Kind("events", "Event"),
         Kind("services", "Service"),
         Kind("persistentvolumeclaims", "PersistentVolumeClaim"),
+        Kind("secrets", "Secret"),
+        Kind("namespaces", "Namespace", namespaced=False),
+        Kind("storageclasses", "StorageClass", "storage.k8s.io", namespaced=False),
+        Kind("jobs", "Job", "batch"),
         Kind("deployments", "Deployment", "apps"),
         Kind("statefulsets", "StatefulSet", "apps"),
         Kind("leases", "Lease", "coordination.k8s.io"),
+        Kind("ingresses", "Ingress", "networking.k8s.io"),
+        Kind("horizontalpodautoscalers", "HorizontalPodAutoscaler", "autoscaling", "v2"),
+        Kind("vulnerabilityreports", "VulnerabilityReport", TRIVY, "v1alpha1"),
+        Kind("configauditreports", "ConfigAuditReport", TRIVY, "v1alpha1"),
+        Kind("workloadconfigurationscansummaries", "WorkloadConfigurationScanSummary", KUBESCAPE, "v1beta1"),
+        Kind("vulnerabilitymanifestsummaries", "VulnerabilityManifestSummary", KUBESCAPE, "v1beta1"),
     )
 }
 
@@ -167,5 +179,5 @@ class Store:
             queue.put_nowait(None)
 
     def all(self, plural: str, namespace: str = "") -> list[dict[str, Any]]:
-        found = sorted(self.objects[plural].items())
-        return [item for key, item in found if not namespace or key.startswith(f"{namespace}/")]
+        objects = self.objects[plural]
+        return [objects[key] for key in sorted(objects) if not namespace or key.startswith(f"{namespace}/")]

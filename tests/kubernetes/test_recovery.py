@@ -78,7 +78,7 @@ async def test_a_node_that_went_away_is_woken_and_waited_for(double: Double, loa
     node = inventory.node_named["gpu-1"].model_dump(exclude_unset=True) | {"wake": {"mac": "AA:BB:CC:DD:EE:FF"}}
     woken = Inventory.model_validate({**inventory.model_dump(exclude_unset=True), "nodes": [node]})
     plan = plan_recovery(woken, snapshot, diagnosis)
-    assert [step.kind for step in plan.steps] == ["wake", "wait_kubernetes", "start_queue", "healthy"]
+    assert [step.kind for step in plan.steps] == ["stand_down", "wake", "wait_kubernetes", "start_queue", "healthy"]
 
 
 async def test_a_cordoned_node_is_named(double: Double, loaded: Loaded, tmp_path: Path) -> None:

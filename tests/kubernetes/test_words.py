@@ -107,6 +107,8 @@ STATES = [
     ("crashing", {}, {"waiting": ("CrashLoopBackOff", "x"), "restarts": 4, "exit_code": 1},
      ("restarting", None, "ended 4 times, exit code 1", 1)),
     ("going", {"replicas": 0}, {"running": True, "ready": True, "deleting": True},
+     ("exited", None, "it is being stopped", 0)),
+    ("made anew", {}, {"running": True, "ready": True, "deleting": True},
      ("running", "starting", "it is being stopped", None)),
 ]  # fmt: skip
 

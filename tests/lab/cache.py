@@ -39,6 +39,7 @@ def missing(part: str) -> str:
         "browser": [Path("/usr/bin/chromium")],
         "nla": [Path("/usr/bin") / name for name in ("freerdp-shadow-cli", "xfreerdp", "Xvfb")],
         "netns": [Path(shutil.which("ip") or "/usr/sbin/ip")],
+        "tun": [Path("/dev/net/tun")],
     }[part]
     if part in ("docker", "sshd", "rdp", "netns") and os.geteuid():
         return f"{part} must be started as root"

@@ -224,11 +224,10 @@ def start_dead_node(
         lan = stack.enter_context(Lan(folder))
         engine = stack.enter_context(DockerEngine(directory / "docker", address=lan.address, netns=lan.netns))
         (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
-        own = {"HOME": str(directory / "ssh/home")}  # a shell of it may be killed in the midst of our ~/.bashrc
-        ssh = _with_home(OpenSsh(directory / "ssh", address=lan.address, netns=lan.netns, session_env=own))
+        ssh = OpenSsh(directory / "ssh", address=lan.address, netns=lan.netns)
         ssh.wrap += ["sh", "-c", OWN_BOOT, str(folder / "boot_id")]
         stack.enter_context(ssh)
-        nas = stack.enter_context(_with_home(OpenSsh(directory / "nas")))
+        nas = stack.enter_context(OpenSsh(directory / "nas"))
         desk = stack.enter_context(Desk(folder / "desk", lan.netns, lan.address, folder / "service.sh logon"))
         node = DeadNode(folder, lan, engine, ssh, desk, nas)
         stack.enter_context(_managed(node))
@@ -256,15 +255,6 @@ def _managed(node: DeadNode) -> Iterator[None]:
     finally:
         requests.write_text("end\n")
         manager.join(60)
-
-
-def _with_home(ssh: OpenSsh) -> OpenSsh:
-    """Its SFTP begins in a folder of the test's own, where leases lie."""
-    home = ssh.log.parent / "home"
-    home.mkdir()
-    settings = ssh.log.parent / "sshd_config"
-    settings.write_text(settings.read_text().replace("internal-sftp", f"internal-sftp -d {home}"))
-    return ssh
 
 
 def inventory(node: DeadNode, gap: float, recover: str) -> dict[str, object]:

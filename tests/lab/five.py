@@ -82,14 +82,9 @@ class Five:
 def start_five(directory: Path, *, lock: float = 1.0, gap: float = 0.5) -> Iterator[Five]:
     """Start the host; none of the five runs yet."""
     directory.mkdir(parents=True, exist_ok=True)
-    home = directory / "home"
-    home.mkdir()
     ports = {name: free_port() for name in NAMES}
     with ExitStack() as stack:
-        ssh = OpenSsh(directory / "ssh")
-        settings = directory / "ssh" / "sshd_config"
-        settings.write_text(settings.read_text().replace("internal-sftp", f"internal-sftp -d {home}"))
-        stack.enter_context(ssh)
+        ssh = stack.enter_context(OpenSsh(directory / "ssh"))
         engine = stack.enter_context(DockerEngine(directory / "docker"))
         engine.image(LLAMACPP)
         engine.put(tiny_gguf(directory / "tiny.gguf"), "tiny.gguf")
@@ -98,7 +93,7 @@ def start_five(directory: Path, *, lock: float = 1.0, gap: float = 0.5) -> Itera
         paths = {way: directory / f"{way}.toml" for way in ("ssh", "here")}
         for way, path in paths.items():
             path.write_text(tomli_w.dumps(inventory(ports, engine, ssh if way == "ssh" else None, gap)))
-        yield Five(engine, ssh, home, ports, paths["ssh"], paths["here"], lock, gap)
+        yield Five(engine, ssh, ssh.home, ports, paths["ssh"], paths["here"], lock, gap)
 
 
 def inventory(

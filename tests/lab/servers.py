@@ -13,7 +13,10 @@ LLAMA_SERVER = Path(__file__).with_name("image") / "llama_server.py"
 
 
 class OpenSsh(Kept):
-    """An OpenSSH server, on loopback by default, with a host key and a user's key made for it; it runs as us."""
+    """An OpenSSH server, on loopback by default, with a host key and a user's key made for it; it runs as us.
+
+    Its sessions have a `home` of their own: leases lie there, and no start-up file of ours is cut in its midst.
+    """
 
     def __init__(
         self,
@@ -24,10 +27,12 @@ class OpenSsh(Kept):
         netns: str = "",
         max_sessions: int = 10,
         permit_root: str = "prohibit-password",
+        sftp: bool = True,
         session_env: Mapping[str, str] | None = None,
     ) -> None:
         """`session_env` is set in every session; `port` 0 takes a free one; `netns` has the address, if it is said."""
-        directory.mkdir(parents=True, exist_ok=True)
+        self.home = directory / "home"
+        self.home.mkdir(parents=True, exist_ok=True)
         self.address = address
         self.port = port or free_port()
         self.user = getpass.getuser()
@@ -36,6 +41,7 @@ class OpenSsh(Kept):
         host_key = make_key(directory / "host_key")
         kind, public, _ = host_key.with_suffix(".pub").read_text().split()
         self.known_hosts.write_text(f"[{self.address}]:{self.port} {kind} {public}\n")
+        env = {"HOME": str(self.home), **(session_env or {})}
         settings = [
             f"ListenAddress {self.address}:{self.port}",
             f"HostKey {host_key}",
@@ -47,10 +53,10 @@ class OpenSsh(Kept):
             "StrictModes no",
             "PidFile none",
             "AllowStreamLocalForwarding yes",
-            "Subsystem sftp internal-sftp",
+            "SetEnv " + " ".join(f"{name}={value}" for name, value in env.items()),
         ]
-        if session_env:
-            settings.append("SetEnv " + " ".join(f"{name}={value}" for name, value in session_env.items()))
+        if sftp:
+            settings.append(f"Subsystem sftp internal-sftp -d {self.home}")
         config = directory / "sshd_config"
         config.write_text("\n".join(settings) + "\n")
         Path("/run/sshd").mkdir(exist_ok=True)

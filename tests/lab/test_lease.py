@@ -29,21 +29,10 @@ OTHER = Holder("eva@nas:8", "nas", "20261121-100000-bbbb", "mark", "t2")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    made = tmp_path / "home"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def sshd(tmp_path: Path, home: Path, request: pytest.FixtureRequest) -> Iterator[OpenSsh]:
-    """With SFTP that starts in `home`, or without it."""
+def sshd(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[OpenSsh]:
+    """With SFTP, or without it."""
     require("sshd")
-    server = OpenSsh(tmp_path / "ssh")
-    settings = tmp_path / "ssh" / "sshd_config"
-    sftp = "" if getattr(request, "param", "") == "no sftp" else f"Subsystem sftp internal-sftp -d {home}"
-    settings.write_text(settings.read_text().replace("Subsystem sftp internal-sftp", sftp))
-    with server:
+    with OpenSsh(tmp_path / "ssh", sftp=getattr(request, "param", "") != "no sftp") as server:
         yield server
 
 
@@ -62,9 +51,9 @@ async def machines(sshd: OpenSsh) -> AsyncIterator[list[NodeReach]]:
         yield [reaches["mark"] for reaches in found]
 
 
-async def test_two_machines_and_who_stands_on_the_node_race_for_it(machines: list[NodeReach], home: Path) -> None:
+async def test_two_machines_and_who_stands_on_the_node_race_for_it(machines: list[NodeReach], sshd: OpenSsh) -> None:
     files = [SftpFiles(reach._remote()[0]) for reach in machines]
-    places = [*(FilePlace(file, "mark") for file in files), FilePlace(LocalFiles(home), "mark")]
+    places = [*(FilePlace(file, "mark") for file in files), FilePlace(LocalFiles(sshd.home), "mark")]
     for turn in range(10):
         holders = [replace(ME, token=f"{turn}-{i}") for i in range(12)]
         won = await asyncio.gather(*(places[i % 3].create(holder) for i, holder in enumerate(holders)))
@@ -73,13 +62,13 @@ async def test_two_machines_and_who_stands_on_the_node_race_for_it(machines: lis
         assert [await place.token() for place in places] == [token] * 3
         ended = await asyncio.gather(*(place.clear(token) for place in places))
         assert ended.count(True) == 1
-    assert list((home / ".tierdeck").iterdir()) == []
+    assert list((sshd.home / ".tierdeck").iterdir()) == []
 
 
-async def test_ages_are_by_the_nodes_clock(machines: list[NodeReach], home: Path) -> None:
+async def test_ages_are_by_the_nodes_clock(machines: list[NodeReach], sshd: OpenSsh) -> None:
     ours, theirs = (FilePlace(SftpFiles(reach._remote()[0]), "mark") for reach in machines)
     assert await ours.create(ME)
-    os.utime(home / FILE, (time.time() - 70, time.time() - 70))
+    os.utime(sshd.home / FILE, (time.time() - 70, time.time() - 70))
     seen = await theirs.look()
     assert seen is not None
     assert seen.holder == ME
@@ -89,7 +78,7 @@ async def test_ages_are_by_the_nodes_clock(machines: list[NodeReach], home: Path
     again = await theirs.look()
     assert again is not None
     assert again.silent <= 2
-    assert (home / FILE).stat().st_mode & 0o777 == 0o600
+    assert (sshd.home / FILE).stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_line_that_dropped_is_found_anew(machines: list[NodeReach], sshd: OpenSsh) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from backends.procedures.context import Context
 from backends.procedures.events import StepEvent
 from backends.procedures.gateway import GATEWAY_KINDS
 from backends.procedures.plan import Danger, Plan, describe, from_json, to_json
-from backends.procedures.pushing import plan_push, read_former
+from backends.procedures.pushing import gateway_file, plan_push
 from backends.procedures.runner import Control, run
 from backends.reach.runtime import Runtime
 from backends.reach.whole_file import KEPT
@@ -281,8 +281,8 @@ async def test_the_former_file_is_read_where_cluster_toml_says(site: Site) -> No
     async def runtime(node: str, kind: str) -> Runtime:
         raise AssertionError(node)
 
-    found: Sequence[int] | None = await read_former(site.inventory, None, shell, runtime)  # type: ignore[arg-type]
-    assert found == FORMER
+    file = await gateway_file(site.inventory, None, shell, runtime)  # type: ignore[arg-type]
+    assert await file.read() == FORMER
     bare = site.inventory.model_copy(update={"gateway": site.inventory.gateway.model_copy(update={"config": None})})  # type: ignore[union-attr]
     with pytest.raises(ProcedureError, match="does not say where"):
-        await read_former(bare, None, shell, runtime)  # type: ignore[arg-type]
+        await gateway_file(bare, None, shell, runtime)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -158,6 +159,51 @@ async def test_it_belongs_to_nobody_and_holds_nothing_of_its_starter(bench: Benc
     assert os.stat(bench.socket(procedure)).st_mode & 0o777 == 0o600
     os.close(fd)
     held.unlink()
+    assert (await bench.followed(procedure))[-1]["outcome"] == "done"
+
+
+SECRET = "s3cret-0815"
+
+
+def secretive(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan that needs `env:TOY_SECRET`, which is set here and named in cluster.toml."""
+    monkeypatch.setenv("TOY_SECRET", SECRET)
+    monkeypatch.setenv("VAULT_TOKEN", SECRET)
+    bench.cluster.write_text(f'{CLUSTER}sudo = "env:TOY_SECRET"\n')
+    plan = bench.plan("a")
+    return replace(plan, steps=(replace(plan.steps[0], kind="secret"),))
+
+
+async def test_a_runner_has_our_secrets_where_nobody_sees_them(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = bench.hold("verify-a")
+    procedure = await bench.procedures.start(secretive(bench, monkeypatch))
+    await bench.reached("verify-a")
+    runner = Path(f"/proc/{bench.pid(procedure)}")
+    environment = (runner / "environ").read_bytes()
+    assert SECRET.encode() not in environment + (runner / "cmdline").read_bytes()
+    assert {name.partition(b"=")[0] for name in environment.split(b"\0")} >= {b"PATH", b"PYTHONPATH"}
+    held.unlink()
+    events = await bench.followed(procedure)
+    assert events[-2]["detail"]["text"] == f"{len(SECRET)} characters; set here: False"
+    assert SECRET not in "".join(path.read_text() for path in (bench.state / "procedures").iterdir())
+
+
+async def test_resumed_where_a_variable_is_not_set_it_says_which(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = bench.hold("verify-a")
+    procedure = await bench.procedures.start(secretive(bench, monkeypatch), attended=False)
+    await bench.reached("verify-a")
+    pid = bench.pid(procedure)
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: not bench.alive(pid), "the runner to die")
+    held.unlink()
+    monkeypatch.delenv("TOY_SECRET")
+    await bench.procedures.resume(procedure, attended=False)
+    events = await bench.followed(procedure)
+    assert events[-1]["outcome"] == "halted"
+    said = "env:TOY_SECRET is empty or not set. Set it before you start: export TOY_SECRET=..."
+    assert [e["detail"]["text"] for e in events if e["event"] == "step_failed"] == [said]
+    monkeypatch.setenv("TOY_SECRET", SECRET)
+    await bench.procedures.resume(procedure, attended=False)
     assert (await bench.followed(procedure))[-1]["outcome"] == "done"
 
 
@@ -340,6 +386,18 @@ async def test_one_per_node_and_the_other_is_named(bench: Bench) -> None:
     assert (await bench.followed(first))[-1]["outcome"] == "done"
     third = await bench.procedures.start(bench.plan("b"))
     assert (await bench.followed(third))[-1]["outcome"] == "done"
+
+
+async def test_a_plan_takes_every_node_that_it_changes(bench: Bench) -> None:
+    held = bench.hold("apply-a")
+    first = await bench.procedures.start(replace(bench.plan("a"), beside=("desk",)))
+    await bench.reached("apply-a")
+    with pytest.raises(ProcedureError, match=rf"has held desk for \d+ s with procedure {first}"):
+        await bench.procedures.start(bench.plan("b", node="desk"))
+    held.unlink()
+    assert (await bench.followed(first))[-1]["outcome"] == "done"
+    second = await bench.procedures.start(bench.plan("b", node="desk"))
+    assert (await bench.followed(second))[-1]["outcome"] == "done"
 
 
 async def test_two_at_the_same_moment_one_wins(bench: Bench) -> None:

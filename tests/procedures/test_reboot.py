@@ -23,10 +23,12 @@ from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Cause
 from backends.errors import CommandError, ProcedureError, SshError
 from backends.maintenance import Maintenance
+from backends.procedures.away import Leaving
+from backends.procedures.booted import boot_mark, is_same_boot
 from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS
 from backends.procedures.plan import Danger, Plan, from_json, to_json
-from backends.procedures.reboot import boot_mark, is_same_boot, plan_reboot
+from backends.procedures.reboot import plan_reboot
 from backends.procedures.runner import Control, run
 from backends.reach.runtime import Completed
 from tests.procedures.host import Box, Host
@@ -91,38 +93,38 @@ def seen(inv_names: Sequence[str] = ("a",), *, running: bool = True, until: floa
 
 def test_the_plan() -> None:
     inv = inventory("a", sudo="env:SUDO")
-    plan = plan_reboot(inv, seen(), "mark", "boot-1")
+    plan = plan_reboot(inv, seen(), "mark", "boot-1", Leaving())
     assert [step.kind for step in plan.steps] == STEPS
     assert plan.danger is Danger.INTERRUPTS
     assert plan.blast.interrupts == ("remote/a (chat, 2 requests in flight)",)
     assert plan.steps[2].command == "sudo systemctl reboot  (its password by standard input)"
     assert from_json(to_json(plan)) == plan
-    idle = plan_reboot(inv, seen(running=False), "mark", "boot-1")
+    idle = plan_reboot(inv, seen(running=False), "mark", "boot-1", Leaving())
     assert (idle.danger, idle.blast.interrupts) == (Danger.CHANGES, ())
 
 
 def test_maintenance_that_a_person_began_is_left_as_it_is() -> None:
-    plan = plan_reboot(inventory("a"), seen(until=EPOCH + 9e6), "mark", "boot-1")
+    plan = plan_reboot(inventory("a"), seen(until=EPOCH + 9e6), "mark", "boot-1", Leaving())
     assert [step.kind for step in plan.steps] == STEPS[1:-1]
     assert "under maintenance already" in plan.warnings[0]
 
 
 def test_docker_that_comes_only_with_a_desktop_session() -> None:
     inv = inventory("a", wake={"mac": MAC, "rdp": RDP}, os="windows")
-    steps = plan_reboot(inv, seen(), "mark", "1").steps
+    steps = plan_reboot(inv, seen(), "mark", "1", Leaving()).steps
     assert [step.kind for step in steps][2:6] == ["reboot", "wait_docker", "desktop_session", "wait_docker"]
     assert steps[2].command == "shutdown /r /t 0"
 
 
 def test_the_machine_one_stands_on_is_not_rebooted() -> None:
     with pytest.raises(ProcedureError, match="the procedure would end with it"):
-        plan_reboot(inventory("a"), empty(inventory("a"), here="mark"), "mark", "1")
+        plan_reboot(inventory("a"), empty(inventory("a"), here="mark"), "mark", "1", Leaving())
 
 
 def rebooted(machine: Machine, folder: Path, plan: Plan | None = None) -> tuple[list[StepEvent], Plan]:
     names = list(machine.host.boxes)
     inv = inventory(*names)
-    plan = plan or plan_reboot(inv, seen(names), "mark", "boot-1")
+    plan = plan or plan_reboot(inv, seen(names), "mark", "boot-1", Leaving())
 
     async def probe(name: str) -> ProbeResult:
         found = await machine.host.probe(inv, name)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -480,3 +480,38 @@ def past_cases() -> list[tuple[list[tuple[str, int | None, Any]], Past]]:
 @pytest.mark.parametrize(("lines", "expected"), past_cases())
 def test_past(lines: list[tuple[str, int | None, Any]], expected: Past) -> None:
     assert past_of([StepEvent(1.0, "p", event, step, detail) for event, step, detail in lines]) == expected
+
+
+@pytest.mark.parametrize(
+    ("faults", "answers", "ran", "outcome"),
+    [
+        ({}, [], ["a", "back", "c"], "done"),
+        ({"apply a": ProcedureError("No.")}, ["hold"], ["back"], "halted"),
+        ({"verify a": ProcedureError("No.")}, ["abort"], ["a", "back"], "failed"),
+        ({"apply a": ProcedureError("No."), "apply back": ProcedureError("No.")}, ["hold"], [], "halted"),
+        ({"apply back": ProcedureError("No.")}, ["abort"], ["a"], "failed"),
+        ({"apply c": ProcedureError("No.")}, ["abort"], ["a", "back"], "failed"),
+    ],
+)
+def test_what_is_to_be_done_always_is_done_once_however_the_rest_ends(
+    faults: dict[str, Exception | float], answers: list[str], ran: list[str], outcome: str
+) -> None:
+    world, plan = World(faults=faults), plan_of("a", "back", "c")
+    plan = replace(plan, steps=(plan.steps[0], replace(plan.steps[1], always=True), plan.steps[2]))
+    events = carried(world, plan, ask=answering(*answers))
+    assert (world.done, events[-1].outcome) == (ran, outcome)
+
+
+def test_what_is_to_be_done_always_is_done_after_a_cancel_and_after_a_crash() -> None:
+    plan = plan_of("a", "back")
+    plan = replace(plan, steps=(plan.steps[0], replace(plan.steps[1], always=True)))
+    control = Control()
+    control.cancel()
+    control.cancel()
+    world = World()
+    assert carried(world, plan, control=control)[-1].outcome == "cancelled"
+    assert world.done == ["back"], "what was borrowed in an earlier run is given back, too"
+    world = World(faults={"apply a": ZeroDivisionError("a")})
+    with pytest.raises(ZeroDivisionError):
+        carried(world, plan)
+    assert world.done == ["back"]

@@ -78,7 +78,10 @@ async def test_a_file_of_a_volume_through_whoever_has_it(tmp_path: Path) -> None
                 await VolumeFile(docker, "conf", "more.yaml").write(b"x")
             with pytest.raises(ReachError, match="No container has the volume other"):
                 await none.read()
-            with pytest.raises(ReachError, match="cannot be removed"):
+            await file.remove()
+            assert (await file.read(), await file.kept()) == (None, ODD)
+            await container.stop()
+            with pytest.raises(ReachError, match=r"c\.yaml in the volume conf cannot be removed: .*is not running"):
                 await file.remove()
         finally:
             await docker.close()

@@ -121,6 +121,21 @@ def test_a_cold_one_is_chosen_last_and_said() -> None:
     assert decision.wakes == "asleep: a prompt loads big (2.0 GiB) first"
 
 
+def test_what_has_to_be_started_is_chosen_where_nobody_else_can_answer() -> None:
+    inv, off = inventory(), [probe("a", Cause.OFF), probe("b", Cause.OFF)]
+    decision = choose(inv, seen(inv, *off), Wish("chat"))
+    assert [(c.endpoint, c.outcome, c.starts) for c in decision.candidates] == [
+        ("c", "chosen", False),
+        ("a", "next", True),
+        ("b", "next", True),
+    ]
+    decision = choose(inv, seen(inv, *off, probe("c", Cause.REFUSED)), Wish("chat"))
+    assert (decision.chosen, decision.choice and decision.choice.starts) == ("a", True)
+    assert decision.wakes == "off: on demand, has to be started first"
+    assert choose(inv, seen(inv, *off), Wish("chat", target="b")).wakes == "you chose it; " + decision.wakes
+    assert choose(inv, seen(inv, *off), Wish("chat", tried=frozenset("abc"))).chosen is None
+
+
 def test_nobody_says_why_and_what_else() -> None:
     inv = inventory(a=["vision"], b=["vision"], c=["chat"])
     snapshot = seen(inv, probe("a", Cause.REFUSED), probe("b", Cause.LOADING))

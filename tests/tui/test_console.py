@@ -10,8 +10,12 @@ import pytest
 from backends.cluster.fold import fold_all
 from backends.cluster.reading import EndpointReading, ModelInfo, ProbeResult, Tick
 from backends.cluster.words import Cause
+from backends.errors import ProcedureError
+from backends.procedures.away import Leaving
+from backends.procedures.plan import Plan
+from backends.procedures.reboot import plan_reboot
 from tests.tui.driving import console, shown, until
-from tests.tui.sample import NOW, StillFeed, loaded, readings
+from tests.tui.sample import NOW, StillFeed, loaded, readings, snapshot
 from tui.actions import ACTIONS, allowed
 from tui.actions import shown as shown_key
 from tui.screens.arrange import ArrangeScreen
@@ -219,6 +223,38 @@ async def test_restarting_what_is_ready_asks_for_the_nodes_name(tmp_path: Path) 
         await until(lambda: isinstance(app.screen, ArrangeScreen), "the arrangement")
         await pilot.press("r", "enter")
         await until(lambda: "type mark to go on" in shown(app), "the typed confirmation")
+
+
+class Rebootable:
+    """A world that plans reboots, or says why not, and starts none."""
+
+    def __init__(self, trouble: str = "") -> None:
+        self.trouble = trouble
+
+    async def plan_reboot(self, node: str) -> Plan:
+        if self.trouble:
+            raise ProcedureError(self.trouble)
+        leaving = Leaving(remarks=("Through gateway/litellm nobody serves vision meanwhile.",))
+        return plan_reboot(loaded().inventory, snapshot(), node, "boot-1", leaving)
+
+
+async def test_a_reboot_shows_its_plan_and_asks_for_the_nodes_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with console(tmp_path) as (app, pilot):
+        monkeypatch.setattr(app.feed, "_world", Rebootable())
+        await pilot.press("3", "R")
+        await until(lambda: isinstance(app.screen, ConfirmScreen), "the plan")
+        for words in ("Reboot mark", "systemctl reboot", "nobody serves vision", "type mark to go on"):
+            assert words in shown(app)
+
+
+async def test_a_reboot_that_cannot_be_planned_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with console(tmp_path) as (app, pilot):
+        monkeypatch.setattr(app.feed, "_world", Rebootable("mark did not say when it was booted."))
+        await pilot.press("3", "R")
+        await until(lambda: "mark did not say when it was booted." in shown(app), "the reason")
+        assert not isinstance(app.screen, ConfirmScreen)
 
 
 async def test_with_one_procedure_open_p_attaches_and_with_none_it_lists(tmp_path: Path) -> None:

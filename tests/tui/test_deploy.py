@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 
 from backends.cluster.deploying import Spec, load_spec
 from backends.cluster.files import parse
-from backends.errors import ProcedureError
+from backends.errors import Inadvisable, ProcedureError
 from backends.procedures.plan import Danger, Plan, Step
 from tests.tui.driving import console, shown, until
 from tests.tui.sample import TOML, StillFeed
@@ -32,19 +32,23 @@ class DeployingFeed(StillFeed):
     specs: list[Spec]
     started: list[Plan]
     refuses = ""
+    inadvisable: tuple[str, str, str] | None = None
 
     @property
     def world(self) -> Any:
         return self
 
-    async def plan_deploy(self, spec: Spec) -> Plan:
+    async def plan_deploy(self, spec: Spec, *, force: bool = False) -> Plan:
         self.specs = [*getattr(self, "specs", []), spec]
+        if self.inadvisable and not force:
+            raise Inadvisable(*self.inadvisable)
         if self.refuses:
             raise ProcedureError(self.refuses)
         step = Step(
             "make_volume", "make the volume", danger=Danger.CHANGES, command="docker volume create coder-models"
         )
-        return Plan("deploy", spec.node, f"Deploy {spec.name} on {spec.node}", (step,))
+        warnings = (f"{self.inadvisable[0]} Forced: {self.inadvisable[2]}",) if self.inadvisable else ()
+        return Plan("deploy", spec.node, f"Deploy {spec.name} on {spec.node}", (step,), warnings=warnings)
 
     async def start(self, plan: Plan, *, take_over: bool = False) -> str:
         self.started = [*getattr(self, "started", []), plan]
@@ -102,3 +106,25 @@ async def test_a_refusal_is_told(tmp_path: Path) -> None:
         path.write_text(SPEC)
         app.run_worker(app.commands._plan(path), exit_on_error=False)
         await until(lambda: "mark has a container coder already." in shown(app), "the refusal")
+
+
+async def test_what_would_not_fit_is_shown_with_its_figures_and_can_be_forced(tmp_path: Path) -> None:
+    figures = "It does not fit: GPU0 needs 9.1 of 4.0 GiB free."
+    async with opened(tmp_path) as (app, pilot):
+        app.feed.inadvisable = (figures, "n_gpu_layers 20 would fit.", "it will run out of memory as it starts.")
+        path = app.setup.loaded.path.parent / "coder.toml"
+        path.write_text(SPEC)
+        app.run_worker(app.commands._plan(path), exit_on_error=False)
+        await until(lambda: "All the same: it will run out of memory as it starts." in shown(app), "the consequence")
+        assert figures in shown(app)
+        assert "n_gpu_layers 20 would fit." in shown(app)
+        await pilot.press("enter")
+        await until(lambda: figures not in shown(app), "Cancel has the focus: nothing was planned")
+        assert len(app.feed.specs) == 1
+        app.run_worker(app.commands._plan(path), exit_on_error=False)
+        await until(lambda: figures in shown(app), "the refusal again")
+        await pilot.press("tab", "enter")
+        await until(lambda: f"warning: {figures} Forced: it will run" in shown(app), "the plan with its warning")
+        assert "docker volume create coder-models" in shown(app)
+        await pilot.press("tab", "enter")
+        await until(lambda: getattr(app.feed, "started", []), "its start")

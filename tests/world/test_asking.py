@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ async def test_what_reached_nobody_goes_to_the_next_by_itself(tmp_path: Path) ->
         assert a.snapshot.endpoints["a"].cooling is not None, "a refusal cools down at once"
         assert (await a.ask())[0] == Asking(a.decide(frozenset()).candidates[0])
         assert a.asked == ["b"]
+
+
+async def test_nobody_is_asked_instead_who_would_have_to_be_started(tmp_path: Path) -> None:
+    async with asker(tmp_path) as a:
+        off = {name: replace(a.snapshot.endpoints[name], cause=Cause.OFF) for name in "bc"}
+        a.snapshot = replace(a.snapshot, endpoints={**a.snapshot.endpoints, **off})
+        await a.sim.endpoints["a"].stop()
+        with pytest.raises(ChatError, match="connect refused"):
+            await a.ask()
+        assert a.asked == ["a"]
+        assert a.decide(frozenset("a")).chosen == "b", "it is there to be offered"
 
 
 async def test_at_most_two_others_are_tried(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def age(path: str, **more: str) -> dict[str, Any]:
 
 
 PY = sys.executable
+WELL = "print('all is well')"
 FULL = "import sys; print('disk is full', file=sys.stderr); sys.exit(3)"
 SLEEP = "import time; time.sleep(60)"
 CLOSED = "connect refused by 127.0.0.1:{free}"
@@ -94,8 +95,8 @@ ROWS = (
     Row("a port", Cause.OK, "accepts connections", tcp("127.0.0.1:{port}")),
     Row("a port of the node", Cause.OK, "accepts connections", tcp("localhost:{port}", node="nas")),
     Row("no port", Cause.REFUSED, CLOSED, tcp("127.0.0.1:{free}")),
-    Row("well here", Cause.OK, "all is well", command(PY, "-c", "print('all is well')")),
-    Row("ill here", Cause.BAD_RESPONSE, "exit code 3: disk is full", command(PY, "-c", FULL)),
+    Row("well here", Cause.OK, "all is well", command(PY, "-c", WELL, timeout="20s")),
+    Row("ill here", Cause.BAD_RESPONSE, "exit code 3: disk is full", command(PY, "-c", FULL, timeout="20s")),
     Row("hangs here", Cause.TIMEOUT, "did not end within 0.5 s", command(PY, "-c", SLEEP, timeout="500ms")),
     Row("not here", Cause.CONFIG, "no-such-program is not installed", command("no-such-program")),
     Row("well there", Cause.OK, "hello", command("echo", "hello", node="nas")),

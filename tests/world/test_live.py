@@ -133,6 +133,23 @@ async def test_what_starts_is_asked_at_its_interval(tmp_path: Path) -> None:
         assert watch.endpoint("vllm").cause is Cause.LOADING
 
 
+async def test_what_was_down_for_long_is_asked_at_its_interval_again_once_it_starts(tmp_path: Path) -> None:
+    sim = SimulatedCluster(tmp_path / "sim", speed=10.0)
+    sim.extra["defaults"] = {"interval": "50ms", "down_after": 1}
+    sim.add_node("box", gpus=[sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)])
+    sim.add_endpoint("vllm", Vllm(sim.world, models=["m"]), node="box", container="v", gpu=0, load_s=1e6)
+    async with sim, watching(load(sim.inventory_path), tmp_path / "state") as watch:
+        await watch.until(lambda: watch.endpoint("vllm").cause is Cause.OK, "it serves")
+        container = sim.nodes["box"].container("v")
+        await container.kill()
+        await watch.until(lambda: watch.of("vllm")[-1].interval > 6, "it is asked seldom")
+        container.start()
+        await watch.until(lambda: watch.endpoint("vllm").cause is Cause.LOADING, "it loads")
+        watch.forget()
+        await watch.until(lambda: len(watch.of("vllm")) >= 10, "ten rounds", seconds=5)
+        assert {reading.interval for reading in watch.of("vllm")} == {0.05}
+
+
 @pytest.mark.parametrize("described", [10.0], indirect=True, ids=["slow enough for all to meet"])
 async def test_all_that_start_at_once_deadlock_and_stay_loading(sim: SimulatedCluster, tmp_path: Path) -> None:
     async with watching(load(sim.inventory_path), tmp_path / "state") as watch:

@@ -5,66 +5,39 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
-from backends.errors import ProcedureError
 from tui.cli import USAGE
+from tui.verbs.carrying import carry_out, would_ask
 from tui.verbs.opening import Opened, open_cluster
 
-RELEASE_TRIES: Final = 100
-"""How often, ten times a second, it is asked whether a node is free again."""
+if TYPE_CHECKING:
+    from backends.cluster.deploying import Spec
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Plan it, and carry it out if that is confirmed."""
     from backends.cluster.deploying import load_spec
 
-    if getattr(arguments, "json", False) and not (arguments.yes or arguments.dry_run):
-        print("tierdeck: deploy --json needs --yes or --dry-run: it never asks.", file=sys.stderr)
+    if would_ask(arguments, "deploy"):
         return USAGE
     opened = open_cluster(arguments)
     path = Path(arguments.spec).expanduser()
     if arguments.new and not _written(opened, path):
         return USAGE
-    load_spec(path)
-    arguments.file = None  # of the push that may follow: what is rendered
-    code, coming = asyncio.run(_run(opened, arguments, path))
-    if code or not arguments.gateway:
-        return code
-    from backends.cluster.files import load
-    from tui.verbs.gateway import push
-
-    return push(replace(opened, loaded=load(opened.loaded.path, with_files=coming)), arguments)
+    spec = load_spec(path)
+    if arguments.gateway:
+        spec = spec.model_copy(update={"gateway": True})
+    return asyncio.run(_run(opened, arguments, spec))
 
 
-async def _run(opened: Opened, arguments: argparse.Namespace, path: Path) -> tuple[int, dict[str, str]]:
-    """The exit code, and the files of cluster.d as they are then, or would be."""
-    from backends.cluster.deploying import load_spec
-    from backends.procedures.fragment import coming_files
+async def _run(opened: Opened, arguments: argparse.Namespace, spec: Spec) -> int:
     from backends.world import World
-    from tui.verbs.carrying import carry_out
 
     async with World(opened.loaded, opened.here, opened.state_dir) as world:
-        plan = await world.plan_deploy(load_spec(path), force=arguments.force, roll_back=arguments.rollback)
-    code = await carry_out(plan, opened, arguments)
-    if arguments.gateway and not (code or arguments.dry_run):
-        await _free(opened, plan.node)
-    return code, coming_files(plan)
-
-
-async def _free(opened: Opened, node: str) -> None:
-    """Wait until the procedure that is done has let go of its node, which another one may need."""
-    from backends.procedures.lock import refuse_if_held
-
-    for _ in range(RELEASE_TRIES):
-        try:
-            refuse_if_held(opened.state_dir, node, time.time())
-            return
-        except ProcedureError:
-            await asyncio.sleep(0.1)
+        plan = await world.plan_deploy(spec, force=arguments.force, roll_back=arguments.rollback)
+    return await carry_out(plan, opened, arguments)
 
 
 def _written(opened: Opened, path: Path) -> bool:

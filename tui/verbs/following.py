@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Awaitable, Coroutine
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from backends.cluster.reading import ProcedureState
 from backends.errors import ProcedureError
@@ -30,8 +30,11 @@ TELL_EVERY: Final = 5.0
 _SILENT: Final = frozenset({"created", "resumed"})
 
 
-async def follow(procedures: Procedures, begins: Awaitable[str], *, as_json: bool) -> int:
-    """Print the events of the procedure that `begins` names; the exit code by its outcome (1 where it was lost)."""
+async def follow(procedures: Procedures, begins: Awaitable[str], *, as_json: bool, to: TextIO | None = None) -> int:
+    """Print the events of the procedure that `begins` names; the exit code by its outcome (1 where it was lost).
+
+    They go to standard output, unless another stream is named.
+    """
     loop = asyncio.get_running_loop()
     begun = asyncio.ensure_future(begins)
     tasks: set[asyncio.Task[None]] = set()
@@ -60,7 +63,7 @@ async def follow(procedures: Procedures, begins: Awaitable[str], *, as_json: boo
                 outcome = event.outcome or "failed"
                 if event.event not in _SILENT:
                     lines = [json.dumps(event.to_json(), ensure_ascii=False)] if as_json else told.lines(event)
-                    print(*lines, sep="\n", end="\n" if lines else "", flush=True)
+                    print(*lines, sep="\n", end="\n" if lines else "", file=to, flush=True)
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         if asked:

@@ -33,7 +33,7 @@ MOST: Final = 4 << 20
 def run(arguments: argparse.Namespace) -> int:
     """Do what is asked for."""
     opened = open_cluster(arguments)
-    return {"render": _render, "lint": _lint, "diff": _diff, "push": push}[arguments.what](opened, arguments)
+    return {"render": _render, "lint": _lint, "diff": _diff, "push": _push}[arguments.what](opened, arguments)
 
 
 def _diff(opened: Opened, arguments: argparse.Namespace) -> int:
@@ -65,18 +65,19 @@ def _diff(opened: Opened, arguments: argparse.Namespace) -> int:
 
 async def former_of(opened: Opened) -> bytes | None:
     """What the gateway's file holds now."""
-    from backends.procedures.pushing import read_former
+    from backends.procedures.pushing import gateway_file
     from tui.verbs.boot import reached
 
     async with reached(opened) as outside:
-        return await read_former(opened.loaded.inventory, opened.here, outside.shell, outside.runtime)
+        file = await gateway_file(opened.loaded.inventory, opened.here, outside.shell, outside.runtime)
+        return await file.read()
 
 
 def _former_text(former: bytes | None) -> str:
     return (former or b"").decode("utf-8", "replace")
 
 
-def push(opened: Opened, arguments: argparse.Namespace) -> int:
+def _push(opened: Opened, arguments: argparse.Namespace) -> int:
     """Plan it, show what it changes, and carry it out if that is confirmed."""
     from backends.gateway.document import difference
     from backends.gateway.lint import masked

@@ -17,6 +17,7 @@ from backends.errors import TierdeckError
 from tui.cli import USAGE
 
 if TYPE_CHECKING:
+    from backends.discovery.clusters import FoundCluster
     from backends.discovery.hosts import SshHost
     from backends.discovery.look import Found, Machine
 
@@ -48,17 +49,18 @@ def first(
         _say(f"tierdeck: {ssh_config} has no host {wrong!r}.{_nearest(wrong, hosts)}")
         return USAGE
     if getattr(arguments, "json", False):
-        print(json.dumps(as_json(asyncio.run(_look(machine)), hosts, picked), ensure_ascii=False))
+        found, cluster = asyncio.run(_look(machine, arguments))
+        print(json.dumps(as_json(found, hosts, picked, cluster), ensure_ascii=False))
         return 0
     target = _target(arguments)
     if target is not None and os.path.lexists(target):
         raise _taken(target)
     _say("Looking at this machine; nothing is loaded, started or changed.")
-    found = asyncio.run(_look(machine))
-    _tell(found)
+    found, cluster = asyncio.run(_look(machine, arguments))
+    _tell(found, cluster)
     if ask is not None and not arguments.yes and not picked:
         picked = _pick(hosts, ask)
-    text = draft(found, picked)
+    text = draft(found, picked, cluster)
     _check(text, target)
     if target is None:
         print(text, end="")
@@ -68,12 +70,21 @@ def first(
     return 0
 
 
-async def _look(machine: AbstractAsyncContextManager[Machine]) -> Found:
+async def _look(
+    machine: AbstractAsyncContextManager[Machine], arguments: argparse.Namespace
+) -> tuple[Found, FoundCluster | None]:
+    """What this machine tells, and the Kubernetes cluster that was asked for."""
     from backends.discovery.look import look
     from backends.engines.http import Http
 
     async with machine as here, Http() as http:
-        return await look(here, http)
+        found = await look(here, http)
+        if arguments.kubernetes is None:
+            return found, None
+        from backends.discovery.clusters import look_into, opened
+
+        async with opened(arguments.kubernetes, arguments.namespace) as clusters:
+            return found, await look_into(clusters, http, arguments.kubernetes, arguments.namespace)
 
 
 def _target(arguments: argparse.Namespace) -> Path | None:
@@ -98,16 +109,18 @@ def _nearest(name: str, hosts: Sequence[SshHost]) -> str:
     return f" Did you mean {near[0]}?" if near else f" It names: {', '.join(names[:12]) or 'none'}."
 
 
-def _tell(found: Found) -> None:
-    from backends.discovery.draft import described, gpu_words
+def _tell(found: Found, cluster: FoundCluster | None) -> None:
+    from backends.discovery.draft import described, gpu_words, service_words
     from backends.text import plain
 
     _say(f"  {found.name} at {found.address}: {gpu_words(found)}")
     for engine in found.engines:
         _say(f"  {engine.name}: {described(engine)}")
-    if not found.engines:
+    for service in cluster.services if cluster else ():
+        _say(f"  {service.name}: {service_words(service)}")
+    if not found.engines and not (cluster and cluster.services):
         _say("  no engine found: the file has an example to fill in")
-    for remark in found.remarks:
+    for remark in (*found.remarks, *(cluster.remarks if cluster else ())):
         _say(f"  note: {plain(remark, 400)}")
 
 

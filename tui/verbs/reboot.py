@@ -20,9 +20,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _reboot(opened: Opened, node: str, arguments: argparse.Namespace) -> int:
-    from backends.procedures.reboot import plan_reboot
     from backends.world import World
 
     async with World(opened.loaded, opened.here, opened.state_dir) as world:
-        mark, snapshot = await asyncio.gather(world.boot_mark(node), world.look())
-    return await carry_out(plan_reboot(opened.loaded.inventory, snapshot, node, mark), opened, arguments)
+        plan = await world.plan_reboot(node)
+    return await carry_out(plan, opened, arguments)

@@ -126,16 +126,36 @@ class _Routing:
         if self.arguments.send and read_only:
             print("tierdeck: read-only: decided, not sent.", file=sys.stderr)
         error: ChatError | None = None
-        if decision.chosen is None:
-            sentence = f"{decision.sentence[0].upper()}{decision.sentence[1:]}."
-            error = ChatError(sentence, decision.advice, sent=False)
-        elif sends:
-            error = await self.send(data)
+        try:
+            await self.ready(decision, data, sends=sends)
+        except ChatError as failure:
+            error = failure
+        else:
+            error = await self.send(data) if sends else None
         if error is not None:
             data["error"] = {"message": error.message, "advice": error.advice, "next": self.next_after(decision)}
         if self.as_json:
             print(json.dumps(data, ensure_ascii=False))
         return 0 if error is None else self.failed(error, decision)
+
+    async def ready(self, decision: Decision, data: dict[str, Any], *, sends: bool) -> None:
+        """Tell what a start would take where who was chosen is off, and where it sends have it started.
+
+        ChatError where nobody can serve, or it is not started.
+        """
+        choice = decision.choice
+        if choice is None:
+            sentence = f"{decision.sentence[0].upper()}{decision.sentence[1:]}."
+            raise ChatError(sentence, decision.advice, sent=False)
+        if not choice.starts:
+            return
+        from tui.verbs.coldstart import cold_start, warmed
+
+        cold = cold_start(self.world, self.snapshot, choice.endpoint)
+        data["starts"] = {"seconds": cold.seconds, "stops": list(cold.stops)}
+        self.narrate(cold.words)
+        if sends:
+            self.snapshot = await warmed(self.world, cold, self.arguments)
 
     def failed(self, error: ChatError, decision: Decision) -> int:
         """Say what happened and who could be asked next; 3 where nobody was reached, else 1."""
@@ -261,6 +281,7 @@ class _Routing:
             "why": list(self.classified.why),
             "chosen": chosen,
             "wakes": decision.wakes,
+            "starts": None,
             "candidates": [
                 {"endpoint": c.endpoint, "outcome": c.outcome, "reason": c.reason} for c in decision.candidates
             ],

@@ -64,6 +64,8 @@ class KubernetesApi:
         self._told: tuple[float, float] | None = None
         self.failure: RuntimeFailure | None = None
         """Why it did not answer last; None where it did, or was not asked yet."""
+        self.denials = 0
+        """How often it refused a change: what we may has then to be asked anew."""
 
     @property
     def now(self) -> float:
@@ -175,6 +177,7 @@ class KubernetesApi:
                         continue
                     if response.is_error or "text/html" in response.headers.get("content-type", ""):
                         await response.aread()
+                        self.denials += response.status_code == 403 and method != "GET"
                         raise refusals.refusal(self.name, response.status_code, self._parsed(response.content))
                     yield response
                     return
@@ -191,7 +194,7 @@ class KubernetesApi:
     def _parsed(content: bytes) -> object:
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return content[:2000].decode(errors="replace")
 
     def _hear(self, response: httpx.Response) -> None:

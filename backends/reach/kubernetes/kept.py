@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any, Final, Generic, TypeVar
 
 from backends.errors import ReachError, RuntimeFailure
 from backends.reach.kubernetes import refusals
 from backends.reach.kubernetes.api import KubernetesApi
+from backends.text import plain
 
 TURN: Final = 30
 """Seconds after which the API ends a watch, and it is opened anew from where it was."""
@@ -75,9 +76,10 @@ class Kept(Generic[_T]):
         version = ""
         async with aclosing(self._api.pages(self._path)) as pages:
             async for page in pages:
-                version = str((page.get("metadata") or {}).get("resourceVersion") or "")
-                for item in page.get("items") or ():
-                    self._put(found, item)
+                with self._readable(page):
+                    version = str((page.get("metadata") or {}).get("resourceVersion") or "")
+                    for item in page.get("items") or ():
+                        self._put(found, item)
                 await asyncio.sleep(0)  # a long list is taken in between key presses
         self.lists += 1
         self.objects, self._version = found, version
@@ -94,29 +96,42 @@ class Kept(Generic[_T]):
         try:
             event = json.loads(line)
             kind, item = str(event["type"]), dict(event["object"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return  # the end of a connection that was cut in mid-word; the next watch tells it again
-        if kind == "ERROR":
-            raise refusals.refusal(self._api.name, int(item.get("code") or 500), item)
-        if kind == "DELETED":
-            self.objects.pop(_key(item), None)
-        elif kind in ("ADDED", "MODIFIED"):
-            self._put(self.objects, item)
-        self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
+        with self._readable(item):
+            if kind == "ERROR":
+                raise refusals.refusal(self._api.name, int(item.get("code") or 500), item)
+            if kind == "DELETED":
+                self.objects.pop(_key(item), None)
+            elif kind in ("ADDED", "MODIFIED"):
+                self._put(self.objects, item)
+            self._version = str((item.get("metadata") or {}).get("resourceVersion") or self._version)
 
     def _put(self, objects: dict[str, _T], item: Mapping[str, Any]) -> None:
-        try:
+        with self._readable(item):
             kept = self._keep(item)
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            if kept is None:
+                objects.pop(_key(item), None)
+            else:
+                objects[_key(item)] = kept
+
+    @contextmanager
+    def _readable(self, what: object) -> Iterator[None]:
+        """Say of what is not as the API's documents have it that it cannot be read, whatever was odd in it."""
+        try:
+            yield
+        except (TypeError, ValueError, AttributeError, KeyError, ArithmeticError) as error:
             raise RuntimeFailure(
-                f"{self._api.name}: what its API says of {_key(item)} cannot be read.", "Is it a Kubernetes API?"
+                f"{self._api.name}: what its API says of {_named(what)} cannot be read.", "Is it a Kubernetes API?"
             ) from error
-        if kept is None:
-            objects.pop(_key(item), None)
-        else:
-            objects[_key(item)] = kept
 
 
 def _key(item: Mapping[str, Any]) -> str:
     meta = item.get("metadata") or {}
     return f"{meta.get('namespace', '')}/{meta.get('name', '')}"
+
+
+def _named(what: object) -> str:
+    """An object by its name, as far as it has one."""
+    meta = what.get("metadata") if isinstance(what, Mapping) else None
+    return plain(_key({"metadata": meta}), 200) if isinstance(meta, Mapping) and "name" in meta else "its objects"

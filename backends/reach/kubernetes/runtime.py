@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
@@ -13,10 +13,12 @@ from backends.cluster.reading import Device, Workload
 from backends.cluster.words import KUBERNETES
 from backends.errors import ReachError, RuntimeFailure
 from backends.reach.docker_words import timestamp
-from backends.reach.kubernetes import shapes, words
+from backends.reach.kubernetes import preflight, shapes, words
 from backends.reach.kubernetes.api import MERGE
 from backends.reach.kubernetes.cluster import KubernetesCluster
-from backends.reach.kubernetes.shapes import STATEFUL, WANTED, Controller, Host, Pod
+from backends.reach.kubernetes.objects import Objects
+from backends.reach.kubernetes.refusals import is_withheld
+from backends.reach.kubernetes.shapes import HELD, WANTED, Controller, Host, Pod
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean
 
@@ -35,7 +37,7 @@ QUIET_LOG: Final = 3600.0
 _GLANCE: Final = 0.25
 
 
-class KubernetesRuntime:
+class KubernetesRuntime(Objects):
     """What runs on `node` (its name in the API) of a cluster; `named` are the workloads that the inventory names there.
 
     Workloads go by NAMESPACE/NAME, StatefulSets by NAMESPACE/statefulset/NAME.
@@ -66,7 +68,8 @@ class KubernetesRuntime:
             raise RuntimeFailure(
                 f"{self._node} is NotReady in {self._api.name}: {here.why}.", "What its pods do is not known."
             )
-        return words.workloads(seen, self._node, self._named)
+        found = await self._cluster.rights.marked(words.workloads(seen, self._node, self._named))
+        return await self._cluster.noted(seen, found)
 
     async def devices(self) -> tuple[Device, ...]:
         """The GPUs that the scheduler hands out on the node, and to whom."""
@@ -86,11 +89,15 @@ class KubernetesRuntime:
     async def start(self, name: str) -> None:
         """Raise its replicas to one, or, one after the other, to as many as it had; a pod that is stuck is made anew.
 
+        With no replicas, an update that we paused goes on: there is nothing of the former template beside it.
+
         The API is asked first, by a dry run, whether such a pod may be created at all: a quota or an admission rule
         that forbids it is named, and then nothing was changed.
         """
         what = await self._must(name)
         wanted = max(what.wanted, 1)
+        if what.held and not what.replicas:
+            await self._patch(what, {"metadata": {"annotations": {HELD: None}}, "spec": {"paused": None}})
         if what.replicas:
             await asyncio.gather(*(self._delete(pod) for pod in await self._pods(what) if pod.stuck))
         for count in range(what.replicas + 1, wanted + 1):
@@ -99,7 +106,7 @@ class KubernetesRuntime:
             if count < wanted:
                 await self._until_ready(what, count)
         if what.wanted:
-            await self._api.send("PATCH", what.path, {"metadata": {"annotations": {WANTED: None}}}, kind=MERGE)
+            await self._patch(what, {"metadata": {"annotations": {WANTED: None}}})
 
     async def stop(self, name: str, *, grace: float = 10.0) -> None:
         """Lower its replicas to none, and wait until its pods are gone; each is given its own grace, not `grace`.
@@ -107,10 +114,7 @@ class KubernetesRuntime:
         How many it had, if several, is remembered on itself.
         """
         what = await self._must(name)
-        if what.replicas > 1:
-            remembered = {"metadata": {"annotations": {WANTED: str(what.replicas)}}}
-            await self._api.send("PATCH", what.path, remembered, kind=MERGE)
-        await self._scale(name, 0)
+        await self._lower(what)
         for _ in range(math.ceil((STOP_LIMIT + grace) / _GLANCE)):
             if not await self._pods(what):
                 return
@@ -168,6 +172,22 @@ class KubernetesRuntime:
         except ReachError:
             return
 
+    async def examine(self, wanted: preflight.Wanted) -> preflight.Found:
+        """Whether a deployment can be had here; RuntimeFailure for the first thing that is in the way."""
+        try:
+            host, devices = await self.host(), await self.devices()
+        except RuntimeFailure as failure:
+            if not is_withheld(failure):
+                raise
+            host, devices = None, ()
+        return await preflight.examine(self._api, host, devices, wanted)
+
+    async def hold_update(self, name: str) -> None:
+        """Have a rolling update go no further, and remember that it was us."""
+        await self._patch(
+            await self._must(name), {"metadata": {"annotations": {HELD: "true"}}, "spec": {"paused": True}}
+        )
+
     # -- the node itself -----------------------------------------------------------------------------------------------
 
     async def host(self) -> Host:
@@ -178,6 +198,16 @@ class KubernetesRuntime:
         """Have nothing new placed on the node, or allow it again."""
         told = {"spec": {"unschedulable": on or None}}
         await self._api.send("PATCH", self._host_path, told, kind=MERGE)
+
+    async def lower(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Lower to none what asks for GPUs and runs here alone, without waiting: the node may be away."""
+        seen, done = await self._cluster.seen(), []
+        for name in names:
+            what = seen.controllers.get(name)
+            if what is not None and what.gpus and what.replicas and {p.node for p in seen.of(name)} == {self._node}:
+                await self._lower(what)
+                done.append(name)
+        return tuple(done)
 
     async def evictable(self) -> tuple[str, ...]:
         """The pods that a drain moves away, as NAMESPACE/NAME; those of DaemonSets and of the node itself stay."""
@@ -219,7 +249,7 @@ class KubernetesRuntime:
     # -- small things --------------------------------------------------------------------------------------------------
 
     async def _find(self, name: str) -> Controller | None:
-        namespace, kind, bare = _parsed(name)
+        namespace, kind, bare = shapes.parsed(name)
         if not namespace:
             return None
         try:
@@ -254,6 +284,16 @@ class KubernetesRuntime:
         except RuntimeFailure as failure:
             if not any(words in failure.message for words in ("may not:", "does not support dry run")):
                 raise
+
+    async def _lower(self, what: Controller) -> None:
+        """Lower its replicas to none; how many it had, if several, is remembered on itself."""
+        most = max(what.replicas, what.wanted)
+        if most > 1:
+            await self._patch(what, {"metadata": {"annotations": {WANTED: str(most)}}})
+        await self._scale(what.name, 0)
+
+    async def _patch(self, what: Controller, change: Mapping[str, Any]) -> None:
+        await self._api.send("PATCH", what.path, change, kind=MERGE)
 
     async def _scale(self, name: str, count: int) -> None:
         """Have so many replicas; where somebody else changes it meanwhile, anew from a fresh read."""
@@ -305,14 +345,6 @@ def _pod_of(what: Controller, data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parsed(name: str) -> tuple[str, str, str]:
-    """Namespace, kind and name; empty where that is no name of a workload."""
-    parts = name.split("/")
-    if len(parts) == 3 and parts[1] == STATEFUL and all(parts):
-        return parts[0], STATEFUL, parts[2]
-    return (parts[0], "deployment", parts[1]) if len(parts) == 2 and all(parts) else ("", "", "")
-
-
 async def _cleaned(lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
     async for line in lines:
         yield clean(line)
@@ -332,5 +364,5 @@ def _event(line: str) -> RuntimeEvent | None:
 
 def _about(workload: str, event: RuntimeEvent) -> bool:
     """Whether an event is about a workload or a pod of it, by their names."""
-    namespace, _, bare = _parsed(workload)
+    namespace, _, bare = shapes.parsed(workload)
     return event.name == f"{namespace}/{bare}" or event.name.startswith(f"{namespace}/{bare}-")

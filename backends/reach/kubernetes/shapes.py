@@ -10,6 +10,8 @@ from typing import Any, Final
 from backends.cluster.launch import launch
 from backends.cluster.reading import Launch
 from backends.reach.docker_words import MOST_WORDS, timestamp, without_secrets
+from backends.reach.kubernetes.fields import each as _list
+from backends.reach.kubernetes.fields import table as _dict
 from backends.text import plain
 
 GPU: Final = re.compile(r"nvidia\.com/(gpu(\.shared)?|mig-[\w.-]+)|amd\.com/gpu|gpu\.intel\.com/[\w.-]+")
@@ -17,6 +19,9 @@ GPU: Final = re.compile(r"nvidia\.com/(gpu(\.shared)?|mig-[\w.-]+)|amd\.com/gpu|
 
 STATEFUL: Final = "statefulset"
 """The word in the names of StatefulSets."""
+
+HELD: Final = "tierdeck/held"
+"""The annotation that says that we paused its rolling update; somebody else's pause is left alone."""
 
 WANTED: Final = "tierdeck/replicas"
 """The annotation that remembers how many replicas a workload had before it was stopped, until it has them again."""
@@ -31,7 +36,8 @@ _STUCK: Final = frozenset(
 class Pod:
     """A pod: `owner` is its workload as NAMESPACE/NAME ("" for none), `node` "" until it is scheduled.
 
-    `waiting` is what its main container waits for, as (reason, message); `unscheduled` the scheduler's words.
+    `maker` is the ReplicaSet or StatefulSet that made it; `waiting` is what its main container waits for, as (reason,
+    message); `unscheduled` the scheduler's words.
     """
 
     namespace: str
@@ -54,6 +60,7 @@ class Pod:
     container_id: str = ""
     digest: str = ""
     uid: str = ""
+    maker: str = ""
 
     @property
     def stuck(self) -> bool:
@@ -70,7 +77,9 @@ class Pod:
 class Controller:
     """A Deployment or StatefulSet; `failure` is why its pods may not be created, `checked` that a probe says ready.
 
-    `wanted` is how many replicas it is to have again (0: as many as it has).
+    `wanted` is how many replicas it is to have again (0: as many as it has). `surges`: an update starts more pods than
+    it is to have; `former` pods are of another template than the present; `paused`: its
+    update goes no further; `held`: by us.
     """
 
     name: str
@@ -90,6 +99,10 @@ class Controller:
     checked: bool = False
     failure: str = ""
     wanted: int = 0
+    surges: bool = False
+    former: int = 0
+    paused: bool = False
+    held: bool = False
 
     @property
     def path(self) -> str:
@@ -154,6 +167,7 @@ def pod(data: Mapping[str, Any]) -> Pod | None:
         container_id=str(own.get("containerID") or "").rpartition("//")[2],
         digest=plain(str(own.get("imageID") or "")),
         uid=str(meta.get("uid") or ""),
+        maker=str(_maker(meta).get("name") or ""),
     )
 
 
@@ -176,9 +190,10 @@ def controller(data: Mapping[str, Any], kind: str) -> Controller:
     }
     words = [plain(str(word), 300) for part in ("command", "args") for word in (main.get(part) or ())][:MOST_WORDS]
     environment = {str(e.get("name")): plain(str(e.get("value") or ""), 300) for e in _list(main, "env")}
-    failed = next((c for c in _list(_dict(data, "status"), "conditions") if c.get("type") == "ReplicaFailure"), {})
+    notes, status = _dict(meta, "annotations"), _dict(data, "status")
+    failed = next((c for c in _list(status, "conditions") if c.get("type") == "ReplicaFailure"), {})
     affinity = _dict(_dict(_dict(inner, "affinity"), "nodeAffinity"), "requiredDuringSchedulingIgnoredDuringExecution")
-    replicas, wanted = spec.get("replicas"), str(_dict(meta, "annotations").get(WANTED) or "")
+    replicas, wanted = spec.get("replicas"), str(notes.get(WANTED) or "")
     return Controller(
         name=f"{namespace}/{bare}" if kind != STATEFUL else f"{namespace}/{STATEFUL}/{bare}",
         kind=kind,
@@ -197,7 +212,17 @@ def controller(data: Mapping[str, Any], kind: str) -> Controller:
         checked=any(main.get(probe) for probe in ("readinessProbe", "startupProbe")),
         failure=plain(str(failed.get("message") or ""), 400) if failed.get("status") == "True" else "",
         wanted=int(wanted) if wanted.isdecimal() and len(wanted) < 4 else 0,
+        surges=kind != STATEFUL and _surges(_dict(spec, "strategy")),
+        former=max(0, int(status.get("replicas") or 0) - int(status.get("updatedReplicas") or 0)),
+        paused=spec.get("paused") is True,
+        held=HELD in notes,
     )
+
+
+def _surges(strategy: Mapping[str, Any]) -> bool:
+    """Whether a Deployment's update may start more pods than it is to have; a quarter, rounded up, if not said."""
+    surge = _dict(strategy, "rollingUpdate").get("maxSurge", "25%")
+    return strategy.get("type") != "Recreate" and surge not in (0, "0", "0%")
 
 
 def host(data: Mapping[str, Any]) -> Host:
@@ -215,6 +240,12 @@ def host(data: Mapping[str, Any]) -> Host:
     )
 
 
+def address(data: Mapping[str, Any]) -> str:
+    """A node's address within its network; its name where it tells none."""
+    told = {str(a.get("type")): str(a.get("address")) for a in _list(_dict(data, "status"), "addresses")}
+    return told.get("InternalIP") or told.get("Hostname") or str(_dict(data, "metadata").get("name", ""))
+
+
 def claim(data: Mapping[str, Any]) -> Claim:
     """A claim on a volume."""
     meta, status = _dict(data, "metadata"), _dict(data, "status")
@@ -223,6 +254,14 @@ def claim(data: Mapping[str, Any]) -> Claim:
     return Claim(
         f"{meta.get('namespace', '')}/{meta.get('name', '')}", str(status.get("phase") or "?"), plain(str(size))
     )
+
+
+def parsed(name: str) -> tuple[str, str, str]:
+    """Namespace, kind and name of a workload; empty where that is no name of one."""
+    parts = name.split("/")
+    if len(parts) == 3 and parts[1] == STATEFUL and all(parts):
+        return parts[0], STATEFUL, parts[2]
+    return (parts[0], "deployment", parts[1]) if len(parts) == 2 and all(parts) else ("", "", "")
 
 
 def fits(what: Controller, node: Host) -> bool:
@@ -255,9 +294,13 @@ def _holds(labels: Mapping[str, str], expression: Mapping[str, Any]) -> bool:
             return True
 
 
+def _maker(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return next((o for o in _list(meta, "ownerReferences") if o.get("controller")), {})
+
+
 def _owner(meta: Mapping[str, Any]) -> str:
     """The Deployment or StatefulSet that made a pod, by its ReplicaSet's name or its own."""
-    owner = next((o for o in _list(meta, "ownerReferences") if o.get("controller")), {})
+    owner = _maker(meta)
     name, namespace = str(owner.get("name") or ""), meta.get("namespace", "")
     if owner.get("kind") == "StatefulSet":
         return f"{namespace}/{STATEFUL}/{name}"
@@ -298,13 +341,3 @@ def _gpu_counts(amounts: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for name, count in amounts.items():
         if GPU.fullmatch(name) and str(count).isdecimal() and int(count):
             yield name, int(count)
-
-
-def _dict(value: Mapping[str, Any], key: str) -> dict[str, Any]:
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _list(value: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    found = value.get(key)
-    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []

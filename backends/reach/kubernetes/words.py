@@ -67,10 +67,13 @@ def workload(seen: Seen, what: Controller, pods: Sequence[Pod]) -> Workload:
         launch=what.launch,
         arguments=what.arguments,
         mounts=what.mounts,
+        surges=what.surges,
+        update=_update(what),
+        asks=tuple(sorted(what.gpus.items())),
     )
+    if not what.replicas and all(pod.deleting for pod in pods):
+        return replace(plainly, exit_code=0, error="it is being stopped" if pods else "no replicas")
     if not pods:
-        if not what.replicas:
-            return replace(plainly, exit_code=0, error="no replicas")
         refused = denied(what.failure)
         why = refused[0] if refused else what.failure or "its pod is not created yet"
         return replace(plainly, state="created", error=why)
@@ -86,6 +89,13 @@ def workload(seen: Seen, what: Controller, pods: Sequence[Pod]) -> Workload:
         exit_code=None if pod.running else pod.exit_code,
     )
     return _state(seen, what, pod, told)
+
+
+def _update(what: Controller) -> str:
+    """How far a rolling update with surge is that is not through; one that somebody else paused is left alone."""
+    if not (what.surges and what.former and what.replicas) or (what.paused and not what.held):
+        return ""
+    return f"{what.former} of the former template still there{', paused' if what.paused else ''}"
 
 
 def _state(seen: Seen, what: Controller, pod: Pod, told: Workload) -> Workload:

@@ -8,14 +8,15 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import aiohttp
 from aiohttp import web
+from ruamel.yaml import YAML
 
 from backends.simulator.engines.base import Answer, Engine, Json
 from backends.simulator.engines.openai import SSE
-from backends.simulator.httpserver import HttpServer
 from backends.simulator.physics import Device
 from backends.simulator.world import World
 
@@ -24,13 +25,29 @@ OPEN_ROUTES = frozenset({"/health/liveliness", "/health/liveness", "/health/read
 GUARDED_ROUTES = frozenset({"/health/backlog", "/v1/models", "/model/info", "/v1/model/info", "/health"})
 
 
+class Addressed(Protocol):
+    """Something that is asked at an address."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address as a file says it."""
+
+    url: str
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """A model name and the engine behind it; `provider` is openai or ollama_chat."""
 
     name: str
     model: str
-    server: HttpServer
+    server: Addressed
     provider: str = "openai"
     api_key: str = "none"
 
@@ -46,7 +63,10 @@ class Deployment:
 
 
 class LiteLlm(Engine):
-    """LiteLLM 1.109 without a database, as recorded; `cooling` maps a model name to when it may be asked again."""
+    """LiteLLM 1.109 without a database, as recorded; `cooling` maps a model name to when it may be asked again.
+
+    With a `config` it serves what that file says at each of its starts.
+    """
 
     kind: ClassVar[str] = "litellm"
     server: ClassVar[str] = "uvicorn"
@@ -59,11 +79,13 @@ class LiteLlm(Engine):
         deployments: Sequence[Deployment] = (),
         health_s: float = 8.0,
         retry_s: float = 1.5,
+        config: Path | None = None,
         **options: Any,
     ) -> None:
         super().__init__(world, models=[d.name for d in deployments], **options)
         self.deployments = {d.name: d for d in deployments}
         self.health_s, self.retry_s = health_s, retry_s
+        self.config = config
         self.cooling: dict[str, float] = {}
         self._session: aiohttp.ClientSession | None = None
         self.routes = {
@@ -264,9 +286,12 @@ class LiteLlm(Engine):
         yield b"data: [DONE]\n\n"
 
     def born(self, write: Callable[[str], None], device: Device | None, cgroup: str) -> None:
-        """Nothing cools down at first."""
+        """Nothing cools down at first; its file is read now."""
         super().born(write, device, cgroup)
         self.cooling.clear()
+        if self.config is not None:
+            self.deployments = _configured(self.config)
+            self.models = list(self.deployments)
 
     async def ended(self) -> None:
         """Its connections end with it."""
@@ -285,6 +310,18 @@ class LiteLlm(Engine):
     def ready_lines(self, port: int) -> list[str]:
         """It listens."""
         return ["INFO:     Application startup complete.", "INFO:     Uvicorn running on http://0.0.0.0:4000"]
+
+
+def _configured(path: Path) -> dict[str, Deployment]:
+    """What a configuration serves: of each group its first deployment."""
+    found: dict[str, Deployment] = {}
+    for entry in YAML(typ="safe").load(path)["model_list"]:
+        params, name = entry["litellm_params"], str(entry["model_name"])
+        provider, _, model = str(params["model"]).partition("/")
+        address = Address(str(params["api_base"]).removesuffix("/v1"))
+        kind = provider if provider == "ollama_chat" else "openai"
+        found.setdefault(name, Deployment(name, model, address, kind))
+    return found
 
 
 async def _deltas(upstream: aiohttp.ClientResponse) -> AsyncGenerator[tuple[str, str | None, Json | None], None]:

@@ -7,13 +7,13 @@ import json
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from aiohttp import web
 
 from backends.simulator.engines.base import Answer, Json
-from backends.simulator.engines.ollama_models import FOREVER, OllamaModel, seconds_of
+from backends.simulator.engines.ollama_models import FOREVER, Loaded, OllamaModel, created, pulled, seconds_of, tagged
 from backends.simulator.engines.openai import OpenAi
 from backends.simulator.engines.words import Prompt, prompt_of
 from backends.simulator.physics import CONTEXT_MIB, Device, Holding
@@ -23,14 +23,6 @@ JSON = "application/json; charset=utf-8"
 QUEUE_LIMIT = 512
 
 __all__ = ["Ollama", "OllamaModel"]
-
-
-@dataclass(slots=True)
-class _Loaded:
-    model: OllamaModel
-    holding: Holding | None
-    vram_mib: float
-    expires: float
 
 
 class Ollama(OpenAi):
@@ -55,12 +47,16 @@ class Ollama(OpenAi):
         self.library = {m.name: m for m in library}
         self.registry: dict[str, OllamaModel] = {}
         """What can be pulled."""
+        self.blobs: Path | None = None
+        """Where its blobs lie, if it has a disk."""
         self.keep_alive = keep_alive
         self.loads = 0
         """How often a model was loaded."""
         self.aborted_loads = 0
+        self._made: dict[str, Path] = {}
+        """The blobs of models that were created here."""
         self._preload = tuple(preload)
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[str, Loaded] = {}
         self._loading = asyncio.Lock()
         self.routes |= {
             "GET /": self._hello,
@@ -73,6 +69,8 @@ class Ollama(OpenAi):
             "POST /api/chat": self._api_chat,
             "POST /api/embed": self._embed,
             "POST /api/pull": self._pull,
+            "POST /api/create": self._create,
+            "DELETE /api/delete": self._delete,
             "POST /v1/embeddings": self._v1_embeddings,
         }
 
@@ -223,21 +221,44 @@ class Ollama(OpenAi):
 
     async def _pull(self, request: web.BaseRequest) -> web.StreamResponse:
         model = self.registry.get(str((await self.body(request)).get("model", "")))
+        return await self._gained(request, pulled(model), model)
+
+    async def _create(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Of one GGUF file that is among the blobs already."""
+        body = await self.body(request)
+        (digest,) = dict(body.get("files") or {}).values()
+        blob = (self.blobs or Path("/nowhere")) / str(digest).replace(":", "-")
+        said, model = created(tagged(body.get("model")), blob)
+        if model is not None:
+            self._made[model.name] = blob
+        return await self._gained(request, said, model)
+
+    async def _gained(
+        self, request: web.BaseRequest, said: Sequence[Json], model: OllamaModel | None
+    ) -> web.StreamResponse:
+        """Say so line by line; then the model, if there is one, is in the library."""
 
         async def lines() -> AsyncGenerator[bytes, None]:
-            yield b'{"status":"pulling manifest"}\n'
-            if model is None:
-                yield b'{"error":"pull model manifest: file does not exist"}\n'
-                return
-            total = int(model.file_mib * 2**20)
-            for quarter in range(5):
-                said = {"status": f"pulling {model.digest[:12]}", "digest": f"sha256:{model.digest}", "total": total}
-                yield json.dumps(said | {"completed": total * quarter // 4}).encode() + b"\n"
-            self.library[model.name] = model
-            self.models = [*self.models, model.name]
-            yield b'{"status":"success"}\n'
+            for each in said:
+                if model is not None and each == said[-1]:
+                    self.library[model.name] = model
+                    self.models = list(self.library)
+                yield json.dumps(each).encode() + b"\n"
 
         return await self.stream(request, "application/x-ndjson", lines())
+
+    async def _delete(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A model, and its blob if no other has it."""
+        name = tagged((await self.body(request)).get("model"))
+        if name not in self.library:
+            return self.json({"error": f"model '{name}' not found"}, 404)
+        del self.library[name]
+        self.models = list(self.library)
+        self._unload(name)
+        blob = self._made.pop(name, None)
+        if blob is not None and blob not in self._made.values():
+            blob.unlink()
+        return self.text("", "text/plain")
 
     async def v1_models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The same models for OpenAI's clients."""
@@ -298,7 +319,7 @@ class Ollama(OpenAi):
         device = self.device
         if device is None or device.gpu.lost:
             await self.world.sleep(model.load_s)
-            self._loaded[model.name] = _Loaded(model, None, 0.0, time.time())
+            self._loaded[model.name] = Loaded(model, None, 0.0, time.time())
             return
         holding = self._claim(device)
         try:
@@ -312,7 +333,7 @@ class Ollama(OpenAi):
             self.aborted_loads += 1
             self._give_back(holding)
             raise
-        self._loaded[model.name] = _Loaded(model, holding, vram, time.time())
+        self._loaded[model.name] = Loaded(model, holding, vram, time.time())
 
     async def move(self, device: Device | None) -> None:
         """Unload everything and load it anew on that device (None: the CPU), as after a suspend."""
@@ -355,7 +376,7 @@ class Ollama(OpenAi):
             if holding is not None:
                 holding.move(model.vram_mib, 0.0)
             vram = model.vram_mib if holding else 0.0
-            self._loaded[model.name] = _Loaded(model, holding, vram, time.time() + FOREVER)
+            self._loaded[model.name] = Loaded(model, holding, vram, time.time() + FOREVER)
 
     async def idle(self) -> None:
         """Unload what nobody has asked for in a while."""

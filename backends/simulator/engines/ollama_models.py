@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from backends.simulator.physics import Holding
 
 FOREVER = 1e10
 """Seconds that no model outlives."""
@@ -69,6 +72,44 @@ class OllamaModel:
         norms = [(f"blk.{n}.{name}_norm", "F32", [self.width]) for n in range(self.layers) for name in ("attn", "ffn")]
         found += [*norms, ("output_norm", "F32", [self.width])]
         return [{"name": f"{name}.weight", "type": kind, "shape": shape} for name, kind, shape in found]
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A model in memory, until it expires."""
+
+    model: OllamaModel
+    holding: Holding | None
+    vram_mib: float
+    expires: float
+
+
+def tagged(name: object) -> str:
+    """A model's name with its tag."""
+    return str(name) if ":" in str(name) else f"{name}:latest"
+
+
+def pulled(model: OllamaModel | None) -> list[dict[str, Any]]:
+    """What a server says while it fetches a model; None is one that its registry has not."""
+    if model is None:
+        return [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}]
+    total = int(model.file_mib * 2**20)
+    said = {"status": f"pulling {model.digest[:12]}", "digest": f"sha256:{model.digest}", "total": total}
+    quarters = [said | {"completed": total * quarter // 4} for quarter in range(5)]
+    return [{"status": "pulling manifest"}, *quarters, {"status": "success"}]
+
+
+def created(name: str, blob: Path) -> tuple[list[dict[str, str]], OllamaModel | None]:
+    """What a server says while it makes a model of a blob (server/create.go), and the model if it takes it."""
+    said = [{"status": "parsing GGUF"}]
+    if not blob.is_file():
+        return [*said, {"error": f"open {blob}: no such file or directory"}], None
+    with blob.open("rb") as weights:
+        if weights.read(4) != b"GGUF":
+            return [*said, {"error": "invalid file magic"}], None
+    words = [f"using existing layer {blob.name.replace('-', ':')}", "writing manifest", "success"]
+    model = OllamaModel(name, blob.stat().st_size / 2**20, 600.0, load_s=0.1)
+    return [*said, *({"status": each} for each in words)], model
 
 
 def seconds_of(value: object, default: float) -> float:
