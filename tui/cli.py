@@ -353,8 +353,10 @@ def _told(error: object, code: int) -> int:
 
 def _call(verb: str, arguments: argparse.Namespace) -> int:
     import gc
+    import os
     from importlib import import_module
 
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads the entry points of every package
     _allow_many_files()
     if verb == "console":
         gc.disable()  # modules that load leave no garbage; the feed enables it once all are there
