@@ -109,6 +109,11 @@ class World(Prompting):
     ) -> None:
         await self._stack.aclose()
 
+    async def adopt(self, loaded: Loaded) -> None:
+        """Go on with a changed inventory; who polls asks for its sources and streams anew."""
+        self.inventory, self._loaded = loaded.inventory, loaded
+        await self._reaches.adopt(loaded.inventory)
+
     def sources(self, is_down: Callable[[str], bool] = lambda endpoint: True) -> list[Source]:
         """What is polled: machines before endpoints, so that a container's start is known before its refusals.
 

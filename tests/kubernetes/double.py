@@ -224,8 +224,10 @@ class Double:
         return web.json_response(body | {"status": {"allowed": self._may(user, asked["verb"], resource)}}, status=201)
 
     def _list(self, request: web.Request, kind: Kind, namespace: str) -> dict[str, Any]:
-        selected = selector(request.query.get("labelSelector", ""))
-        items = [i for i in self.store.all(kind.plural, namespace) if selected(i["metadata"].get("labels", {}))]
+        items = self.store.all(kind.plural, namespace)
+        if told := request.query.get("labelSelector"):
+            selected = selector(told)
+            items = [i for i in items if selected(i["metadata"].get("labels", {}))]
         if node := request.query.get("fieldSelector", "").removeprefix("spec.nodeName="):
             items = [i for i in items if i["spec"].get("nodeName") == node]
         version, start = self.store.version, 0

@@ -179,5 +179,5 @@ class Store:
             queue.put_nowait(None)
 
     def all(self, plural: str, namespace: str = "") -> list[dict[str, Any]]:
-        found = sorted(self.objects[plural].items())
-        return [item for key, item in found if not namespace or key.startswith(f"{namespace}/")]
+        objects = self.objects[plural]
+        return [objects[key] for key in sorted(objects) if not namespace or key.startswith(f"{namespace}/")]
