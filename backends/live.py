@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from backends.clock import Clock, set_within
-from backends.cluster.fold import empty, fold_all, workload_of
+from backends.cluster.fold import empty, fitted, fold_all, workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Reading, Tick
 from backends.cluster.snapshot import ClusterSnapshot
@@ -60,6 +60,12 @@ class LiveCluster:
     def stand_on(self, here: str | None) -> None:
         """Begin anew, standing on the node `here` (None: on none of the cluster's)."""
         self.snapshot = empty(self.inventory, here)
+
+    def adopt(self, inventory: Inventory) -> None:
+        """Go on with a changed inventory; what stays keeps its state, and is published. Settle before that."""
+        before, self.snapshot = self.snapshot, fitted(self.snapshot, self.inventory, inventory)
+        self.inventory = inventory
+        self._publish(before, self.snapshot)
 
     def record_with(self, record: Record) -> None:
         """Hand everything that is folded from now on to `record`, too."""

@@ -109,6 +109,11 @@ class World(Prompting):
     ) -> None:
         await self._stack.aclose()
 
+    async def adopt(self, loaded: Loaded) -> None:
+        """Go on with a changed inventory; who polls asks for its sources and streams anew."""
+        self.inventory, self._loaded = loaded.inventory, loaded
+        await self._reaches.adopt(loaded.inventory)
+
     def sources(self, is_down: Callable[[str], bool] = lambda endpoint: True) -> list[Source]:
         """What is polled: machines before endpoints, so that a container's start is known before its refusals.
 
@@ -302,6 +307,7 @@ class World(Prompting):
         asked = Asked(
             lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
             self._gateway_file,
+            lambda node: self._reaches[node].cluster(),
         )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)

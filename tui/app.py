@@ -6,15 +6,18 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from backends.cluster.files import Loaded
 from backends.cluster.fold import changes
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import TierdeckError
+from backends.reloading import told
 from tui.actions import ACTIONS, NAMED, PAST, Effect, allowed, shown
 from tui.chatting import Chatting
 from tui.commands import Commands
@@ -48,7 +51,9 @@ class TierdeckApp(App[None]):
     def __init__(self, setup: Setup, feed: type[Feed] = Feed) -> None:
         super().__init__(driver_class=None if os.environ.get("TEXTUAL_DRIVER") else CalmDriver)
         self.setup = setup
-        self.feed = feed(setup, self.publish, self.source_crashed, lambda text: self.log_event(text, "warn"))
+        self.feed = feed(
+            setup, self.publish, self.source_crashed, lambda text: self.log_event(text, "warn"), self.adopt
+        )
         self.dashboard = DashboardScreen(
             setup.loaded.inventory, self.feed.snapshot, setup.marks, setup.glyphs, setup.banner
         )
@@ -98,6 +103,14 @@ class TierdeckApp(App[None]):
             self.say(str(error), "bad")
         except Exception as error:  # the feed is ours; if it breaks, the console says so and stays
             self.source_crashed("feed", error)
+
+    def adopt(self, loaded: Loaded) -> None:
+        """Go on with a changed inventory; the snapshot that comes next is of that."""
+        self.log_event(told(self.setup.loaded.inventory, loaded.inventory), "accent")
+        self.setup = replace(self.setup, loaded=loaded)
+        self.dashboard.adopt(loaded.inventory)
+        for remark in loaded.remarks:
+            self.log_event(remark, "warn")
 
     def publish(self, before: ClusterSnapshot, after: ClusterSnapshot) -> None:
         """Show a new snapshot, and say what changed."""

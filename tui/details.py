@@ -29,13 +29,13 @@ def details(
     """The lines about `key` (kind:name, as panes give it)."""
     kind, _, name = key.partition(":")
     match kind:
-        case "tier":
+        case "tier" if name in inventory.endpoints_of:
             rows = _tier(inventory, snapshot, name)
-        case "endpoint":
+        case "endpoint" if name in inventory.endpoint_named:
             rows = _endpoint(inventory, snapshot, inventory.endpoint_named[name], glyphs)
-        case "node":
+        case "node" if name in inventory.node_named:
             rows = _node(inventory, snapshot, name)
-        case "container":
+        case "container" if name.partition("/")[0] in inventory.node_named:
             node, _, container = name.partition("/")
             rows = _container(snapshot, node, container)
         case _:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from backends.clock import SystemClock
+from backends.cluster.files import Loaded
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import ReachError
 from backends.live import LiveCluster
 from backends.poller import Poller
+from backends.reloading import changes
 from tui.setup import Setup
 
 if TYPE_CHECKING:
@@ -35,8 +38,10 @@ class Feed:
         publish: Callable[[ClusterSnapshot, ClusterSnapshot], None],
         crashed: Callable[[str, Exception], None],
         remark: Callable[[str], None] = lambda text: None,
+        adopt: Callable[[Loaded], None] = lambda loaded: None,
     ) -> None:
         self._setup = setup
+        self._adopt = adopt
         self._remark = remark
         self._crashed = crashed
         pace, calm = (PACE_OVER_SSH, CALM_OVER_SSH) if setup.over_ssh else (PACE_OVER_SSH / 2, 0.0)
@@ -58,14 +63,34 @@ class Feed:
             self._world = world
             recorder = await asyncio.to_thread(self._recorder, asyncio.get_running_loop())
             self.live.record_with(recorder.take)
-            sources = [*world.sources(self.live.is_down), *world.memory(lambda: self.live.snapshot)]
-            self._poller = Poller(sources, world.streams(), self.live.emit, crashed=self._crashed)
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self.live.run(), name="live")
-                    group.create_task(self._poller.run(), name="poller")
+                    group.create_task(self._poll(world, recorder), name="inventory")
             finally:
                 await asyncio.to_thread(recorder.close)  # a hung disk holds up nobody's last key
+
+    async def _poll(self, world: World, recorder: Recorder) -> None:
+        """Poll what the inventory names; where that changes, end all of it and go on with what it names then."""
+        async with aclosing(changes(self._setup.loaded, self._remark, self.clock)) as coming:
+            while True:
+                sources = [*world.sources(self.live.is_down), *world.memory(lambda: self.live.snapshot)]
+                self._poller = Poller(sources, world.streams(), self.live.emit, crashed=self._crashed)
+                async with asyncio.TaskGroup() as group:
+                    polling = group.create_task(self._poller.run(), name="poller")
+                    loaded = await self._next(coming)
+                    polling.cancel()
+                await world.adopt(loaded)
+                self.live.settle()  # what waits is of the former inventory
+                self._adopt(loaded)
+                self.live.adopt(loaded.inventory)
+                recorder.adopt(loaded.inventory)
+
+    async def _next(self, coming: AsyncGenerator[Loaded, None]) -> Loaded:
+        """The next inventory; none ever comes to a console that shows the last good one."""
+        if self._setup.banner:
+            await asyncio.Event().wait()
+        return await anext(coming)
 
     def _recorder(self, loop: asyncio.AbstractEventLoop) -> Recorder:
         """What records; blocks while SQLite is imported."""

@@ -12,19 +12,17 @@ from backends.cluster.reading import Device, Gpu, ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
 from backends.cluster.tables import Endpoint, Node
 from backends.memory.ledger import held_by_container, ledger
+from widgets.cluster import ClusterPane
 from widgets.format import age, fit, gib, model, percent
 from widgets.glyphs import Glyphs
-from widgets.lines import Line, LinePane, line
+from widgets.lines import Line, line
 
 
-class GpusPane(LinePane):
+class GpusPane(ClusterPane):
     """Draws the GPUs of every node that has some."""
 
     def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
-        super().__init__(id=id, glyphs=glyphs, title="2 GPUs")
-        self._inventory = inventory
-        self._slice: tuple[object, ...] = ()
-        self._snapshot: ClusterSnapshot | None = None
+        super().__init__(inventory, glyphs, "2 GPUs", id=id)
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's GPUs, if anything about them changed."""

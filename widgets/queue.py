@@ -8,21 +8,19 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import ProcedureState, StepState, Workload
 from backends.cluster.snapshot import ClusterSnapshot, NodeState
 from backends.cluster.tables import Endpoint, Node
+from widgets.cluster import ClusterPane
 from widgets.format import age, fit
 from widgets.glyphs import Glyphs
-from widgets.lines import Line, LinePane, line
+from widgets.lines import Line, line
 
 _STEP_STYLES = {"done": "good", "skipped": "dim", "running": "accent", "failed": "bad", "waiting": "dim"}
 
 
-class QueuePane(LinePane):
+class QueuePane(ClusterPane):
     """Draws start queues: real states, live."""
 
     def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
-        super().__init__(id=id, glyphs=glyphs, title="3 Start queue")
-        self._inventory = inventory
-        self._slice: tuple[object, ...] = ()
-        self._snapshot: ClusterSnapshot | None = None
+        super().__init__(inventory, glyphs, "3 Start queue", id=id)
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's containers and procedures, if they changed or seconds are being counted."""

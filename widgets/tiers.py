@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, Finding, TierState
 from backends.cluster.words import Cause, Verdict
+from widgets.cluster import ClusterPane
 from widgets.format import age, fit, model
 from widgets.glyphs import Glyphs
-from widgets.lines import Line, LinePane, line
+from widgets.lines import Line, line
 
 STYLES = {
     "UP": "good",
@@ -24,14 +25,11 @@ STYLES = {
 _WORDS = {Cause.OFF: "off", Cause.MAINTENANCE: "maint."}
 
 
-class TiersPane(LinePane):
+class TiersPane(ClusterPane):
     """Draws tiers and endpoints."""
 
     def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
-        super().__init__(id=id, glyphs=glyphs, title="1 Tiers")
-        self._inventory = inventory
-        self._slice: tuple[object, ...] = ()
-        self._snapshot: ClusterSnapshot | None = None
+        super().__init__(inventory, glyphs, "1 Tiers", id=id)
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's tiers, if they differ from those drawn."""

@@ -47,6 +47,7 @@ CLOSING: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
+    inventory: Inventory
     readings: tuple[Reading, ...]
     before: ClusterSnapshot
     after: ClusterSnapshot
@@ -59,7 +60,7 @@ class Recorder:
         self, path: Path, inventory: Inventory, say: Callable[[str], object], *, open: Callable[[Path], Writer] = Writer
     ) -> None:
         self._path = path
-        self._inventory = inventory
+        self._inventory = self._next = inventory
         self._say = say
         self._open = open
         self._queue: queue.Queue[_Batch | None] = queue.Queue(WAITING)
@@ -80,10 +81,14 @@ class Recorder:
         self._told = ""
         self._thread.start()
 
+    def adopt(self, inventory: Inventory) -> None:
+        """What is taken from now on is of another inventory."""
+        self._next = inventory
+
     def take(self, readings: Sequence[Reading], before: ClusterSnapshot, after: ClusterSnapshot) -> None:
         """Record a batch that was folded; returns at once."""
         try:
-            self._queue.put_nowait(_Batch(tuple(readings), before, after))
+            self._queue.put_nowait(_Batch(self._next, tuple(readings), before, after))
         except queue.Full:
             self._dropped += len(readings)
 
@@ -151,6 +156,9 @@ class Recorder:
             self._lost += self._at_work if self._failing else 0  # else another process records them
             return
         assert self._writer is not None
+        if batch.inventory != self._inventory:
+            self._flush()
+            self._inventory, self._checkpoint = batch.inventory, 0
         lost = self._all_lost()
         if lost:
             self._flush()

@@ -80,6 +80,18 @@ class NodeReach:
     ) -> None:
         await self.close()
 
+    def leads_to(self, node: Node) -> bool:
+        """Whether a table that may have changed says the same of how its node is reached."""
+        had = self.node
+        return (had.address, had.os, had.ssh, had.docker, had.kubernetes) == (
+            node.address, node.os, node.ssh, node.docker, node.kubernetes,
+        )  # fmt: skip
+
+    def adopt(self, node: Node, inventory: Inventory) -> None:
+        """Go on with a changed inventory; what is open stays open."""
+        self.node, self._inventory = node, inventory
+        self._local = None  # it hides the variables that the inventory names as secrets
+
     @property
     def shell(self) -> Shell:
         """Runs commands on the node; SshError where it is neither this machine nor has `ssh`."""
@@ -158,6 +170,13 @@ class NodeReach:
         found = self.kubernetes() if kind == KUBERNETES else self.services()
         if found is None or found.kind != kind:
             raise RuntimeFailure(f"cluster.toml names no {kind} service on {self.node.name} any more.", "Plan anew.")
+        return found
+
+    def cluster(self) -> KubernetesRuntime:
+        """What Kubernetes runs on the node; RuntimeFailure where it is not of a Kubernetes cluster."""
+        found = self.kubernetes()
+        if found is None:
+            raise RuntimeFailure(f"{self.node.name} belongs to no Kubernetes cluster.")
         return found
 
     def kubernetes(self) -> KubernetesRuntime | None:
@@ -315,14 +334,17 @@ class Reaches:
 
     def __init__(self, inventory: Inventory, here: str | None, secrets: Secrets, *, polling: bool = True) -> None:
         nowhere = Node(name="this machine", address="localhost")
+        self._inventory, self._here, self._secrets, self._polling = inventory, here, secrets, polling
         self.here = NodeReach(nowhere, inventory, nowhere.name, secrets, polling=polling)
         """This machine, whether it is one of the cluster's or not."""
         self.clusters = Clusters(inventory, secrets, polling=polling, forward=self._forward)
         """The Kubernetes clusters that nodes belong to."""
-        self._nodes = {
-            n.name: NodeReach(n, inventory, here, secrets, polling=polling, clusters=self.clusters)
-            for n in inventory.nodes
-        }
+        self._nodes = {node.name: self._reach(node) for node in inventory.nodes}
+
+    def _reach(self, node: Node) -> NodeReach:
+        return NodeReach(
+            node, self._inventory, self._here, self._secrets, polling=self._polling, clusters=self.clusters
+        )
 
     async def __aenter__(self) -> Self:
         for reach in self._nodes.values():
@@ -333,6 +355,28 @@ class Reaches:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def adopt(self, inventory: Inventory) -> None:
+        """Go on with a changed inventory: the way to a node that is reached as before stays open, others are closed."""
+        before, self._inventory = self._inventory, inventory
+        gone, former = dict(self._nodes), self.clusters
+        if inventory.clusters != before.clusters:
+            self.clusters = Clusters(inventory, self._secrets, polling=self._polling, forward=self._forward)
+        nodes = {}
+        for node in inventory.nodes:
+            reach = gone.get(node.name)
+            same = node.kubernetes is None or self.clusters is former
+            if reach is not None and same and reach.leads_to(node):
+                del gone[node.name]
+                reach.adopt(node, inventory)
+            else:
+                reach = await self._reach(node).__aenter__()
+            nodes[node.name] = reach
+        self.here.adopt(self.here.node, inventory)
+        self._nodes = nodes
+        if self.clusters is not former:
+            await former.close()
+        await asyncio.gather(*(reach.close() for reach in gone.values()))
 
     def __getitem__(self, node: str) -> NodeReach:
         return self._nodes[node]

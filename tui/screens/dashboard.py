@@ -88,6 +88,12 @@ class DashboardScreen(Screen[None]):
         """Those of lines."""
         return (self.tiers, self.gpus, self.queue)
 
+    def adopt(self, inventory: Inventory) -> None:
+        """Go on with a changed inventory, of which the next snapshot is."""
+        self.inventory = inventory
+        for pane in (self.tiers, self.gpus, self.queue):
+            pane.adopt(inventory)
+
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Hand each pane its slice."""
         self.snapshot = snapshot
