@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from backends.cluster.presets import bind_of, gpus_of, refuse_apple
 from backends.cluster.reading import ModelInfo
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
+from backends.declaring import declarable
 from backends.errors import Inadvisable, ProcedureError, ReachError, TierdeckError
 from backends.gateway.compare import compare
 from backends.gateway.render import render
@@ -27,12 +29,14 @@ from backends.memory.advice import Gpu
 from backends.memory.load import Load, llama_load, vllm_load
 from backends.memory.settings import Settings
 from backends.procedures.copying import SPARE
+from backends.procedures.declaring import plan_declared
 from backends.procedures.deploy import Site, fragment_name, fragments, plan_deploy, with_gateway
 from backends.procedures.gateway import digest
 from backends.procedures.plan import Plan
 from backends.procedures.pushing import groups_of, plan_push
 from backends.reach.docker_store import DockerStore
 from backends.reach.knock import knock
+from backends.reach.kubernetes.runtime import KubernetesRuntime
 from backends.reach.model_files import ModelFile, ModelFiles
 from backends.reach.runtime import Runtime, Shell
 from backends.reach.whole_file import WholeFile
@@ -46,13 +50,14 @@ _MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of the outside: a node's Docker and shell, a model's files and its header, the gateway's file."""
+    """What is asked of the outside: a node's Docker, shell, cluster, a model's files and header, the gateway's file."""
 
     runtime: Callable[[str], Awaitable[Runtime]]
     shell: Callable[[str], Shell]
     files: Callable[[str, str | None], AbstractAsyncContextManager[ModelFiles]]
     find: Callable[[str], Awaitable[Found]]
     gateway: Callable[[], Awaitable[WholeFile]]
+    declares: Callable[[str], KubernetesRuntime]
 
 
 @dataclass(slots=True)
@@ -84,7 +89,17 @@ async def prepare(
     node = _node(spec, inventory)
     refuse_apple(spec, node)
     site = _files(spec, loaded, told)
-    store = DockerStore(await asked.runtime(spec.node))
+    found = await (_declared if node.declares else _contained)(spec, inventory, snapshot, asked, site, told)
+    push = await _push(spec, loaded, snapshot, asked, told) if spec.gateway else None
+    plan = found(why=told.why, warnings=told.warnings, on_failure=on_failure)
+    return with_gateway(plan, push) if push else plan
+
+
+async def _contained(
+    spec: Spec, inventory: Inventory, snapshot: ClusterSnapshot, asked: Asked, site: Site, told: _Report
+) -> Callable[..., Plan]:
+    """What plans a container of Docker, after a look at its node."""
+    node, store = inventory.node_named[spec.node], DockerStore(await asked.runtime(spec.node))
     site = await _docker(site, spec, node, snapshot, store, told)
     await _port(spec, node, inventory, snapshot, told)
     listed = await _model(spec, asked, told)
@@ -92,9 +107,19 @@ async def prepare(
     await _disk(spec, node, store, asked, site.size, told)
     await _memory(spec, node, snapshot, asked, listed, told)
     _guarded(spec, told)
-    push = await _push(spec, loaded, snapshot, asked, told) if spec.gateway else None
-    plan = plan_deploy(spec, inventory, site, why=told.why, warnings=told.warnings, on_failure=on_failure)
-    return with_gateway(plan, push) if push else plan
+    return partial(plan_deploy, spec, inventory, site)
+
+
+async def _declared(
+    spec: Spec, inventory: Inventory, snapshot: ClusterSnapshot, asked: Asked, site: Site, told: _Report
+) -> Callable[..., Plan]:
+    """What plans a deployment that is declared, after a look at its cluster."""
+    listed = await _listed(spec, asked, told)
+    site = replace(site, size=sum(file.size for file in listed))
+    parts = await declarable(spec, inventory, site, asked.declares(spec.node), told)
+    await _memory(spec, inventory.node_named[spec.node], snapshot, asked, listed, told)
+    _dated(spec, told)
+    return partial(plan_declared, spec, inventory, site, parts)
 
 
 def _node(spec: Spec, inventory: Inventory) -> Node:
@@ -201,6 +226,15 @@ async def _model(spec: Spec, asked: Asked, told: _Report) -> Sequence[ModelFile]
     return listed
 
 
+async def _listed(spec: Spec, asked: Asked, told: _Report) -> Sequence[ModelFile]:
+    """The files of a model that is fetched by others than us: they may reach what we cannot."""
+    try:
+        return await _model(spec, asked, told)
+    except ReachError as error:
+        told.warnings.append(f"How large its model is is not known from here: {error.message}")
+        return ()
+
+
 async def _disk(spec: Spec, node: Node, store: DockerStore, asked: Asked, size: int, told: _Report) -> None:
     """Whether the model fits onto the node's disk, as far as its shell can be asked; the copy itself asks again."""
     root = (await store.info()).get("DockerRootDir")
@@ -288,6 +322,10 @@ def _guarded(spec: Spec, told: _Report) -> None:
         told.warnings.append(f"Whoever reaches port {spec.port} can use it: no api_key, and bound to all addresses.")
     if not spec.api_key and spec.bind is None:
         told.warnings.append("Without an api_key it listens on loopback only; say api_key, or bind = an address.")
+    _dated(spec, told)
+
+
+def _dated(spec: Spec, told: _Report) -> None:
     if "@" not in spec.image and spec.image.rpartition(":")[2] in ("latest", spec.image):
         told.warnings.append(f"The image {spec.image} names no version: tomorrow it may be another.")
 

@@ -181,7 +181,9 @@ class EndpointSource:
             way = "SSH" if self._endpoint.via == "ssh" else "Kubernetes"
             return ProbeResult(Cause.UNREACHABLE, f"through {way}: {error.message}")
         except TimeoutError:
-            return ProbeResult(Cause.TIMEOUT, f"no SSH connection to {self._endpoint.node} within {limit:.3g} s")
+            kubernetes = self._endpoint.via == "kubernetes"
+            what = "no answer of its cluster's API" if kubernetes else f"no SSH connection to {self._endpoint.node}"
+            return ProbeResult(Cause.TIMEOUT, f"{what} within {limit:.3g} s")
         try:
             return await self._seen_there(await self._engine.probe(self._http, target, deep=deep, light=light))
         except ReachError as error:

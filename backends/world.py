@@ -307,6 +307,7 @@ class World(Prompting):
         asked = Asked(
             lambda node: self._reaches[node].runtime(), lambda node: self._reaches[node].shell, files, self.find_model,
             self._gateway_file,
+            lambda node: self._reaches[node].cluster(),
         )  # fmt: skip
         after: Literal["hold", "rollback"] = "rollback" if roll_back else "hold"
         return await prepare(spec, self._loaded, await self.look(), asked, force=force, on_failure=after)

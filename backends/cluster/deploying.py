@@ -93,6 +93,12 @@ class Spec(Table):
     """A reference to the token that the source of the model wants (Hugging Face, or an address)."""
     volume: ContainerName | None = None
     """The volume the model is copied into; NAME-models if nothing is said."""
+    namespace: str | None = None
+    """Kubernetes: the namespace it goes to; the first of its cluster's table if nothing is said, else default."""
+    storage: str | None = None
+    """Kubernetes: the size of its volume, such as "100Gi"; the model's with some room if nothing is said."""
+    storage_class: str | None = None
+    """Kubernetes: the storage class of its volume; the cluster's default if nothing is said."""
     helper: str | None = None
     """The image by which files get into the volume; it needs a shell. The same image if nothing is said."""
     bind: str | None = None

@@ -199,6 +199,11 @@ class Node(Table):
         """Whether a Docker Engine may be there: a node of a Kubernetes cluster has one only if that is said."""
         return self.docker is not False if self.kubernetes is None else isinstance(self.docker, Docker)
 
+    @property
+    def declares(self) -> bool:
+        """Whether things are declared to what runs the node, not made one by one: a cluster's node without Docker."""
+        return self.kubernetes is not None and not self.may_have_docker
+
 
 class Tier(Table):
     """A group of endpoints that are judged together."""

@@ -35,7 +35,7 @@ def vllm_chart(spec: Spec, node: Node, *, storage: str, storage_class: str = "")
         "modelURL": f"{DATA}/{made.file}",
         "replicaCount": made.replicas,
         "requestCPU": 2,
-        "requestMemory": "8Gi",
+        "requestMemory": f"{made.memory}Mi",
         "requestGPU": next(iter(made.gpus.values()), 0),
         "pvcStorage": storage,
         "pvcAccessMode": ["ReadWriteOnce"],
@@ -114,7 +114,9 @@ def app_template(spec: Spec, node: Node, *, storage: str, storage_class: str = "
         shared = {made.name: {"engine": [{"path": "/dev/shm"}]}}
         size = str(made.shared_memory)
         persistence["shm"] = {"type": "emptyDir", "medium": "Memory", "sizeLimit": size, "advancedMounts": shared}
-    service = {made.name: {"controller": made.name, "ports": {"http": {"port": made.port}}}}
+    service = {
+        made.name: {"controller": made.name, "ports": {"http": {"port": made.published, "targetPort": made.port}}}
+    }
     return yaml({"controllers": controllers, "service": service, "persistence": persistence})
 
 

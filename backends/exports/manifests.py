@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from backends.cluster.deploying import Spec
 from backends.cluster.presets import MODELS
 from backends.cluster.tables import Node
-from backends.exports.pods import AWAIT, KEY_FOLDER, Pod, fetching, pod, spread
+from backends.exports.pods import AWAIT, FETCHER, KEY_FOLDER, WRONG, Pod, fetching, pod, spread
 from backends.yaml import yaml
+
+NOBODY: Final = {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532}
+"""Who fetches a file: nobody in particular; engines' images expect to be root, and a repository's command is theirs."""
 
 
 def manifests(spec: Spec, node: Node, *, namespace: str, storage: str, storage_class: str = "") -> str:
     """All of it as one YAML stream, for `kubectl apply --server-side -f -`; `storage` is the claim's size."""
+    parts = objects(spec, node, namespace=namespace, storage=storage, storage_class=storage_class)
+    found = [parts.claim, *([parts.job] if parts.job else []), parts.deployment, parts.service]
+    return "---\n".join(yaml(each) for each in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """A deployment's objects; `job` fills the claim where the cluster can do that by itself."""
+
+    claim: dict[str, Any]
+    job: dict[str, Any] | None
+    deployment: dict[str, Any]
+    service: dict[str, Any]
+
+
+def objects(spec: Spec, node: Node, *, namespace: str, storage: str, storage_class: str = "") -> Objects:
+    """Each of its objects as the API takes it; ProcedureError where a cluster cannot have them."""
     made = pod(spec, node)
-    found = [_claim(made, namespace, storage, storage_class)]
-    if made.fetch is not None:
-        found.append(_job(made, namespace, f"{made.name}-token" if spec.token else ""))
-    return "---\n".join(yaml(each) for each in [*found, _deployment(made, namespace), _service(made, namespace)])
+    return Objects(
+        _claim(made, namespace, storage, storage_class),
+        _job(made, namespace, token_of(made) if spec.token else "") if made.fetch is not None else None,
+        _deployment(made, namespace),
+        _service(made, namespace),
+    )
+
+
+def secret(made: Pod, namespace: str, name: str) -> dict[str, Any]:
+    """A secret, without its value."""
+    return {**_named("Secret", "v1", name, made, namespace), "type": "Opaque"}
+
+
+def token_of(made: Pod) -> str:
+    """The secret with the token of the model's source."""
+    return f"{made.name}-token"
 
 
 def _named(kind: str, version: str, name: str, made: Pod, namespace: str) -> dict[str, Any]:
@@ -35,20 +68,30 @@ def _claim(made: Pod, namespace: str, storage: str, storage_class: str) -> dict[
 
 
 def _job(made: Pod, namespace: str, token: str) -> dict[str, Any]:
+    ours = made.fetch is not None and made.fetch.image == FETCHER
     container = {
         "name": "fetch",
         **fetching(made, token),
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "4Gi"}},
         "volumeMounts": [{"name": "models", "mountPath": MODELS}],
-        "securityContext": _modest(),
+        "securityContext": _modest() | ({"readOnlyRootFilesystem": True} if ours else {}),
     }
     inner: dict[str, Any] = {
-        "restartPolicy": "OnFailure",
+        **_withdrawn(),
+        **({"securityContext": dict(NOBODY)} if ours else {}),
+        "restartPolicy": "Never",
         "containers": [container],
         "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": made.claim}}],
     }
     inner |= {"nodeSelector": {"kubernetes.io/hostname": made.host}} if made.host else {}
     template = {"metadata": {"labels": {"app.kubernetes.io/name": f"{made.name}-fetch"}}, "spec": inner}
-    spec = {"backoffLimit": 6, "ttlSecondsAfterFinished": 86400, "template": template}
+    codes = {"containerName": "fetch", "operator": "In", "values": [WRONG]}
+    spec = {
+        "backoffLimit": 6,
+        "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": codes}]},
+        "ttlSecondsAfterFinished": 86400,
+        "template": template,
+    }
     return {**_named("Job", "batch/v1", f"{made.name}-fetch", made, namespace), "spec": spec}
 
 
@@ -77,16 +120,16 @@ def _inner(made: Pod) -> dict[str, Any]:
     container |= {
         "args": list(made.arguments),
         "env": [{"name": k, "value": v} for k, v in made.variables.items()],
-        "ports": [{"name": "http", "containerPort": made.port}],
+        "ports": [{"name": "http", "containerPort": made.port, "protocol": "TCP"}],
         "startupProbe": made.probe(startup=True),
         "readinessProbe": made.probe(),
         "livenessProbe": made.probe(),
         "volumeMounts": mounts,
         "securityContext": _modest(),
     }
-    if made.gpus:
-        container["resources"] = {"limits": {name: str(count) for name, count in made.gpus.items()}}
-    inner: dict[str, Any] = {"containers": [container], "volumes": volumes, "enableServiceLinks": False}
+    if resources := _resources(made):
+        container["resources"] = resources
+    inner: dict[str, Any] = {"containers": [container], "volumes": volumes, **_withdrawn()}
     if made.file:
         inner["initContainers"] = [
             {
@@ -112,10 +155,25 @@ def marker(made: Pod) -> str:
 
 def _modest() -> dict[str, Any]:
     """No more rights than an engine needs; GPUs come by the device plugin, not by privilege."""
-    return {"allowPrivilegeEscalation": False, "seccompProfile": {"type": "RuntimeDefault"}}
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _withdrawn() -> dict[str, Any]:
+    """What a pod of ours does without: a login to the API, and the addresses of all Services in its environment."""
+    return {"automountServiceAccountToken": False, "enableServiceLinks": False}
+
+
+def _resources(made: Pod) -> dict[str, Any]:
+    """Its GPUs, and the RAM by which the scheduler leaves out nodes that have too little."""
+    found: dict[str, Any] = {"requests": {"memory": f"{made.memory}Mi"}} if made.memory else {}
+    return found | ({"limits": {name: str(count) for name, count in made.gpus.items()}} if made.gpus else {})
 
 
 def _service(made: Pod, namespace: str) -> dict[str, Any]:
-    ports = [{"name": "http", "port": made.port, "targetPort": "http"}]
+    ports = [{"name": "http", "port": made.published, "targetPort": "http", "protocol": "TCP"}]
     spec = {"selector": {"app.kubernetes.io/name": made.name}, "ports": ports}
     return {**_named("Service", "v1", made.name, made, namespace), "spec": spec}

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from backends.cluster.deploying import Spec
 from backends.cluster.engines import ENGINES
+from backends.cluster.inventory import Inventory
 from backends.cluster.presets import KEY_FILE, LONG_START_S, MODELS, PORTS, body, gpus_of
 from backends.cluster.tables import Node
 from backends.errors import ProcedureError
@@ -20,26 +21,36 @@ from backends.errors import ProcedureError
 FETCHER: Final = "curlimages/curl:8.17.0"
 """The image that fetches a file from an address: curl and a shell."""
 
-FETCH: Final = """set -eu
+WRONG: Final = 65
+"""The exit code for a wrong checksum: fetching it again does not help."""
+
+_TELL: Final = """set -eu
 target="$FOLDER/$FILE"
-matches() { [ -z "$SHA256" ] || echo "$SHA256  $1" | sha256sum -c -; }
+tell() { while sleep 2 > /dev/null 2>&1; do echo "progress $(du -sk "$1" 2> /dev/null | cut -f 1) KiB"; done; }
+"""
+
+FETCH: Final = f"""{_TELL}matches() {{ [ -z "$SHA256" ] || echo "$SHA256  $1" | sha256sum -c -; }}
 if [ -e "$target" ] && matches "$target"; then echo "$FILE is there"; exit 0; fi
-{ [ -z "${TOKEN:-}" ] || printf 'header = "Authorization: Bearer %s"\\n' "$TOKEN"; } |
-  curl --config - --fail --location --retry 5 --continue-at - --progress-bar --output "$target.part" "$URL"
-if ! matches "$target.part"; then rm -f "$target.part"; echo "wrong checksum: $FILE" >&2; exit 1; fi
+tell "$target.part" & trap "kill $!" EXIT
+{{ [ -z "${{TOKEN:-}}" ] || printf 'header = "Authorization: Bearer %s"\\n' "$TOKEN"; }} |
+  curl --config - --fail --location --retry 5 --continue-at - --silent --show-error --output "$target.part" "$URL"
+if ! matches "$target.part"; then rm -f "$target.part"; echo "wrong checksum: $FILE" >&2; exit {WRONG}; fi
 mv "$target.part" "$target"
 """
 """The script of the job that fetches a file: resumed where it broke off, and moved into place only once it is whole."""
 
-FETCH_REPOSITORY: Final = """set -eu
-if [ -e "$FOLDER/$FILE/.whole" ]; then echo "$FILE is there"; exit 0; fi
-hf download "$REPOSITORY" --revision "$REVISION" --local-dir "$FOLDER/$FILE"
-touch "$FOLDER/$FILE/.whole"
+FETCH_REPOSITORY: Final = f"""{_TELL}if [ -e "$target/.whole" ]; then echo "$FILE is there"; exit 0; fi
+tell "$target" & trap "kill $!" EXIT
+hf download "$REPOSITORY" --revision "$REVISION" --local-dir "$target"
+touch "$target/.whole"
 """
 """The same for a repository of Hugging Face at a pinned revision, by the library's own command."""
 
 AWAIT: Final = 'until [ -e "$FOLDER/$FILE" ]; do echo "waiting for $FILE"; sleep 5; done'
 """What the pod waits for before its engine starts."""
+
+VLLM_MEMORY: Final = 8 << 10
+"""MiB of RAM that a vLLM is given without LMCache; that takes its size for each worker (max_local_cpu_size)."""
 
 PART_OF: Final = {"app.kubernetes.io/part-of": "tierdeck"}
 """The label by which models of ours know each other, to be spread over nodes."""
@@ -75,16 +86,17 @@ class Pod:
     fetch: Fetch | None
     secret: str
     shared_memory: int
+    claim: str
+    """The claim on the volume that holds the model."""
+    published: int
+    """The port of its Service."""
+    memory: int
+    """The RAM it asks for, in MiB; 0 where that is not known."""
 
     @property
     def labels(self) -> dict[str, str]:
         """The labels of its pods; the first alone selects them."""
         return {"app.kubernetes.io/name": self.name, **PART_OF}
-
-    @property
-    def claim(self) -> str:
-        """The claim on the volume that holds the model."""
-        return f"{self.name}-models"
 
     def probe(self, *, startup: bool = False) -> dict[str, Any]:
         """Its health call as a probe; a startup probe gives a large model the time it takes to load."""
@@ -97,7 +109,7 @@ def pod(spec: Spec, node: Node) -> Pod:
     """A deployment's pod; ProcedureError where a cluster cannot have it."""
     told = body(spec, node, spec.name)
     named = node.kubernetes.node or node.name if node.kubernetes else node.name
-    name = re.sub(r"[^a-z0-9-]+", "-", spec.name.lower()).strip("-")
+    name = _label(spec.name)
     return Pod(
         name=name,
         image=spec.image,
@@ -113,7 +125,30 @@ def pod(spec: Spec, node: Node) -> Pod:
         fetch=_fetch(spec),
         secret=f"{name}-key" if spec.api_key else "",
         shared_memory=int(told["HostConfig"].get("ShmSize", 0)),
+        claim=_label(spec.volume_name),
+        published=spec.port,
+        memory=_memory(spec, node),
     )
+
+
+def _memory(spec: Spec, node: Node) -> int:
+    """What vLLM takes beside what it keeps for each of its workers; other engines' is not known before they run."""
+    if spec.preset != "vllm":
+        return 0
+    return VLLM_MEMORY + int((spec.offload or 0) * max(1, sum(_gpus(spec, node).values())))
+
+
+def _label(name: str) -> str:
+    """A name as Kubernetes takes it: small letters, digits and -."""
+    return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
+
+
+def namespace_of(spec: Spec, inventory: Inventory) -> str:
+    """The namespace a deployment goes to."""
+    table = inventory.node_named[spec.node].kubernetes
+    clusters = {each.name: each.namespaces for each in inventory.clusters}
+    named = clusters.get(table.cluster, ()) if table else ()
+    return spec.namespace or next(iter(named), "default")
 
 
 def _gpus(spec: Spec, node: Node) -> dict[str, int]:

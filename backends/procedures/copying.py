@@ -89,7 +89,7 @@ class CopyModel:
             helper = await self._helper()
             await helper.open()
             await self._refuse_full(helper, listed)
-            voice = _Progress(report, self._context, sum(file.size for file in listed))
+            voice = Progress(report, self._context, sum(file.size for file in listed))
             for file in listed:
                 await self._copy(files, file, helper, voice)
             self._words = voice.done(len(listed))
@@ -123,7 +123,7 @@ class CopyModel:
 
     # -- one file --------------------------------------------------------------------------------------------------
 
-    async def _copy(self, files: ModelFiles, file: ModelFile, helper: VolumeHelper, voice: _Progress) -> None:
+    async def _copy(self, files: ModelFiles, file: ModelFile, helper: VolumeHelper, voice: Progress) -> None:
         target, work = self._target(file), self._work(file)
         expected = file.sha256 or (self._told.sha256 or "" if not file.name else "")
         there = await helper.size(target)
@@ -147,7 +147,7 @@ class CopyModel:
         voice.report({"text": f"{target}: {_gb(file.size)}, SHA-256 {found} ({checked})"})
 
     async def _bring(
-        self, files: ModelFiles, file: ModelFile, helper: VolumeHelper, work: str, voice: _Progress
+        self, files: ModelFiles, file: ModelFile, helper: VolumeHelper, work: str, voice: Progress
     ) -> None:
         """All bytes of a file; a line that is cut is waited for, and what came is kept."""
         patience = Patience(self._context.clock, OUTAGE)
@@ -184,7 +184,7 @@ class CopyModel:
         return at
 
     async def _send(
-        self, pieces: AsyncIterator[bytes], file: ModelFile, at: int, helper: VolumeHelper, work: str, voice: _Progress
+        self, pieces: AsyncIterator[bytes], file: ModelFile, at: int, helper: VolumeHelper, work: str, voice: Progress
     ) -> int:
         """Part after part, the next one read while one is sent; where the copy stands at the end."""
         rest = bytearray()
@@ -258,7 +258,7 @@ async def _part(pieces: AsyncIterator[bytes], rest: bytearray) -> bytes:
     return found
 
 
-class _Progress:
+class Progress:
     """Tells how far it is: bytes, rate, time left."""
 
     def __init__(self, report: Report, context: Context, total: int) -> None:

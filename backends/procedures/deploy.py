@@ -15,6 +15,8 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.presets import MODELS, bind_of, body, gpus_of
 from backends.cluster.reading import Workload
 from backends.cluster.tables import Node
+from backends.cluster.words import KUBERNETES
+from backends.exports.pods import namespace_of, pod
 from backends.procedures import deployed
 from backends.procedures.copying import Copy
 from backends.procedures.fragment import Fragment
@@ -48,6 +50,16 @@ class Site:
     size: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a deployment is found: its workload as its runtime names it, its address, the way there, its model."""
+
+    workload: str
+    url: str
+    via: str | None
+    model: str
+
+
 def plan_deploy(
     spec: Spec,
     inventory: Inventory,
@@ -64,19 +76,8 @@ def plan_deploy(
     node = inventory.node_named[spec.node]
     told = body(spec, node, site.deployment)
     steps = [*_before(spec, told, site), *_copied(spec, site), _made(spec, told, site)]
-    texts = fragments(spec, inventory)
-    before, alone = site.before, site.alone
-    for label, text in texts[:-1]:
-        steps.append(_written(spec, site, label, text, before, alone))
-        before, alone = text, False
-    steps.append(_started(spec, node, told))
-    if spec.preset == "ollama":
-        steps.append(_given(spec, site))
-    if spec.tasks != ("embed",):
-        asked = deployed.Question(spec.endpoint, spec.prompt)
-        label = f"ask {spec.endpoint} one prompt"
-        steps.append(Step("ask_once", label, deployed.to_json(asked), 660.0, command=f"prompt: {spec.prompt}"))
-    steps.append(_written(spec, site, *texts[-1], before, alone))
+    filled = [given(spec, site)] if spec.preset == "ollama" else []
+    steps += served(spec, inventory, site, [_started(spec, node, told), *filled])
     return Plan(
         kind="deploy",
         node=spec.node,
@@ -88,6 +89,35 @@ def plan_deploy(
         reversible=True,
         on_failure=on_failure,
     )
+
+
+def served(spec: Spec, inventory: Inventory, site: Site, started: Sequence[Step]) -> list[Step]:
+    """From what stands still to what serves: its place in the queue, what `started` does, one prompt, the router."""
+    steps: list[Step] = []
+    texts = fragments(spec, inventory)
+    before, alone = site.before, site.alone
+    for label, text in texts[:-1]:
+        steps.append(_written(spec, site, label, text, before, alone, texts[-1][1]))
+        before, alone = text, False
+    steps += started
+    if spec.tasks != ("embed",):
+        asked = deployed.Question(spec.endpoint, spec.prompt)
+        label = f"ask {spec.endpoint} one prompt"
+        steps.append(Step("ask_once", label, deployed.to_json(asked), 660.0, command=f"prompt: {spec.prompt}"))
+    return [*steps, _written(spec, site, *texts[-1], before, alone)]
+
+
+def whereabouts(spec: Spec, inventory: Inventory) -> Whereabouts:
+    """Where a deployment is found once it is there, by what its node runs things with."""
+    node = inventory.node_named[spec.node]
+    if node.declares:
+        made, namespace = pod(spec, node), namespace_of(spec, inventory)
+        url = f"http://{made.name}.{namespace}:{spec.port}"
+        return Whereabouts(f"{namespace}/{made.name}", url, KUBERNETES, f"volume:{made.claim}/{spec.file}")
+    bind = bind_of(spec)
+    host = bind if bind not in (*_LOOPBACK, "0.0.0.0", "::") else "localhost"
+    via = "ssh" if bind in _LOOPBACK and node.ssh is not None else None
+    return Whereabouts(spec.name, f"http://{host}:{spec.port}", via, f"volume:{spec.volume_name}/{spec.file}")
 
 
 def with_gateway(plan: Plan, push: Plan) -> Plan:
@@ -105,9 +135,9 @@ def with_gateway(plan: Plan, push: Plan) -> Plan:
 
 def fragments(spec: Spec, inventory: Inventory) -> list[tuple[str, str]]:
     """The texts that the file of cluster.d has one after the other, each with the step's label: queue, then all."""
-    node = inventory.node_named[spec.node]
+    node, where = inventory.node_named[spec.node], whereabouts(spec, inventory)
     queued = not spec.on_demand and gpus_of(spec, node) != "none"
-    queue: dict[str, Any] = {"queue": {spec.node: [spec.name]}} if queued else {}
+    queue: dict[str, Any] = {"queue": {spec.node: [where.workload]}} if queued else {}
     first = [(f"join the start queue of {spec.node}", _written_out({"joins": queue}))] if queued else []
     tasks = spec.tasks or ("chat",)
     router = {task: [spec.endpoint] for task in tasks if task in inventory.router} if spec.preset != "litellm" else {}
@@ -116,9 +146,9 @@ def fragments(spec: Spec, inventory: Inventory) -> list[tuple[str, str]]:
     tier = tier_of(spec, inventory)
     if tier not in inventory.endpoints_of:
         whole["tiers"] = [{"name": tier}]
-    whole["endpoints"] = [_endpoint(spec, node, tier)]
+    whole["endpoints"] = [_endpoint(spec, where, tier)]
     if spec.model and spec.preset != "litellm":
-        told = {"name": spec.name, "file": f"volume:{spec.volume_name}/{spec.file}", "context": spec.context}
+        told = {"name": spec.name, "file": where.model, "context": spec.context}
         told |= {"gpu_layers": spec.gpu_layers, "on_demand": spec.on_demand or None}
         whole["models"] = [{key: value for key, value in told.items() if value is not None}]
     return [*first, ("add it to the inventory and the router", _written_out(whole))]
@@ -149,19 +179,17 @@ def fragment_name(spec: Spec) -> str:
     return f"deploy-{spec.name}.toml"
 
 
-def _endpoint(spec: Spec, node: Node, tier: str) -> dict[str, Any]:
-    bind = bind_of(spec)
-    host = bind if bind not in (*_LOOPBACK, "0.0.0.0", "::") else "localhost"
+def _endpoint(spec: Spec, where: Whereabouts, tier: str) -> dict[str, Any]:
     told: dict[str, Any] = {
         "name": spec.endpoint,
         "tier": tier,
         "node": spec.node,
         "engine": spec.preset,
-        "url": f"http://{host}:{spec.port}",
-        "container": spec.name,
+        "url": where.url,
+        "container": where.workload,
     }
-    if bind in _LOOPBACK and node.ssh is not None:
-        told["via"] = "ssh"
+    if where.via:
+        told["via"] = where.via
     if spec.api_key:
         told["api_key"] = spec.api_key
     if spec.tasks:
@@ -222,7 +250,7 @@ def _started(spec: Spec, node: Node, told: Mapping[str, Any]) -> Step:
     return replace(step, label=f"{step.label}, through the start queue", command=call("docker", "start", spec.name))
 
 
-def _given(spec: Spec, site: Site) -> Step:
+def given(spec: Spec, site: Site) -> Step:
     """The model of a fresh Ollama."""
     file = f"{MODELS}/{spec.file}" if spec.model else ""
     model = spec.pull or spec.name
@@ -233,9 +261,11 @@ def _given(spec: Spec, site: Site) -> Step:
     return Step("ollama_model", label, deployed.to_json(told), COPY_LIMIT, Danger.CHANGES, command)
 
 
-def _written(spec: Spec, site: Site, label: str, text: str, before: str | None, alone: bool) -> Step:
+def _written(
+    spec: Spec, site: Site, label: str, text: str, before: str | None, alone: bool, later: str | None = None
+) -> Step:
     name = fragment_name(spec)
-    told = Fragment(site.cluster, name, text, before, alone)
+    told = Fragment(site.cluster, name, text, before, alone, later)
     lines = "; ".join(line for line in text.splitlines() if line and not line.startswith("#"))
     return Step("write_fragment", label, deployed.to_json(told), 30.0, Danger.CHANGES, f"cluster.d/{name}: {lines}")
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 class Fragment:
     """What the step is told: a file of cluster.d beside `cluster`, as it will be and as it was (None: not there).
 
-    `alone` says that the folder was not there either.
+    `alone` says that the folder was not there either, `later` is what a later step of the plan makes of it.
     """
 
     cluster: str
@@ -31,6 +31,7 @@ class Fragment:
     text: str
     before: str | None = None
     alone: bool = False
+    later: str | None = None
 
 
 def coming_files(plan: Plan) -> dict[str, str]:
@@ -48,7 +49,8 @@ class WriteFragment:
 
     async def check(self) -> str:
         """It says so already."""
-        return "it says so already" if await asyncio.to_thread(self._read) == self._told.text else ""
+        said = await asyncio.to_thread(self._read)
+        return "it says so already" if said is not None and said in (self._told.text, self._told.later) else ""
 
     async def apply(self, report: Report) -> None:
         """Beside it, then into its place; ProcedureError where somebody else has changed it meanwhile."""

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from backends.procedures.aftermath import AFTER_KINDS
+from backends.procedures.away import LEAVE_KINDS
 from backends.procedures.boot import BOOT_KINDS
 from backends.procedures.container import LeaveAlone, StartContainer
 from backends.procedures.context import Context
+from backends.procedures.declared import DECLARED_KINDS
 from backends.procedures.demand import DEMAND_KINDS
 from backends.procedures.deployed import DEPLOY_KINDS
 from backends.procedures.draining import DRAIN_KINDS
 from backends.procedures.gateway import GATEWAY_KINDS
-from backends.procedures.leaving import LEAVE_KINDS
 from backends.procedures.plan import Step
 from backends.procedures.reboot import REBOOT_KINDS
 from backends.procedures.recreate import RECREATE_KINDS
@@ -32,6 +33,7 @@ KINDS: Final[Mapping[str, Callable[[Step, Context], StepKind]]] = {
     **STAND_DOWN_KINDS,
     **UPDATE_KINDS,
     **DEPLOY_KINDS,
+    **DECLARED_KINDS,
     **DEMAND_KINDS,
     **REBOOT_KINDS,
     **GATEWAY_KINDS,

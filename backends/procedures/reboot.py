@@ -14,9 +14,9 @@ from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.tables import Node
 from backends.errors import CommandError, ProcedureError, ReachError, SshError
 from backends.maintenance import Maintenance
+from backends.procedures.away import Leaving
 from backends.procedures.booted import boot_mark, is_same_boot
 from backends.procedures.context import Context, residence
-from backends.procedures.leaving import Leaving
 from backends.procedures.plan import Danger, Plan, Step
 from backends.procedures.recovery import SOON, after, desktop_step
 from backends.procedures.rung_words import reboot_command

@@ -172,6 +172,13 @@ class NodeReach:
             raise RuntimeFailure(f"cluster.toml names no {kind} service on {self.node.name} any more.", "Plan anew.")
         return found
 
+    def cluster(self) -> KubernetesRuntime:
+        """What Kubernetes runs on the node; RuntimeFailure where it is not of a Kubernetes cluster."""
+        found = self.kubernetes()
+        if found is None:
+            raise RuntimeFailure(f"{self.node.name} belongs to no Kubernetes cluster.")
+        return found
+
     def kubernetes(self) -> KubernetesRuntime | None:
         """What Kubernetes runs on the node; None where it is not of a Kubernetes cluster."""
         named = self.node.kubernetes

@@ -5,10 +5,10 @@ No procedure and no widget names Docker in its logic; a runtime that cannot do s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from backends.cluster.reading import Device, Workload
 
@@ -82,4 +82,52 @@ class Runtime(Protocol):
 
     def events(self, *, since: float | None = None) -> AbstractAsyncContextManager[AsyncIterator[RuntimeEvent]]:
         """What happens to workloads from now (or `since`, Unix seconds) on; ends when the connection does."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What declaring a thing would change, line by line, as the runtime itself says; `former` is what is there now."""
+
+    changes: tuple[str, ...]
+    former: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A piece of work that the runtime does by itself: running, done, failed or missing, with its last log lines."""
+
+    state: Literal["running", "done", "failed", "missing"]
+    lines: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Declares(Protocol):
+    """A runtime that is told what there is to be, as data, and makes it so: where things are declared, not made.
+
+    Every thing bears its deployment's mark, by which what is ours is known again.
+    """
+
+    async def rehearse(self, thing: Mapping[str, Any]) -> Rehearsal:
+        """Ask what declaring it would change; nothing is changed. RuntimeFailure where it would be refused."""
+        ...
+
+    async def declare(self, thing: Mapping[str, Any]) -> None:
+        """Have it so; what runs by it is stopped first, and started by nobody but the start queue."""
+        ...
+
+    async def withdraw(self, thing: Mapping[str, Any], former: Mapping[str, Any] | None) -> str:
+        """Have it as it was: gone where there was no `former`; in words what was done, "" where nothing was ours."""
+        ...
+
+    async def work(self, thing: Mapping[str, Any]) -> Work:
+        """How far a declared piece of work is."""
+        ...
+
+    async def noted(self, thing: Mapping[str, Any]) -> str:
+        """What was noted on it by `note`; "" for nothing."""
+        ...
+
+    async def note(self, thing: Mapping[str, Any], words: str) -> None:
+        """Keep words on it that outlast whoever wrote them; "" takes them away."""
         ...

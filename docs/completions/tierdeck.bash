@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_tierdeck_queue_subparsers=(show run boot)
-_shtab_tierdeck_export_subparsers=(boot-unit watch-unit prometheus grafana gatus homepage kubernetes vllm-chart app-template compose caddy traefik open-webui)
+_shtab_tierdeck_export_subparsers=(boot-unit watch-unit prometheus grafana gatus homepage kubernetes vllm-chart app-template llm-d compose caddy traefik open-webui)
 _shtab_tierdeck_gateway_subparsers=(render lint diff push)
 _shtab_tierdeck_procedures_subparsers=(list attach answer pause cancel resume rollback abandon)
 _shtab_tierdeck_history_subparsers=(export card)
@@ -33,6 +33,7 @@ _shtab_tierdeck_export_homepage_option_strings=(-h --help --cluster --json --ser
 _shtab_tierdeck_export_kubernetes_option_strings=(-h --help --cluster --json --namespace --storage --storage-class)
 _shtab_tierdeck_export_vllm_chart_option_strings=(-h --help --cluster --json --namespace --storage --storage-class)
 _shtab_tierdeck_export_app_template_option_strings=(-h --help --cluster --json --namespace --storage --storage-class)
+_shtab_tierdeck_export_llm_d_option_strings=(-h --help --cluster --json --namespace --storage --storage-class)
 _shtab_tierdeck_export_compose_option_strings=(-h --help --cluster --json)
 _shtab_tierdeck_export_caddy_option_strings=(-h --help --cluster --json --allow --listen)
 _shtab_tierdeck_export_traefik_option_strings=(-h --help --cluster --json --allow)
@@ -90,6 +91,7 @@ _shtab_tierdeck_export_homepage___cluster_COMPGEN=_shtab_compgen_files
 _shtab_tierdeck_export_kubernetes___cluster_COMPGEN=_shtab_compgen_files
 _shtab_tierdeck_export_vllm_chart___cluster_COMPGEN=_shtab_compgen_files
 _shtab_tierdeck_export_app_template___cluster_COMPGEN=_shtab_compgen_files
+_shtab_tierdeck_export_llm_d___cluster_COMPGEN=_shtab_compgen_files
 _shtab_tierdeck_export_compose___cluster_COMPGEN=_shtab_compgen_files
 _shtab_tierdeck_export_caddy___cluster_COMPGEN=_shtab_compgen_files
 _shtab_tierdeck_export_traefik___cluster_COMPGEN=_shtab_compgen_files
@@ -136,7 +138,7 @@ _shtab_tierdeck_fit___cluster_COMPGEN=_shtab_compgen_files
 _shtab_tierdeck___cluster_COMPGEN=_shtab_compgen_files
 
 _shtab_tierdeck_queue_pos_0_choices=(show run boot)
-_shtab_tierdeck_export_pos_0_choices=(boot-unit watch-unit prometheus grafana gatus homepage kubernetes vllm-chart app-template compose caddy traefik open-webui)
+_shtab_tierdeck_export_pos_0_choices=(boot-unit watch-unit prometheus grafana gatus homepage kubernetes vllm-chart app-template llm-d compose caddy traefik open-webui)
 _shtab_tierdeck_gateway_pos_0_choices=(render lint diff push)
 _shtab_tierdeck_procedures_answer_pos_1_choices=(retry skip hold abort rollback continue)
 _shtab_tierdeck_procedures_pos_0_choices=(list attach answer pause cancel resume rollback abandon)
@@ -232,6 +234,9 @@ _shtab_tierdeck_export_vllm_chart___json_nargs=0
 _shtab_tierdeck_export_app_template__h_nargs=0
 _shtab_tierdeck_export_app_template___help_nargs=0
 _shtab_tierdeck_export_app_template___json_nargs=0
+_shtab_tierdeck_export_llm_d__h_nargs=0
+_shtab_tierdeck_export_llm_d___help_nargs=0
+_shtab_tierdeck_export_llm_d___json_nargs=0
 _shtab_tierdeck_export_compose__h_nargs=0
 _shtab_tierdeck_export_compose___help_nargs=0
 _shtab_tierdeck_export_compose___json_nargs=0

@@ -50,7 +50,7 @@ function _shtab_tierdeck_using
   test "$_shtab_tierdeck_cmdpath" = "$argv"
 end
 
-set -g _shtab_tierdeck_commands status demo init doctor schema deploy up lint queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export kubernetes' 'export vllm-chart' 'export app-template' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures pause' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
+set -g _shtab_tierdeck_commands status demo init doctor schema deploy up lint queue 'queue show' 'queue run' 'queue boot' export 'export boot-unit' 'export watch-unit' 'export prometheus' 'export grafana' 'export gatus' 'export homepage' 'export kubernetes' 'export vllm-chart' 'export app-template' 'export llm-d' 'export compose' 'export caddy' 'export traefik' 'export open-webui' gateway 'gateway render' 'gateway lint' 'gateway diff' 'gateway push' procedures 'procedures list' 'procedures attach' 'procedures answer' 'procedures pause' 'procedures cancel' 'procedures resume' 'procedures rollback' 'procedures abandon' diagnose recover reboot drill maintenance history 'history export' 'history card' watch replay serve route models fit
 set -g _shtab_tierdeck_opts_with_value --allow --batch --build --cache-type-k --cache-type-v --changes --classify --cluster --concurrency --cpu-moe --ctx --dry-run-on --endpoint --file --flash-attn --for --from --gpu --gpu-layers --host --image --kubernetes --listen --metrics --model --namespace --node --only --output --override-tensor --parallel --port --program --public-url --server --since --storage --storage-class --target --task --tensor-split --token --ubatch --wait --watch
 
 complete -c tierdeck -e
@@ -188,6 +188,13 @@ complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l json -d '
 complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l namespace -x -d 'the namespace (default)'
 complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
 complete -c tierdeck -n '_shtab_tierdeck_using export app-template' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
+complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a llm-d -d 'llm-d'"'"'s routing before a deployment, as values of its InferencePool chart'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -s h -l help -d 'show this help message and exit'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l json -d 'print data as JSON'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l namespace -x -d 'the namespace (default)'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l storage -x -d 'of the model'"'"'s volume (100Gi)'
+complete -c tierdeck -n '_shtab_tierdeck_using export llm-d' -l storage-class -x -d 'of that volume; the cluster'"'"'s own'
 complete -c tierdeck -n '_shtab_tierdeck_using export; and test $_shtab_tierdeck_npos -eq 0' -a compose -d 'what runs on a node, for Compose'
 complete -c tierdeck -n '_shtab_tierdeck_using export compose' -s h -l help -d 'show this help message and exit'
 complete -c tierdeck -n '_shtab_tierdeck_using export compose' -l cluster -xka "(__fish_complete_path (commandline -ct))" -d 'the cluster.toml to use (or TIERDECK_CLUSTER)'

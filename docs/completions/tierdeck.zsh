@@ -48,6 +48,7 @@ _shtab_tierdeck_export_commands() {
     grafana:'a dashboard over the watch'"'"'s metrics'
     homepage:'services and a widget for Homepage'
     kubernetes:'a deployment as plain manifests: claim, job that fetches the model, Deployment, Service'
+    llm-d:'llm-d'"'"'s routing before a deployment, as values of its InferencePool chart'
     open-webui:'Open WebUI before the gateway'
     prometheus:'scrape configuration'
     traefik:'a door with a key before the engines'
@@ -132,7 +133,7 @@ _shtab_tierdeck_deploy_options=(
   "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
   "--take-over[end a lease that its owner no longer renews]"
-  ":what to deploy:"
+  ":what to deploy\; a few questions write one:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -260,6 +261,19 @@ _shtab_tierdeck_export_kubernetes_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_tierdeck_export_kubernetes_defaults_added=0
+
+_shtab_tierdeck_export_llm_d_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
+  "--json[print data as JSON]"
+  "--namespace[the namespace (default)]:NS:"
+  "--storage[of the model\'s volume (100Gi)]:SIZE:"
+  "--storage-class[of that volume\; the cluster\'s own]:NAME:"
+  ":the deployment, as \`tierdeck deploy\` takes it:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_tierdeck_export_llm_d_defaults_added=0
 
 _shtab_tierdeck_export_open_webui_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -807,6 +821,7 @@ _shtab_tierdeck_export() {
         grafana) _arguments -C -s $_shtab_tierdeck_export_grafana_options ;;
         homepage) _arguments -C -s $_shtab_tierdeck_export_homepage_options ;;
         kubernetes) _arguments -C -s $_shtab_tierdeck_export_kubernetes_options ;;
+        llm-d) _arguments -C -s $_shtab_tierdeck_export_llm_d_options ;;
         open-webui) _arguments -C -s $_shtab_tierdeck_export_open_webui_options ;;
         prometheus) _arguments -C -s $_shtab_tierdeck_export_prometheus_options ;;
         traefik) _arguments -C -s $_shtab_tierdeck_export_traefik_options ;;

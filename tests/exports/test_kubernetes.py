@@ -182,7 +182,7 @@ def test_a_file_is_moved_into_place_only_if_its_checksum_is_right(tmp_path: Path
     good = hashlib.sha256(b"model").hexdigest()
     told = {"FILE": "a b.gguf", "URL": "https://x/$(touch hacked)", "CONTENT": "model"}
     done = fetched(tmp_path, FETCH, SHA256="1" * 64, **told)
-    assert done.returncode == 1
+    assert done.returncode == 65
     assert "wrong checksum: a b.gguf" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "tools"]
     done = fetched(tmp_path, FETCH, SHA256=good, TOKEN="t0k", **told)

@@ -22,6 +22,8 @@ class Times:
     start: float = 0.05
     ready: float = 0.15
     stop: float = 0.05
+    work: float = 0.05
+    """Between two lines of a job."""
 
 
 @dataclass
@@ -34,6 +36,12 @@ class Controllers:
     """For a workload's name how its pods fail: "pull", "crash", "hang"."""
     started: list[tuple[str, str]] = field(default_factory=list)
     """What happened to whom, in order."""
+    works: tuple[str, ...] = ("progress 2 KiB", "progress 4 KiB")
+    """What a job's pod says, line by line."""
+    jobs: list[str] = field(default_factory=list)
+    """The jobs that were begun."""
+    says: dict[str, list[str]] = field(default_factory=dict)
+    """The logs of pods."""
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     rolled: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The template of each workload that its pods are made of: a paused one keeps the former."""
@@ -45,6 +53,10 @@ class Controllers:
         for plural in ("deployments", "statefulsets"):
             for item in self.store.all(plural):
                 self._scale(plural, item)
+        for job in self.store.all("jobs"):
+            if "begun" not in job["status"]:
+                job["status"]["begun"] = True
+                self._spawn(self._work(job))
         for pod in self.store.all("pods"):
             if not pod["spec"].get("nodeName") and "deletionTimestamp" not in pod["metadata"]:
                 self._schedule(pod)
@@ -184,6 +196,25 @@ class Controllers:
         self.started.append(("ready", name))
         self._says(pod, "Running", {"running": {"startedAt": stamp()}}, ready=True)
         self.reconcile()
+
+    async def _work(self, job: dict[str, Any]) -> None:
+        """A job's pod, which says how far it is and then is done, or fails as `broken` has it."""
+        meta = job["metadata"]
+        name, namespace = meta["name"], meta["namespace"]
+        pod = {"metadata": {"name": f"{name}-x", "labels": {"batch.kubernetes.io/job-name": name}},
+               "spec": {"nodeName": "gpu-1", "containers": []}, "status": {"phase": "Running"}}  # fmt: skip
+        self.store.objects["pods"].pop(f"{namespace}/{name}-x", None)
+        self.store.create(KINDS["pods"], namespace, pod)
+        self.jobs.append(name)
+        for line in self.works:
+            self.says.setdefault(f"{name}-x", []).append(line)
+            await asyncio.sleep(self.times.work)
+        kind = "Failed" if name in self.broken else "Complete"
+        if name in self.broken:
+            self.says[f"{name}-x"].append(self.broken[name])
+        if self.store.objects["jobs"].get(f"{namespace}/{name}") is job:
+            job["status"]["conditions"] = [{"type": kind, "status": "True"}]
+            self.store.touch(KINDS["jobs"], job)
 
     def _says(
         self,

@@ -9,7 +9,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
+from tests.kubernetes.applying import applied, updated
 from tests.kubernetes.controllers import GPU, Controllers, condition
 from tests.kubernetes.store import KINDS, KUBESCAPE, TRIVY, Kind, Refused, Store, merged
 
@@ -40,6 +41,8 @@ class Double:
     admission: Callable[[dict[str, Any]], None] = lambda pod: None
     budgets: set[str] = field(default_factory=set)
     """Pods that may not be evicted."""
+    invalid: str = ""
+    """Why nothing is applied."""
     conflicts: int = 0
     """So many updates meet a change of somebody else's."""
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -52,7 +55,7 @@ class Double:
     """The API groups of operators that are there."""
 
     def __post_init__(self) -> None:
-        self.controllers = Controllers(self.store)
+        self.controllers = Controllers(self.store, says=self.logs)
 
     @property
     def url(self) -> str:
@@ -90,6 +93,18 @@ class Double:
         data = {"metadata": meta, "spec": {"replicas": replicas, "selector": selector, "template": template}}
         self.store.create(KINDS[kind], namespace, {**data, "status": {}})
         self.controllers.reconcile()
+
+    def add_namespace(self, name: str = "llm") -> None:
+        """A namespace, and a storage class that is the default."""
+        self.store.create(KINDS["namespaces"], "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
+        default = {"storageclass.kubernetes.io/is-default-class": "true"}
+        self.store.create(KINDS["storageclasses"], "", {"metadata": {"name": "local-path", "annotations": default}})
+
+    def managed(self, name: str, manager: str = "kubectl-create") -> dict[str, Any]:
+        """A deployment whose fields are all somebody else's."""
+        item = self.deployment(name)
+        updated(None, item, KINDS["deployments"], manager)
+        return item
 
     def update(self, name: str, image: str, namespace: str = "llm") -> None:
         """Somebody changes the template of a Deployment."""
@@ -209,8 +224,10 @@ class Double:
         return web.json_response(body | {"status": {"allowed": self._may(user, asked["verb"], resource)}}, status=201)
 
     def _list(self, request: web.Request, kind: Kind, namespace: str) -> dict[str, Any]:
-        selected = selector(request.query.get("labelSelector", ""))
-        items = [i for i in self.store.all(kind.plural, namespace) if selected(i["metadata"].get("labels", {}))]
+        items = self.store.all(kind.plural, namespace)
+        if told := request.query.get("labelSelector"):
+            selected = selector(told)
+            items = [i for i in items if selected(i["metadata"].get("labels", {}))]
         if node := request.query.get("fieldSelector", "").removeprefix("spec.nodeName="):
             items = [i for i in items if i["spec"].get("nodeName") == node]
         version, start = self.store.version, 0
@@ -250,7 +267,8 @@ class Double:
         except TimeoutError:
             mark = {"kind": kind.kind, "apiVersion": kind.api_version}
             mark["metadata"] = {"resourceVersion": str(store.version), "creationTimestamp": None}
-            await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
+            with suppress(ConnectionResetError):  # whoever watched may have gone
+                await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
         except ConnectionResetError:  # whoever watched has gone
             return response
         finally:
@@ -273,6 +291,8 @@ class Double:
                     body |= {"status": {"phase": "Pending"}}
                     body["spec"].setdefault("volumeMode", "Filesystem")
                 made, status = store.create(kind, namespace, body, dry=dry), 201
+            case "PATCH" if request.content_type == "application/apply-patch+yaml":
+                made, status = self._apply(request, kind, namespace, name, body, dry=dry)
             case "PUT" | "PATCH":
                 old = store.get(kind, namespace, name)
                 self._disturb(kind, old)
@@ -281,6 +301,8 @@ class Double:
                     new["metadata"]["resourceVersion"] = store.get(kind, namespace, name)["metadata"]["resourceVersion"]
                 if kind.plural == "deployments" and new["spec"].get("replicas", 1) < 0:
                     self._invalid(kind, name, new["spec"]["replicas"])
+                if "managedFields" in old["metadata"]:
+                    updated(old, new, kind, "python-httpx")
                 made, status = new if dry else store.replace(kind, namespace, name, new), 200
             case "DELETE":
                 return self._delete(kind, namespace, name, body)
@@ -289,6 +311,27 @@ class Double:
         answer = copy.deepcopy(made)
         self.controllers.reconcile()
         return web.json_response(answer, status=status)
+
+    def _apply(
+        self, request: web.Request, kind: Kind, namespace: str, name: str, body: dict[str, Any], *, dry: bool
+    ) -> tuple[dict[str, Any], int]:
+        """Server-side apply, as far as it is used here."""
+        if self.invalid:
+            raise Refused(422, "Invalid", f'{kind.kind} "{name}" is invalid: {self.invalid}')
+        old = self.store.objects[kind.plural].get(f"{namespace}/{name}")
+        force = request.query.get("force") == "true"
+        made = applied(copy.deepcopy(old), body, kind, request.query["fieldManager"], force=force)
+        if old is not None:
+            same = {k: v for k, v in made.items() if k != "metadata"} == {
+                k: v for k, v in old.items() if k != "metadata"
+            }
+            if dry or (same and made["metadata"].get("annotations") == old["metadata"].get("annotations")):
+                return made, 200
+            return self.store.replace(kind, namespace, name, made), 200
+        made["metadata"].setdefault("generation", 1)
+        if kind.plural in ("deployments", "jobs"):
+            made.setdefault("status", {})
+        return self.store.create(kind, namespace, made, dry=dry), 201
 
     def _disturb(self, kind: Kind, item: dict[str, Any]) -> None:
         """Somebody else changes it between the reading and the writing."""
@@ -357,6 +400,8 @@ class Double:
             told = body.get("metadata", {}).get("resourceVersion", item["metadata"]["resourceVersion"])
             replicas = (body.get("spec") or {}).get("replicas", 0)
             changed = merged(item, {"metadata": {"resourceVersion": told}, "spec": {"replicas": replicas}})
+            if "managedFields" in item["metadata"]:
+                updated(item, changed, kind, "python-httpx", "scale")
             item = self.store.replace(kind, namespace, name, changed)
         count = len(self.controllers.pods_of(item))
         if request.method != "GET":

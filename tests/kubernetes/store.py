@@ -44,6 +44,10 @@ KINDS = {
         Kind("events", "Event"),
         Kind("services", "Service"),
         Kind("persistentvolumeclaims", "PersistentVolumeClaim"),
+        Kind("secrets", "Secret"),
+        Kind("namespaces", "Namespace", namespaced=False),
+        Kind("storageclasses", "StorageClass", "storage.k8s.io", namespaced=False),
+        Kind("jobs", "Job", "batch"),
         Kind("deployments", "Deployment", "apps"),
         Kind("statefulsets", "StatefulSet", "apps"),
         Kind("leases", "Lease", "coordination.k8s.io"),
@@ -175,5 +179,5 @@ class Store:
             queue.put_nowait(None)
 
     def all(self, plural: str, namespace: str = "") -> list[dict[str, Any]]:
-        found = sorted(self.objects[plural].items())
-        return [item for key, item in found if not namespace or key.startswith(f"{namespace}/")]
+        objects = self.objects[plural]
+        return [objects[key] for key in sorted(objects) if not namespace or key.startswith(f"{namespace}/")]

@@ -161,6 +161,20 @@ async def test_one_that_is_deleted_in_mid_queue_is_named(double: Double, loaded:
     await procedures.answer(procedure, "abort")
 
 
+async def test_watches_that_drop_and_outdate_in_mid_queue_lose_nothing(
+    double: Double, loaded: Loaded, tmp_path: Path
+) -> None:
+    double.controllers.times.ready = 0.5
+    double.slow = 0.05
+    procedures, procedure = await begun(loaded, tmp_path)
+    for name in ("coder", "mistral"):
+        await until(lambda name=name: ("running", name) in double.controllers.started, f"{name} to start")
+        double.store.compact()
+        double.store.drop()
+    assert (await ended(procedures, procedure))[-1]["outcome"] == "done"
+    assert double.controllers.started == one_by_one()
+
+
 async def test_a_pod_that_finds_no_node_says_why(double: Double, loaded: Loaded, tmp_path: Path) -> None:
     double.add_deployment("hog", 1, 8)
     said = await halted(double, loaded, tmp_path)

@@ -137,19 +137,6 @@ async def test_a_node_that_is_not_there_or_not_ready(double: Double, api: Kubern
     await cluster.close()
 
 
-async def test_five_thousand_pods(double: Double, api: KubernetesApi) -> None:
-    double.add_node("gpu-1", 8)
-    double.add_deployment("coder", 2)
-    item = {"spec": {"containers": [{"name": "c", "image": "i"}], "nodeName": "cpu"}, "status": {"phase": "Running"}}
-    for number in range(5000):
-        meta = {"name": f"p{number:04}", "namespace": "llm", "resourceVersion": "1"}
-        double.store.objects["pods"][f"llm/p{number:04}"] = {"metadata": meta, **item}
-    cluster, runtime = runtime_of(api)
-    assert [w.name for w in await runtime.workloads()] == ["llm/coder"]
-    assert sum(len(each.objects) for each in cluster._pods) == 2
-    await cluster.close()
-
-
 async def test_logs_and_events(double: Double, api: KubernetesApi) -> None:
     double.add_node("gpu-1", 1)
     double.add_deployment("coder", 1)

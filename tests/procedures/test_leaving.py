@@ -14,10 +14,11 @@ from backends.cluster.reading import EndpointReading, Instant, ProbeResult
 from backends.cluster.words import Cause
 from backends.errors import ProcedureError, ReachError, SshError
 from backends.gateway.without import MARK
+from backends.procedures.away import Leaving
 from backends.procedures.context import Context
 from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS
-from backends.procedures.leaving import Leaving, prepare_leaving
+from backends.procedures.leaving import prepare_leaving
 from backends.procedures.plan import Danger, Plan, Step, describe, from_json, to_json
 from backends.procedures.runner import Ask, Control, Question, Report, past_of, run
 from backends.reach.runtime import Completed, Runtime

@@ -23,10 +23,10 @@ from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import Cause
 from backends.errors import CommandError, ProcedureError, SshError
 from backends.maintenance import Maintenance
+from backends.procedures.away import Leaving
 from backends.procedures.booted import boot_mark, is_same_boot
 from backends.procedures.events import StepEvent
 from backends.procedures.kinds import KINDS
-from backends.procedures.leaving import Leaving
 from backends.procedures.plan import Danger, Plan, from_json, to_json
 from backends.procedures.reboot import plan_reboot
 from backends.procedures.runner import Control, run

@@ -11,7 +11,7 @@ from backends.cluster.fold import fold_all
 from backends.cluster.reading import EndpointReading, ModelInfo, ProbeResult, Tick
 from backends.cluster.words import Cause
 from backends.errors import ProcedureError
-from backends.procedures.leaving import Leaving
+from backends.procedures.away import Leaving
 from backends.procedures.plan import Plan
 from backends.procedures.reboot import plan_reboot
 from tests.tui.driving import console, shown, until

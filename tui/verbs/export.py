@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMA: Final = "tierdeck.boot-unit/1"
 TEXT_SCHEMA: Final = "tierdeck.export/1"
 
-_RENDERED: Final = ("kubernetes", "vllm-chart", "app-template")
+_RENDERED: Final = ("kubernetes", "vllm-chart", "app-template", "llm-d")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,6 +47,7 @@ def _deployment(opened: Opened, arguments: argparse.Namespace) -> tuple[str, lis
     from backends.exports.charts import app_template, vllm_chart
     from backends.exports.manifests import manifests
     from backends.exports.pods import advice, pod, refuse_words
+    from backends.exports.routed import llm_d, remarks
 
     spec = load_spec(Path(arguments.spec))
     node = opened.loaded.inventory.node_named.get(spec.node)
@@ -55,7 +56,7 @@ def _deployment(opened: Opened, arguments: argparse.Namespace) -> tuple[str, lis
         raise ProcedureError(f'{arguments.spec}: there is no node "{spec.node}".', f"Known: {names}.")
     namespace, storage, of_class = arguments.namespace, arguments.storage, arguments.storage_class
     refuse_words(namespace, storage)
-    left = advice(spec, pod(spec, node), namespace)
+    left = [*remarks(spec, node), *advice(spec, pod(spec, node), namespace)]
     match arguments.what:
         case "kubernetes":
             left.append("Look first, then apply: kubectl diff -f -; kubectl apply --server-side -f -")
@@ -63,6 +64,11 @@ def _deployment(opened: Opened, arguments: argparse.Namespace) -> tuple[str, lis
         case "vllm-chart":
             left.append(f"helm -n {namespace} upgrade --install NAME vllm/vllm-stack -f FILE")
             return vllm_chart(spec, node, storage=storage, storage_class=of_class), left
+        case "llm-d":
+            left.append(
+                f"Its pool is chosen by labels: helm -n {namespace} upgrade --install NAME inferencepool -f FILE"
+            )
+            return llm_d(spec, node), left
         case _:
             left.append(f"helm -n {namespace} upgrade --install {spec.name} bjw-s/app-template -f FILE")
             return app_template(spec, node, storage=storage, storage_class=of_class), left

@@ -57,6 +57,8 @@ class ServiceProxy:
     async def _carry(self, request: web.Request) -> web.StreamResponse:
         library = _web()
         headers = {k: v for k, v in request.headers.items() if k.lower() in _KEPT}
+        if (key := request.headers.get("Authorization", "").removeprefix("Bearer ")) and "X-Api-Key" not in headers:
+            headers["X-Api-Key"] = key  # the API takes the other header for its own login
         asking = self._api.raw(
             request.method,
             self._base + request.raw_path.partition("?")[0],

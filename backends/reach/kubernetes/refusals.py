@@ -44,8 +44,31 @@ def refusal(cluster: str, status: int, answer: object) -> RuntimeFailure:
             f"Give {found['user']} that right in a Role.",
             status=status,
         )
+    if status == 409 and (others := _managed(answer)):
+        return RuntimeFailure(
+            f"{cluster}: conflict: {others}.",
+            "Who manages these fields has them otherwise: change them there, or leave them to us there.",
+            status=status,
+        )
     advice = {409: "Somebody else changed it at the same time; try again.", 410: "It is read anew."}.get(status, "")
     return RuntimeFailure(f"{cluster}: {said}", advice, status=status)
+
+
+def _managed(answer: Mapping[str, object]) -> str:
+    """The fields that others manage and have otherwise than what was applied; "" for another conflict."""
+    details = answer.get("details")
+    causes = details.get("causes") if isinstance(details, Mapping) else None
+    found: dict[str, list[str]] = {}
+    for cause in causes if isinstance(causes, list) else ():
+        if isinstance(cause, Mapping) and cause.get("reason") == "FieldManagerConflict":
+            who = re.search('conflict with "([^"]*)"', str(cause.get("message")))
+            found.setdefault(plain(who[1] if who else "another", 80), []).append(plain(str(cause.get("field")), 120))
+    return "; ".join(f"{', '.join(fields)} managed by {who}" for who, fields in found.items())
+
+
+def is_withheld(failure: RuntimeFailure) -> bool:
+    """Whether something was refused for want of a right, not because it cannot be."""
+    return "may not:" in failure.message
 
 
 def denied(said: str) -> tuple[str, str] | None:

@@ -24,7 +24,7 @@ _REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """To do something with a part of the resources of a namespace."""
+    """To do something with the resources of a namespace, or with a `part` of them."""
 
     verb: str
     group: str
@@ -33,10 +33,15 @@ class Right:
     namespace: str
 
     @property
+    def what(self) -> str:
+        """What is done to what: "update deployments/scale.apps"."""
+        part, group = f"/{self.part}" if self.part else "", f".{self.group}" if self.group else ""
+        return f"{self.verb} {self.resource}{part}{group}"
+
+    @property
     def words(self) -> str:
         """That it is missing, as the API says it: "may not: update deployments/scale.apps in llm"."""
-        group = f".{self.group}" if self.group else ""
-        return f"may not: {self.verb} {self.resource}/{self.part}{group} in {self.namespace}"
+        return f"may not: {self.what} in {self.namespace}"
 
     @property
     def review(self) -> dict[str, Any]:
@@ -45,7 +50,7 @@ class Right:
         return {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": {**asked, "subresource": self.part}},
+            "spec": {"resourceAttributes": asked | ({"subresource": self.part} if self.part else {})},
         }
 
 
@@ -85,17 +90,18 @@ class Rights:
                 self._known.clear()
             now = time.monotonic()
             unknown = [r for r in rights if (known := self._known.get(r)) is None or _outdated(*known, now)]
-            answers = await asyncio.gather(*(self._ask(right) for right in unknown))
+            answers = await asyncio.gather(*(ask(self._api, right) for right in unknown))
             self._known.update(zip(unknown, ((answer, now) for answer in answers), strict=True))
             self._denials = self._api.denials
 
-    async def _ask(self, right: Right) -> bool | None:
-        """Whether we have it; None where the API does not say, so that nothing is forbidden by a guess."""
-        try:
-            answer = await self._api.send("POST", _REVIEWS, right.review)
-        except RuntimeFailure:
-            return None
-        return (answer.get("status") or {}).get("allowed") is True
+
+async def ask(api: KubernetesApi, right: Right) -> bool | None:
+    """Whether we have a right; None where the API does not say, so that nothing is forbidden by a guess."""
+    try:
+        answer = await api.send("POST", _REVIEWS, right.review)
+    except RuntimeFailure:
+        return None
+    return (answer.get("status") or {}).get("allowed") is True
 
 
 def _outdated(allowed: bool | None, asked: float, now: float) -> bool:

@@ -13,9 +13,11 @@ from backends.cluster.reading import Device, Workload
 from backends.cluster.words import KUBERNETES
 from backends.errors import ReachError, RuntimeFailure
 from backends.reach.docker_words import timestamp
-from backends.reach.kubernetes import shapes, words
+from backends.reach.kubernetes import preflight, shapes, words
 from backends.reach.kubernetes.api import MERGE
 from backends.reach.kubernetes.cluster import KubernetesCluster
+from backends.reach.kubernetes.objects import Objects
+from backends.reach.kubernetes.refusals import is_withheld
 from backends.reach.kubernetes.shapes import HELD, WANTED, Controller, Host, Pod
 from backends.reach.runtime import RuntimeEvent
 from backends.reach.streams import clean
@@ -35,7 +37,7 @@ QUIET_LOG: Final = 3600.0
 _GLANCE: Final = 0.25
 
 
-class KubernetesRuntime:
+class KubernetesRuntime(Objects):
     """What runs on `node` (its name in the API) of a cluster; `named` are the workloads that the inventory names there.
 
     Workloads go by NAMESPACE/NAME, StatefulSets by NAMESPACE/statefulset/NAME.
@@ -68,6 +70,10 @@ class KubernetesRuntime:
             )
         found = await self._cluster.rights.marked(words.workloads(seen, self._node, self._named))
         return await self._cluster.noted(seen, found)
+
+    def withheld(self) -> tuple[str, ...]:
+        """What is not told of workloads beside their state, and why."""
+        return self._cluster.withheld()
 
     async def devices(self) -> tuple[Device, ...]:
         """The GPUs that the scheduler hands out on the node, and to whom."""
@@ -170,6 +176,16 @@ class KubernetesRuntime:
         except ReachError:
             return
 
+    async def examine(self, wanted: preflight.Wanted) -> preflight.Found:
+        """Whether a deployment can be had here; RuntimeFailure for the first thing that is in the way."""
+        try:
+            host, devices = await self.host(), await self.devices()
+        except RuntimeFailure as failure:
+            if not is_withheld(failure):
+                raise
+            host, devices = None, ()
+        return await preflight.examine(self._api, host, devices, wanted)
+
     async def hold_update(self, name: str) -> None:
         """Have a rolling update go no further, and remember that it was us."""
         await self._patch(
@@ -192,7 +208,8 @@ class KubernetesRuntime:
         seen, done = await self._cluster.seen(), []
         for name in names:
             what = seen.controllers.get(name)
-            if what is not None and what.gpus and what.replicas and {p.node for p in seen.of(name)} == {self._node}:
+            nodes = {pod.node for pod in seen.of(name) if pod.node}
+            if what is not None and what.gpus and what.replicas and nodes == {self._node}:
                 await self._lower(what)
                 done.append(name)
         return tuple(done)

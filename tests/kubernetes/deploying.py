@@ -1,0 +1,111 @@
+"""A cluster to deploy to: the API double with a namespace, a node, an engine behind a Service, a model's address."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from backends.cluster.deploying import Spec
+from backends.cluster.files import Loaded, load
+from backends.procedures.plan import Plan
+from backends.world import World
+from tests.kubernetes.double import Double
+
+MODEL = b"GGUF" * 1024
+KINDS_OF_OURS = ("persistentvolumeclaims", "secrets", "jobs", "deployments", "services")
+
+
+@dataclass
+class Site:
+    """A cluster.toml, its double, and where a model lies."""
+
+    double: Double
+    folder: Path
+    model: str
+
+    @property
+    def cluster(self) -> Path:
+        return self.folder / "cluster.toml"
+
+    @property
+    def loaded(self) -> Loaded:
+        return load(self.cluster)
+
+    def spec(self, **fields: Any) -> Spec:
+        told = {
+            "version": 1, "name": "coder", "node": "gpu-1", "preset": "llama.cpp", "image": "llama:b1", "port": 3011,
+            "model": self.model, "context": 512, "tasks": ["code"], "sha256": "0" * 64, "gpus": [0],
+        }  # fmt: skip
+        return Spec.model_validate({key: value for key, value in (told | fields).items() if value is not None})
+
+    async def plan(self, *, force: bool = False, **fields: Any) -> Plan:
+        async with World(self.loaded, None, self.folder / "state") as world:
+            return await world.plan_deploy(self.spec(**fields), force=force)
+
+    def state(self) -> dict[str, Any]:
+        """What a rollback restores: our kinds of objects by their specs, and the files beside cluster.toml."""
+        objects = {
+            (plural, item["metadata"]["name"]): (item.get("spec"), item["metadata"].get("labels"), _words(item))
+            for plural in KINDS_OF_OURS
+            for item in self.double.store.all(plural)
+        }
+        files = {p.name: p.read_text() for p in [self.cluster, *self.folder.glob("cluster.d/*")]}
+        return {"objects": copy.deepcopy(objects), "files": files, "cluster.d": (self.folder / "cluster.d").exists()}
+
+
+def _words(item: dict[str, Any]) -> dict[str, str]:
+    return dict(item["metadata"].get("annotations") or {})
+
+
+async def _engine(request: web.Request) -> web.StreamResponse:
+    """A llama.cpp that answers."""
+    path = request.path.partition("/proxy")[2]
+    if path == "/health":
+        return web.json_response({"status": "ok"})
+    if path == "/v1/models":
+        return web.json_response({"object": "list", "data": [{"id": "coder", "object": "model"}]})
+    if path == "/v1/chat/completions":
+        said = 'data: {"choices":[{"index":0,"delta":{"content":"Yes."}}]}\n\ndata: [DONE]\n\n'
+        return web.Response(text=said, content_type="text/event-stream")
+    return web.json_response({"error": "no such route"}, status=404)
+
+
+@asynccontextmanager
+async def deployable(double: Double, folder: Path) -> AsyncIterator[Site]:
+    """The site; its model is served at an address as long as it is open."""
+
+    async def model(request: web.Request) -> web.Response:
+        return web.Response(body=MODEL)
+
+    application = web.Application()
+    application.router.add_get("/coder.gguf", model)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    double.add_namespace()
+    double.add_node("gpu-1", 8)
+    double.services["coder:3011"] = _engine
+    (folder / "cluster.toml").write_text(f"""version = 1
+name = "lab"
+[[clusters]]
+name = "home"
+kubeconfig = "{double.kubeconfig(folder)}"
+namespaces = ["llm"]
+[[nodes]]
+name = "gpu-1"
+address = "10.0.0.2"
+kubernetes = "home"
+queue = {{ gap = "50ms", ready_timeout = "10s" }}
+[[tiers]]
+name = "T"
+""")
+    try:
+        yield Site(double, folder, f"http://127.0.0.1:{runner.addresses[0][1]}/coder.gguf")
+    finally:
+        await runner.cleanup()
