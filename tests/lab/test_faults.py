@@ -243,7 +243,9 @@ def test_a_full_disk_costs_history_and_says_so(dead_node: DeadNode, tmp_path: Pa
             ballast = state / "ballast"
             _fill(ballast)
             dead_node.kill_containers()
-            console.until(60, "REMOTE is DOWN", "connect refused by", "History is not recorded: database or disk is full")
+            console.until(
+                60, "REMOTE is DOWN", "connect refused by", "History is not recorded: database or disk is full"
+            )
             ballast.unlink()
             dead_node.heal()
             console.until(60, *ALL_SERVE, "History is recorded again")
