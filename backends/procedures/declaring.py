@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -85,9 +87,11 @@ def _declare(spec: Spec, parts: Parts, coming: Coming, danger: Danger = Danger.C
     thing, rehearsal = coming.thing, coming.rehearsal
     former = dict(rehearsal.former) if rehearsal.former is not None else None
     told = declared.Declared(spec.node, parts.runtime, thing, former)
-    new = "" if former is not None else " (new)"
-    label = f"declare the {thing['kind']} {thing['metadata']['name']}{new}"
-    command = f"{_apply(parts)}: {'; '.join(rehearsal.changes) or 'nothing changes'}"
+    label = f"declare the {thing['kind']} {thing['metadata']['name']}{'' if former else ' (new)'}"
+    if former:
+        command = f"{_apply(parts)}: {'; '.join(rehearsal.changes) or 'nothing changes'}"
+    else:
+        command = f"{_apply(parts)} -f - <<< {shlex.quote(json.dumps(thing, separators=(',', ':')))}"
     return Step("declare", label, declared.to_json(told), 300.0, danger, command)
 
 

@@ -9,7 +9,7 @@ import json
 import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,8 @@ class Double:
         except TimeoutError:
             mark = {"kind": kind.kind, "apiVersion": kind.api_version}
             mark["metadata"] = {"resourceVersion": str(store.version), "creationTimestamp": None}
-            await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
+            with suppress(ConnectionResetError):  # whoever watched may have gone
+                await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")
         except ConnectionResetError:  # whoever watched has gone
             return response
         finally:

@@ -51,8 +51,8 @@ async def test_from_a_file_to_an_answer_and_back(site: Site) -> None:
     for part in (
         "namespace llm: there", "rights in llm: all", "storage class local-path: the default",
         "nvidia.com/gpu on gpu-1: 1 asked, 8 of 8 free",
-        "kubectl apply --server-side --field-manager=tierdeck -n llm: + metadata.name: coder-models",
-        "+ spec.resources.requests.storage: 2Gi", "+ spec.template.spec.containers[engine].image: llama:b1",
+        "kubectl apply --server-side --field-manager=tierdeck -n llm -f - <<< '{",
+        '"resources":{"requests":{"storage":"2Gi"}}', '"containers":[{"name":"engine","image":"llama:b1"',
         "kubectl scale --replicas=1 -n llm deployment/coder", 'url = "http://coder.llm:3011"; container = "llm/coder"',
     ):  # fmt: skip
         assert part in shown, part
