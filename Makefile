@@ -15,7 +15,7 @@ help:
 	@echo "make fuzz   try hostile input and random keys for minutes; TIERDECK_FUZZ says how many times as much as in the tests"
 	@echo "make soak   a day of polling as fast as it goes, with flapping nodes; memory must stay flat"
 	@echo "make lab    install the real parts (Debian, root) and run the tests against them"
-	@echo "make bench  measure the budgets"
+	@echo "make bench  measure the budgets; python -m tests.bench NAME measures one (--help says which)"
 
 $(VENV)/run.stamp: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tierdeck needs Python 3.11 or newer")'

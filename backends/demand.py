@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -28,6 +29,7 @@ class Idle:
     def __init__(self, inventory: Inventory) -> None:
         self._endpoints = [e for e in inventory.endpoints if e.on_demand and e.idle and e.node]
         self._seen: dict[str, tuple[object, float]] = {}
+        self._silent: dict[str, float] = {}
 
     def due(self, snapshot: ClusterSnapshot, now: Instant) -> tuple[list[str], list[str]]:
         """The endpoints to be stopped now, and those that just worked."""
@@ -44,6 +46,18 @@ class Idle:
             elif now.mono - before[1] >= (endpoint.idle or 0.0):
                 due.append(endpoint.name)
         return due, worked
+
+    def silent(self, snapshot: ClusterSnapshot, now: Instant) -> list[str]:
+        """The endpoints that served for their idle time and told no counter meanwhile; each is named once."""
+        found = []
+        for endpoint in self._endpoints:
+            state = snapshot.endpoints[endpoint.name]
+            if not state.serving or state.progress is not None:
+                self._silent.pop(endpoint.name, None)
+            elif now.mono - self._silent.setdefault(endpoint.name, now.mono) >= (endpoint.idle or 0.0):
+                self._silent[endpoint.name] = math.inf
+                found.append(endpoint.name)
+        return found
 
 
 class Stopping:
@@ -69,6 +83,8 @@ class Stopping:
             due, worked = self._idle.due(snapshot, now)
             for name in worked:
                 self._used.note(name, now.wall)
+            for name in self._idle.silent(snapshot, now):
+                self._say(f"{name} tells no counters, so it is never called idle. Name its metrics_url, if it has one.")
             held = {procedure.node for procedure in snapshot.procedures if procedure.open}
             for endpoint in map(self._inventory.endpoint_named.__getitem__, due):
                 if endpoint.node not in held and self._later.get(endpoint.name, 0.0) <= now.mono:

@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     verb("doctor", "Check keys, SSH, Docker, drivers and clocks, and say what to do.", json_too)
     verb("schema", "Print the JSON Schema of cluster.toml.")
     deploy = verb("deploy", "From a model to a served, routed endpoint: plan it, show every call, do it.", json_too)
-    deploy.add_argument("spec", metavar="SPEC.toml", help="what to deploy")
+    deploy.add_argument("spec", nargs="?", metavar="SPEC.toml", help="what to deploy; a few questions write one")
     deploy.add_argument("--new", action="store_true", help="write SPEC.toml first, by a few questions")
     deploy.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
     deploy.add_argument(
@@ -353,8 +353,10 @@ def _told(error: object, code: int) -> int:
 
 def _call(verb: str, arguments: argparse.Namespace) -> int:
     import gc
+    import os
     from importlib import import_module
 
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it reads the entry points of every package
     _allow_many_files()
     if verb == "console":
         gc.disable()  # modules that load leave no garbage; the feed enables it once all are there

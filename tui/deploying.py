@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from backends.errors import Inadvisable, TierdeckError
 from tui.procedures import Procedures
@@ -16,9 +16,6 @@ from tui.selection import container_selected
 
 if TYPE_CHECKING:
     from backends.cluster.drafting import Answer, Question
-
-FOLDER: Final = "deployments"
-"""Beside cluster.toml: where files of deployments are looked for, and made."""
 
 
 class Deploying(Procedures):
@@ -45,6 +42,8 @@ class Deploying(Procedures):
         self._app.push_screen(AskScreen(prompt, words=known), answered)
 
     def _folder(self) -> Path:
+        from backends.cluster.drafting import FOLDER
+
         return self._app.setup.loaded.path.parent / FOLDER
 
     def _meant(self, words: str) -> Path:
@@ -66,10 +65,11 @@ class Deploying(Procedures):
             return
         self._question(path, list(questions(self._app.setup.loaded.inventory)), {"name": path.stem, **known})
 
-    def _question(self, path: Path, left: list[Question], answers: dict[str, Answer]) -> None:
-        """Ask the next question; Esc ends it, and nothing is written."""
+    def _question(self, path: Path, left: list[Question], answers: dict[str, Answer], why: str = "") -> None:
+        """Ask the next question, with `why` the answer before was none; Esc ends it, and nothing is written."""
         from tui.screens.ask import AskScreen
 
+        left = left[next((n for n, each in enumerate(left) if each.asked(answers)), len(left)) :]
         if not left:
             self._app.run_worker(self._write(path, answers), group="deploy", exclusive=True, exit_on_error=False)
             return
@@ -78,13 +78,13 @@ class Deploying(Procedures):
         def answered(words: str | None) -> None:
             if words is None:
                 self._app.say("Nothing was written.", "dim")
-            elif not words.strip() and not question.optional:
-                self._question(path, left, answers)
+            elif wrong := question.mistake(words):
+                self._question(path, left, answers | {question.key: words}, wrong)
             else:
                 self._question(path, rest, answers | {question.key: words})
 
-        value = str(answers.get(question.key, ""))
-        self._app.push_screen(AskScreen(question.text, value=value, words=question.words), answered)
+        value, text = str(answers.get(question.key, "")), f"{why} - {question.text}" if why else question.text
+        self._app.push_screen(AskScreen(text, value=value, words=question.words), answered)
 
     async def _write(self, path: Path, answers: dict[str, Answer]) -> None:
         from backends.cluster.drafting import write_draft

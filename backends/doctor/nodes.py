@@ -6,7 +6,7 @@ import asyncio
 import difflib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import Gpu, Workload
@@ -18,6 +18,9 @@ from backends.gpus.source import read_once
 from backends.reach.nodes import NodeReach
 from backends.reach.runtime import Runtime
 from backends.reach.services_words import powershell
+
+if TYPE_CHECKING:
+    from backends.reach.kubernetes.runtime import KubernetesRuntime
 
 SSH_LIMIT: Final = 12.0
 """Seconds for a connection, a login and one command."""
@@ -40,7 +43,7 @@ async def examine_node(
     cluster = reach.kubernetes()
     if not reach.is_here:
         if node.ssh is None and cluster is not None:
-            return await _bounded(node, "Kubernetes", _containers(node, inventory, cluster, "Kubernetes"))
+            return await _bounded(node, "Kubernetes", _kubernetes(node, inventory, cluster))
         if node.ssh is None:
             return (_untouched(node, inventory),)
         first = await _bounded(node, "SSH", _ssh(node, reach))
@@ -52,7 +55,7 @@ async def examine_node(
     if inventory.runs_containers(node):
         checks.append(_bounded(node, "Docker", _docker(node, inventory, reach)))
     if cluster is not None:
-        checks.append(_bounded(node, "Kubernetes", _containers(node, inventory, cluster, "Kubernetes")))
+        checks.append(_bounded(node, "Kubernetes", _kubernetes(node, inventory, cluster)))
     if (services := reach.services()) is not None:
         checks.append(_bounded(node, "services", _services(node, services)))
     return first + tuple(finding for found in await asyncio.gather(*checks) for finding in found)
@@ -129,6 +132,13 @@ def _gpu_words(gpus: Sequence[Gpu]) -> str:
 
 async def _docker(node: Node, inventory: Inventory, reach: NodeReach) -> tuple[Finding, ...]:
     return await _containers(node, inventory, await reach.runtime(), "Docker")
+
+
+async def _kubernetes(node: Node, inventory: Inventory, runtime: KubernetesRuntime) -> tuple[Finding, ...]:
+    """The same of Kubernetes, and what is told beside workloads, but not to us."""
+    found = await _containers(node, inventory, runtime, "Kubernetes")
+    subject, advice = f"{node.name}: Kubernetes", "Give it that right, or do without what it tells."
+    return (*found, *(warn(subject, words, advice) for words in runtime.withheld()))
 
 
 async def _containers(node: Node, inventory: Inventory, runtime: Runtime, title: str) -> tuple[Finding, ...]:

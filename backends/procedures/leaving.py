@@ -41,11 +41,12 @@ async def prepare_leaving(
         if former is None:
             raise GatewayError(f"There is no {place_of(inventory)}.")
         text = decoded(former, place_of(inventory))
-        left = without(text, inventory, node, place_of(inventory))
+        short = text.startswith(MARK)
+        left = None if short else without(text, inventory, node, place_of(inventory))
         found = None if left is None else _steps(inventory, snapshot, gateway, node, mark, former, left)
     except TierdeckError as error:
         return Leaving(remarks=(*_stay(fronts, node), f"It cannot be taken out: {error}"))
-    if text.startswith(MARK):
+    if short:
         raise ProcedureError(
             f"{gateway.name} is without a node already: a reboot is under way, or was broken off.",
             f"Wait, or resume it (tierdeck procedures); or put {place_of(inventory)}{KEPT} back by hand.",

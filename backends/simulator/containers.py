@@ -125,9 +125,17 @@ class SimContainer:
         return "healthy" if self.program is None or self.program.phase == "ready" else "starting"
 
     async def publish(self) -> None:
-        """Take its port, for as long as it is there."""
-        if self.program is not None:
+        """Take its port, for as long as it is there; Docker says only at a start that somebody else has it."""
+        if self.program is None:
+            return
+        try:
             await self.program.server.__aenter__()
+        except OSError:
+            self.program = None
+            self.error = (
+                f"driver failed programming external connectivity on endpoint {self.name} ({self.id}): failed to bind "
+                f"host port for 0.0.0.0:{self.spec.published}: address already in use"
+            )
 
     async def unpublish(self) -> None:
         """Give back a port that it took."""

@@ -78,6 +78,7 @@ class SimDocker(Shelf):
                 ("GET", r"/containers/([^/]+)/stats", self._stats),
                 ("PUT", r"/containers/([^/]+)/archive", self._put_archive),
                 ("GET", r"/containers/([^/]+)/archive", self._get_archive),
+                ("HEAD", r"/containers/([^/]+)/archive", self._get_archive),
                 ("DELETE", r"/containers/([^/]+)", self._delete),
                 ("POST", r"/containers/([^/]+)/exec", self._exec),
                 ("POST", r"/exec/([^/]+)/start", self._exec_start),
@@ -252,13 +253,7 @@ class SimDocker(Shelf):
     async def _create(self, request: web.BaseRequest, _: str) -> web.StreamResponse:
         body = await body_of(request)
         name = request.query.get("name", "").removeprefix("/") or f"sim_{self.world.hex(8)}"
-        if name in self.containers:
-            other = self.containers[name].id
-            raise DockerFault(
-                409,
-                f'Conflict. The container name "/{name}" is already in use by container "{other}". You have to '
-                "remove (or rename) that container to be able to reuse that name.",
-            )
+        self._refuse_taken(name)
         if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", name):
             raise DockerFault(400, f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
         image = str(body.get("Image", ""))
@@ -273,10 +268,18 @@ class SimDocker(Shelf):
         self.events.tell(container, "create", {})
         return answer({"Id": container.id, "Warnings": []}, 201)
 
+    def _refuse_taken(self, name: str, while_doing: str = "") -> None:
+        if name in self.containers:
+            other = self.containers[name].id
+            raise DockerFault(
+                409,
+                f'{while_doing}Conflict. The container name "/{name}" is already in use by container "{other}". You '
+                "have to remove (or rename) that container to be able to reuse that name.",
+            )
+
     async def _rename(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
         container, name = self._find(ident), request.query.get("name", "").removeprefix("/")
-        if name in self.containers:
-            raise DockerFault(409, f'Conflict. The container name "/{name}" is already in use')
+        self._refuse_taken(name, "Error when allocating new name: ")
         del self.containers[container.name]
         container.spec.name = name
         self.containers[name] = container
@@ -305,11 +308,11 @@ class SimDocker(Shelf):
         return empty(204)
 
     async def _put_archive(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
-        self.disk.put(self._find(ident), request.query.get("path", "/"), await request.content.read())
+        self.disk.put(self._find(ident), request.query.get("path", "/"), await request.content.read(), asked=ident)
         return empty(200)
 
     async def _get_archive(self, request: web.BaseRequest, ident: str) -> web.StreamResponse:
-        packed, stat = self.disk.get(self._find(ident), request.query.get("path", "/"))
+        packed, stat = self.disk.get(self._find(ident), request.query.get("path", "/"), asked=ident)
         told = {"Content-Type": "application/x-tar", "X-Docker-Container-Path-Stat": stat}
         return web.Response(body=packed, headers=HEADERS | told)
 

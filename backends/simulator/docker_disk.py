@@ -57,11 +57,11 @@ class SimDisk:
                 return root / path[len(target) :].lstrip("/")
         return self._folder / "containers" / container.id / path.lstrip("/")
 
-    def put(self, container: SimContainer, folder: str, packed: bytes) -> None:
-        """Unpack an archive into a folder of a container."""
+    def put(self, container: SimContainer, folder: str, packed: bytes, *, asked: str) -> None:
+        """Unpack an archive into a folder of a container, `asked` for by that name or id."""
         where = self.real(container, folder)
         if folder.strip("/") not in _FOLDERS and not where.is_dir():
-            raise DockerFault(404, f"Could not find the file {folder} in container {container.name}")
+            raise DockerFault(404, f"Could not find the file {folder} in container {asked}")
         if self.full:
             raise DockerFault(500, f"Error processing tar file(exit status 1): write {folder}: no space left on device")
         try:
@@ -75,11 +75,11 @@ class SimDisk:
         except tarfile.TarError as error:
             raise DockerFault(500, f"Error processing tar file: {error}") from None
 
-    def get(self, container: SimContainer, path: str) -> tuple[bytes, str]:
-        """A file as an archive, and what Docker's header says of it."""
+    def get(self, container: SimContainer, path: str, *, asked: str) -> tuple[bytes, str]:
+        """A file as an archive, and what Docker's header says of it; `asked` is the container's name or id."""
         file = self.real(container, path)
         if not file.is_file():
-            raise DockerFault(404, f"Could not find the file {path} in container {container.name}")
+            raise DockerFault(404, f"Could not find the file {path} in container {asked}")
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             tar.add(file, posixpath.basename(path))

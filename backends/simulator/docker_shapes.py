@@ -133,22 +133,25 @@ def inspected(c: SimContainer) -> Json:
     bindings = {}
     if c.program is not None:
         bindings = {f"{c.spec.inner_port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(c.program.server.port)}]}
+    policy = {"RestartPolicy": {"Name": c.spec.restart, "MaximumRetryCount": 0}}
+    told = {key: value for key, value in c.spec.raw.items() if value is not None}
+    host = told.pop("HostConfig", {})
+    told.pop("NetworkingConfig", None)
     return {
         "Id": c.id, "Created": rfc3339(c.created), "Path": "/app/llama-server", "Args": c.spec.command,
         "State": state, "Image": digest(c.spec.image), "Name": f"/{c.name}", "RestartCount": c.restarts,
         "Driver": "overlay2", "Platform": "linux", "LogPath": f"/var/lib/docker/containers/{c.id}.log",
         "HostConfig": {
-            "Binds": binds or None, "NetworkMode": "bridge", "PortBindings": bindings,
-            "RestartPolicy": {"Name": c.spec.restart, "MaximumRetryCount": 0}, "AutoRemove": False,
+            "Binds": binds or None, "NetworkMode": "bridge", "PortBindings": bindings, "AutoRemove": False,
             "Runtime": "runc", "DeviceRequests": device_requests(c), "Memory": 0, "IpcMode": "private",
             "Privileged": False, "LogConfig": {"Type": "json-file", "Config": {}},
-        },
+        } | ({"Binds": None} if host.get("Mounts") else {}) | host | policy,
         "Mounts": _mounts(c),
         "Config": check | {
             "Hostname": c.id[:12], "User": "", "Tty": False, "OpenStdin": False, "Env": environment,
             "Cmd": c.spec.command or None, "Image": c.spec.image, "WorkingDir": "/app", "Entrypoint": None,
             "Labels": c.spec.labels, "ExposedPorts": {f"{c.spec.inner_port}/tcp": {}},
-        },
+        } | told,
         "NetworkSettings": {
             "Ports": _ports(c), "IPAddress": "172.17.0.2" if c.running else "",
             "Networks": {"bridge": {"IPAddress": "172.17.0.2" if c.running else "", "Gateway": "172.17.0.1"}},

@@ -133,7 +133,7 @@ _shtab_tierdeck_deploy_options=(
   "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
   "--take-over[end a lease that its owner no longer renews]"
-  ":what to deploy:"
+  ":what to deploy\; a few questions write one:"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from backends.simulator.cluster import SimulatedCluster
-from tests.cli.driving import Ran, tierdeck
+from tests.cli.driving import Ran, Terminal, tierdeck
 from tests.cli.test_queue import cluster
 from tests.deploy.conftest import free_port
 
@@ -82,3 +82,24 @@ async def test_what_is_asked_wrongly(mark: SimulatedCluster, state: Path, tmp_pa
     unknown = await tierdeck("up", "nothing", "--yes", env=env)
     assert unknown.code == 1
     assert unknown.err == 'tierdeck: There is no endpoint, container or model "nothing". On demand: none.\n'
+
+
+async def test_a_few_questions_write_the_file(mark: SimulatedCluster, state: Path, tmp_path: Path) -> None:
+    docker = mark.nodes["mark"].docker
+    assert docker is not None
+    docker.images.add("llama:b1")
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF" * 1000)
+    port = str(free_port())
+    said = ["coder", "marc", "mark", "llama.cpp", "llama:b1", str(model), "0", port, "", "", "code, chat"]
+    async with Terminal("deploy", env=cluster(mark) | {"TIERDECK_STATE": str(state)}) as terminal:
+        await terminal.sees("name of the container")
+        terminal.type("\n".join(said) + "\n")
+        await terminal.sees('did you mean "mark"?', "expected greater than or equal to 1", "Run it? [y/N]")
+        terminal.type("n\n")
+        assert await terminal.ended() == 1
+    text = (mark.inventory_path.parent / "deployments" / "coder.toml").read_text()
+    assert f"port = {port}\n" in text
+    assert 'tasks = ["code", "chat"]\n' in text
+    nobody = await tierdeck("deploy", env=cluster(mark))
+    assert (nobody.code, one_line(nobody)) == (2, True)

@@ -66,6 +66,31 @@ async def test_status_loads_only_what_its_cluster_needs(tmp_path: Path) -> None:
     assert not [name for name in ours(modules) if name.startswith(("backends.simulator", "tui.screens", "tui.app"))]
 
 
+async def test_the_first_frame_waits_for_no_library_that_it_does_not_draw_with() -> None:
+    modules = await loaded_by("import tui.cli, tui.verbs.console, tui.app")
+    later = {
+        "aiohttp",
+        "httpx",
+        "asyncssh",
+        "aiodocker",
+        "cryptography",
+        "multiprocessing",
+        "psutil",
+        "ruamel",
+        "sqlite3",
+    }
+    assert packages(modules) & later == set()
+    assert "backends.world" not in modules
+    assert len(ours(modules)) <= 60, sorted(ours(modules))
+
+
+async def test_no_plugin_of_another_package_is_looked_for(tmp_path: Path) -> None:
+    """pydantic would read the entry points of every package that is installed, and run what it finds there."""
+    told = RUN.format(words=["lint", "--cluster", str(tmp_path / "none.toml")]).replace("== 0", "== 2")
+    looked = "from pydantic.plugin import _loader\nassert _loader._plugins is None"
+    assert "pydantic" in packages(await loaded_by(f"{told}\n{looked}"))
+
+
 @pytest.mark.parametrize("module", ["tui.actions", "tui.cli", "tui.verbs.status", "tui.verbs.queue", "backends.world"])
 async def test_these_load_no_textual(module: str) -> None:
     assert packages(await loaded_by(f"import {module}")) & {"textual", "widgets"} == set()

@@ -144,6 +144,17 @@ def test_idle_is_who_tells_counters_that_stand_still() -> None:
     assert "mark/always" not in str(at(9000.0, tokens=6.0))
 
 
+def test_who_tells_no_counter_is_named_once() -> None:
+    told = inventory("60s")
+    seen = snapshot(told, 0.0, running=("always", "one"))
+    mute = replace(seen.endpoints["mark/one"], progress=None)
+    idle, quiet = Idle(told), replace(seen, endpoints={**seen.endpoints, "mark/one": mute})
+    named = [idle.silent(quiet, Instant(at, at)) for at in (0.0, 59.0, 60.0, 3600.0)]
+    assert named == [[], [], ["mark/one"], []]
+    assert idle.silent(seen, Instant(3601.0, 3601.0)) == []
+    assert idle.silent(quiet, Instant(3602.0, 3602.0)) == []
+
+
 def test_what_was_used_when_is_kept(tmp_path: Path) -> None:
     Used(tmp_path).note("mark/one", 5.0)
     Used(tmp_path).note("mark/two", 6.0)

@@ -17,6 +17,7 @@ from backends.cluster.noted import Notice, Scan, Volume
 from backends.cluster.reading import Workload
 from backends.cluster.registry import registry_json
 from backends.cluster.report import status_json, status_text
+from backends.doctor.nodes import examine_node
 from backends.linting import lint_all
 from backends.reach.kubernetes import shapes
 from backends.reach.kubernetes.notices import Happening, happening, notices
@@ -407,10 +408,16 @@ async def test_what_is_beside_may_all_be_withheld(double: Double, tmp_path: Path
     double.add_node("gpu-1", 8)
     double.add_deployment("coder", 1)
     double.forbidden |= {("list", "events"), ("list", "horizontalpodautoscalers")}
-    snapshot = await survey(inventory(tmp_path, double), None, tmp_path / "state")
+    loaded = inventory(tmp_path, double)
+    snapshot = await survey(loaded, None, tmp_path / "state")
     node = snapshot.nodes["gpu-1"]
     assert node.workloads_trouble is None
     assert [w.name for w in node.workloads] == ["llm/coder"]
+    async with Reaches(loaded.inventory, None, Secrets()) as reaches:
+        found = await examine_node(loaded.inventory.node_named["gpu-1"], loaded.inventory, reaches["gpu-1"])
+    assert {each.text.partition(": ")[2] for each in found if each.state == "warn"} == {
+        "may not: list horizontalpodautoscalers.autoscaling in llm.", "may not: list events in llm."
+    }  # fmt: skip
 
 
 def test_nothing_beside_is_told_of_what_has_nothing() -> None:

@@ -64,6 +64,7 @@ SAID = [
     Said(("diagnose", "gpu-1"), 0, ("kubernetes", "Ready")),
     Said(("recover", "gpu-1", "--dry-run"), 0, ("nothing is wrong",)),
     Said(("recover", "gpu-1", "--from", "drain", "--dry-run"), 0, ("kubectl drain gpu-1", "t/one")),
+    Said(("recover", "gpu-1", "--from", "drain", "--yes"), 2, ("--interrupt",)),
     Said(("fit", "one", "--node", "gpu-1"), 1, ("tierdeck:",)),
 ]
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from backends.cluster.files import Loaded
-from backends.procedures.plan import Danger, describe
+from backends.procedures.commands import Procedures
+from backends.procedures.plan import Danger, Plan, describe
 from backends.procedures.reboot import plan_reboot
+from backends.procedures.recovery import after
+from backends.procedures.standdown import stand_down_step
 from backends.procedures.startup import plan_queue
 from backends.reach.kubernetes.api import KubernetesApi
 from backends.reach.kubernetes.cluster import KubernetesCluster
@@ -143,3 +146,56 @@ async def test_before_a_reboot_the_node_is_scaled_down(double: Double, loaded: L
     assert plan.danger is Danger.INTERRUPTS
     assert plan.blast.interrupts == ("llm/coder", "llm/mistral")
     assert any("llm/other" in words for words in plan.warnings)
+
+
+def ready(double: Double, *, word: str) -> None:
+    """What the control plane says of the node: True, or Unknown while its kubelet is silent."""
+    item = double.store.get(KINDS["nodes"], "", "gpu-1")
+    item["status"]["conditions"][0] |= {"status": word, "message": "Kubelet stopped posting node status."}
+    double.store.touch(KINDS["nodes"], item)
+
+
+async def test_a_node_that_was_away_is_not_crowded(double: Double, loaded: Loaded, tmp_path: Path) -> None:
+    for name, count in (("coder", 2), ("mistral", 1)):
+        replicas(double, name, count)
+    await until(lambda: len([e for e in double.controllers.started if e[0] == "ready"]) == 3, "all to run")
+    ready(double, word="Unknown")
+    table = loaded.inventory.node_named["gpu-1"]
+    steps = (stand_down_step(table, Danger.CHANGES, may_fail=True), *after(table))
+    double.controllers.started.clear()
+    procedures = Procedures(tmp_path / "state", loaded.path)
+    procedure = await procedures.start(Plan("recovery", "gpu-1", "Recover gpu-1", steps))
+    await until(lambda: double.controllers.started.count(("gone", "coder")) == 2, "the node to be scaled down")
+    assert double.deployment("coder")["metadata"]["annotations"] == {"tierdeck/replicas": "2"}
+    ready(double, word="True")
+    events = await ended(procedures, procedure)
+    assert events[-1]["outcome"] == "done"
+    told = [event["detail"] for event in events if event["event"] == "step_done" and event["step"] == 0]
+    assert told == [{"text": "scaled down: llm/coder, llm/mistral"}]
+    came = [each for each in double.controllers.started if each[0] != "gone"]
+    assert came == [(what, n) for n in ("coder", "coder", "mistral", "embed") for what in ("running", "ready")]
+    assert double.deployment("coder")["metadata"]["annotations"] == {}
+
+
+async def test_only_what_runs_on_the_node_alone_is_scaled_down(double: Double, api: KubernetesApi) -> None:
+    double.add_node("gpu-1", 3)
+    double.add_deployment("here", 2)
+    double.add_deployment("spread", 2)
+    cluster = KubernetesCluster(api, ["llm"])
+    runtime = KubernetesRuntime(cluster, "gpu-1")
+    await until(lambda: len([e for e in double.controllers.started if e[0] == "ready"]) == 3, "three to run")
+    assert [p["spec"].get("nodeName") for p in double.controllers.pods_of(double.deployment("spread"))].count(None) == 1
+    double.add_node("gpu-2", 1)
+    double.controllers.reconcile()
+    await until(lambda: len([e for e in double.controllers.started if e[0] == "ready"]) == 4, "the last to run")
+    double.add_deployment("waits", 1)
+    assert await runtime.lower(["llm/here", "llm/spread", "llm/waits", "llm/none"]) == ("llm/here",)
+    assert double.deployment("here")["spec"]["replicas"] == 0
+    assert double.deployment("spread")["spec"]["replicas"] == 2
+    replicas(double, "here", 9)
+    pods, controllers = cluster._pods[0].objects, cluster._controllers[0].objects
+    placed = {"", "gpu-1"}
+    await until(lambda: {p.node for p in pods.values() if p.owner == "llm/here"} == placed, "the pods to be seen")
+    await until(lambda: controllers["llm/here"].replicas == 9, "the replicas to be seen")
+    assert await runtime.lower(["llm/here"]) == ("llm/here",), "what waits for a node is no hindrance"
+    await cluster.close()

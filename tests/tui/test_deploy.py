@@ -86,14 +86,20 @@ async def test_questions_write_the_file(tmp_path: Path) -> None:
         await pilot.press("d")
         await until(lambda: "deploy which file?" in shown(app), "the question")
         await write(pilot, "coder")
-        answers = ["", "mark", "llama.cpp", "llama:b1", "/srv/a.gguf", "3014", "", ""]
-        texts = ["coder", "node (", "served by", "image,", "model:", "port", "context", "reference"]
-        for text, answer in zip(texts, answers, strict=True):
+        steps = [
+            ("coder", ""), ("node (", "marc"), ('did you mean "mark"? - node (', ""), ("served by", "llama.cpp"),
+            ("image,", "llama:b1"), ("model:", "/srv/a.gguf"), ("port", "x"), ("expected a valid integer", ""),
+            ("context", ""), ("reference", ""), ("tasks (", "code"),
+        ]  # fmt: skip
+        for text, answer in steps:
             await until(lambda text=text: text in shown(app), text)
+            if "?" in text or "expected" in text:
+                await pilot.press(*["backspace"] * 4)
+                answer = "mark" if "mark" in text else "3014"
             await write(pilot, answer)
         await until(lambda: "docker volume create coder-models" in shown(app), "the plan")
         spec = load_spec(app.setup.loaded.path.parent / "deployments" / "coder.toml")
-        assert (spec.name, spec.node, spec.port, spec.context) == ("coder", "mark", 3014, None)
+        assert (spec.name, spec.node, spec.port, spec.context, spec.tasks) == ("coder", "mark", 3014, None, ("code",))
 
 
 async def test_a_refusal_is_told(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class AskScreen(ModalScreen[str | None]):
     DEFAULT_CSS = """
     AskScreen { align: left bottom; background: transparent; }
     AskScreen > Vertical { height: auto; background: $surface; }
-    AskScreen Static { height: 1; padding: 0 1; color: $text-muted; }
+    AskScreen Static { height: auto; padding: 0 1; color: $text-muted; }
     AskScreen Input { height: 1; background: $surface; padding: 0 1; }
     AskScreen Input, AskScreen Input:focus { border: none; }
     """
@@ -39,13 +39,12 @@ class AskScreen(ModalScreen[str | None]):
         )
         self._input.cursor_blink = False
         self._live = live
-        self._prompt = prompt if value else ""
-        """Above the line where that is filled already, and so does not show what is asked."""
+        self._prompt = prompt
 
     def compose(self) -> ComposeResult:
-        """One line, and above it what is asked."""
+        """One line; above it what is asked, where the line is filled already or too short to show it."""
         with Vertical():
-            if self._prompt:
+            if self._input.value or len(self._prompt) > self.app.size.width - 2:
                 yield Static(self._prompt, markup=False)
             yield self._input
 

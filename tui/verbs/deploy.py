@@ -14,6 +14,7 @@ from tui.verbs.opening import Opened, open_cluster
 
 if TYPE_CHECKING:
     from backends.cluster.deploying import Spec
+    from backends.cluster.drafting import Question
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -23,8 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     if would_ask(arguments, "deploy"):
         return USAGE
     opened = open_cluster(arguments)
-    path = Path(arguments.spec).expanduser()
-    if arguments.new and not _written(opened, path):
+    path = Path(arguments.spec).expanduser() if arguments.spec else None
+    if arguments.new or path is None:
+        path = _written(opened, path)
+    if path is None:
         return USAGE
     spec = load_spec(path)
     if arguments.gateway:
@@ -40,25 +43,36 @@ async def _run(opened: Opened, arguments: argparse.Namespace, spec: Spec) -> int
     return await carry_out(plan, opened, arguments)
 
 
-def _written(opened: Opened, path: Path) -> bool:
-    """Write the file by a few questions; False where nobody can be asked, or the answers end."""
-    from backends.cluster.drafting import questions, write_draft
+def _written(opened: Opened, path: Path | None) -> Path | None:
+    """Write the file by a few questions, without a `path` where the console keeps them; None where nobody answers."""
+    from backends.cluster.drafting import FOLDER, Answer, questions, write_draft
     from tui.verbs.following import can_ask
 
     if not can_ask():
-        print("tierdeck: nobody can be asked here: write the file, then leave out --new.", file=sys.stderr)
-        return False
-    answers: dict[str, str] = {}
+        print("tierdeck: nobody can be asked here: write the file, then: tierdeck deploy FILE", file=sys.stderr)
+        return None
+    answers: dict[str, Answer] = {}
     for question in questions(opened.loaded.inventory):
-        while not answers.get(question.key, "").strip():
-            print(f"{question.text}: ", end="", file=sys.stderr, flush=True)
-            line = sys.stdin.readline()
-            if not line:
-                print("\ntierdeck: nothing was written.", file=sys.stderr)
-                return False
-            answers[question.key] = line.strip()
-            if question.optional:
-                break
+        if not question.asked(answers):
+            continue
+        words = _answer(question)
+        if words is None:
+            print("\ntierdeck: nothing was written.", file=sys.stderr)
+            return None
+        answers[question.key] = words
+    path = path or opened.loaded.path.parent / FOLDER / f"{answers['name']}.toml"
     write_draft(path, answers)
     print(f"Wrote {path}.", file=sys.stderr)
-    return True
+    return path
+
+
+def _answer(question: Question) -> str | None:
+    """Ask until that is one; None where the lines end."""
+    while True:
+        print(f"{question.text}: ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return None
+        if not (wrong := question.mistake(line)):
+            return line.strip()
+        print(f"  {wrong}", file=sys.stderr)

@@ -71,6 +71,10 @@ class KubernetesRuntime(Objects):
         found = await self._cluster.rights.marked(words.workloads(seen, self._node, self._named))
         return await self._cluster.noted(seen, found)
 
+    def withheld(self) -> tuple[str, ...]:
+        """What is not told of workloads beside their state, and why."""
+        return self._cluster.withheld()
+
     async def devices(self) -> tuple[Device, ...]:
         """The GPUs that the scheduler hands out on the node, and to whom."""
         return words.devices(await self._cluster.seen(), self._node)
@@ -204,7 +208,8 @@ class KubernetesRuntime(Objects):
         seen, done = await self._cluster.seen(), []
         for name in names:
             what = seen.controllers.get(name)
-            if what is not None and what.gpus and what.replicas and {p.node for p in seen.of(name)} == {self._node}:
+            nodes = {pod.node for pod in seen.of(name) if pod.node}
+            if what is not None and what.gpus and what.replicas and nodes == {self._node}:
                 await self._lower(what)
                 done.append(name)
         return tuple(done)
