@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from backends.cluster.files import Loaded
+from backends.procedures.away import Leaving
 from backends.procedures.commands import Procedures
-from backends.procedures.leaving import Leaving
 from backends.procedures.plan import Danger, Plan, describe
 from backends.procedures.reboot import plan_reboot
 from backends.procedures.recovery import after
