@@ -63,6 +63,8 @@ class Answer(LinePane):
         super().__init__(id=id, glyphs=glyphs)
         self.folded = True
         self._parts: list[_Part] = []
+        self._goes_to_end = False
+        """Its end was asked for and is not reached yet, so that what comes meanwhile goes on asking for it."""
 
     def begin(self, *parts: tuple[str, str]) -> None:
         """Start a new exchange with these (text, style) paragraphs."""
@@ -94,10 +96,14 @@ class Answer(LinePane):
         self._flow()
 
     def _flow(self) -> None:
-        at_end = self.scroll_offset.y >= self.max_scroll_y
+        at_end = self._goes_to_end or self.scroll_offset.y >= self.max_scroll_y
         self.redraw()
         if at_end:
-            self.scroll_end(animate=False)
+            self._goes_to_end = True
+            self.scroll_end(animate=False, on_complete=self._came_to_end)
+
+    def _came_to_end(self) -> None:
+        self._goes_to_end = self.scroll_offset.y < self.max_scroll_y  # under a dialog nothing was laid out meanwhile
 
     def compose_lines(self, width: int) -> Sequence[Line]:
         """Every part, one after the other."""

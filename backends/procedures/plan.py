@@ -134,7 +134,7 @@ def describe(plan: Plan) -> list[str]:
         ("serves meanwhile", blast.serves_meanwhile),
     ):
         lines.extend(f"  {heading}: {item}" for item in items)
-    if plan.danger is not Danger.INTERRUPTS:
+    if plan.danger is not Danger.INTERRUPTS and not blast.interrupts:
         lines.append("  interrupts: nothing")
     lines.extend(f"  warning: {warning}" for warning in plan.warnings)
     return lines

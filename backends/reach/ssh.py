@@ -143,6 +143,8 @@ class SshLink:
             raise (
                 self.dropped() if connection.is_closed() else ssh_errors.refused_session(self.target, error)
             ) from None
+        except asyncssh.DisconnectError as error:
+            raise self.dropped(error) from None
         except TimeoutError:
             if process:
                 raise

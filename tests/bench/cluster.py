@@ -45,7 +45,7 @@ def cluster(
         }
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tests.bench.cluster import cluster
 from tests.bench.rows import Row
 
 ENDPOINTS = 200
-PROBES = 1000
+PROBES = 500
 PACE = 0.005
 """Seconds between the beginnings of two probes, as a poller spreads them."""
 

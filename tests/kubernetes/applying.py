@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.kubernetes.store import Kind, Refused, stamp
+from tests.kubernetes.store import Kind, Refused, Store, stamp
 
 Path = tuple[str, ...]
 
@@ -113,7 +113,23 @@ def updated(old: Mapping[str, Any] | None, new: dict[str, Any], kind: Kind, agen
     manage(new, owners)
 
 
-def applied(
+def apply(
+    store: Store, kind: Kind, namespace: str, body: dict[str, Any], query: Mapping[str, str]
+) -> tuple[dict[str, Any], int]:
+    """Apply an object, or answer what that would make of it; one that is so already keeps its version."""
+    name, dry = body["metadata"]["name"], "dryRun" in query
+    old = store.objects[kind.plural].get(f"{namespace}/{name}")
+    made = _applied(copy.deepcopy(old), body, kind, query["fieldManager"], force=query.get("force") == "true")
+    if old is not None:
+        changed = _fields(made, kind) != _fields(old, kind)
+        return (store.replace(kind, namespace, name, made) if changed and not dry else made), 200
+    made["metadata"].setdefault("generation", 1)
+    if kind.plural in ("deployments", "jobs"):
+        made.setdefault("status", {})
+    return store.create(kind, namespace, made, dry=dry), 201
+
+
+def _applied(
     old: dict[str, Any] | None, body: dict[str, Any], kind: Kind, manager: str, *, force: bool
 ) -> dict[str, Any]:
     """What server-side apply makes of an object; Refused where another manages a field and has it otherwise."""

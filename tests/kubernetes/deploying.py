@@ -15,7 +15,9 @@ from backends.cluster.deploying import Spec
 from backends.cluster.files import Loaded, load
 from backends.procedures.plan import Plan
 from backends.world import World
+from tests.kubernetes.applying import updated
 from tests.kubernetes.double import Double
+from tests.kubernetes.store import KINDS as RESOURCES
 
 MODEL = b"GGUF" * 1024
 KINDS_OF_OURS = ("persistentvolumeclaims", "secrets", "jobs", "deployments", "services")
@@ -47,6 +49,10 @@ class Site:
     async def plan(self, *, force: bool = False, **fields: Any) -> Plan:
         async with World(self.loaded, None, self.folder / "state") as world:
             return await world.plan_deploy(self.spec(**fields), force=force)
+
+    def hand_over(self, name: str, manager: str = "kubectl-create") -> None:
+        """Have all fields of a Deployment managed by somebody else."""
+        updated(None, self.double.deployment(name), RESOURCES["deployments"], manager)
 
     def state(self) -> dict[str, Any]:
         """What a rollback restores: our kinds of objects by their specs, and the files beside cluster.toml."""
@@ -88,7 +94,9 @@ async def deployable(double: Double, folder: Path) -> AsyncIterator[Site]:
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    double.add_namespace()
+    store, default = double.store, {"storageclass.kubernetes.io/is-default-class": "true"}
+    store.create(RESOURCES["namespaces"], "", {"metadata": {"name": "llm"}, "status": {"phase": "Active"}})
+    store.create(RESOURCES["storageclasses"], "", {"metadata": {"name": "local-path", "annotations": default}})
     double.add_node("gpu-1", 8)
     double.services["coder:3011"] = _engine
     (folder / "cluster.toml").write_text(f"""version = 1

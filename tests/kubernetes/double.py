@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from aiohttp import web
 
-from tests.kubernetes.applying import applied, updated
+from tests.kubernetes.applying import apply, updated
 from tests.kubernetes.controllers import GPU, Controllers, condition
 from tests.kubernetes.store import KINDS, KUBESCAPE, TRIVY, Kind, Refused, Store, merged
 
@@ -93,18 +93,6 @@ class Double:
         data = {"metadata": meta, "spec": {"replicas": replicas, "selector": selector, "template": template}}
         self.store.create(KINDS[kind], namespace, {**data, "status": {}})
         self.controllers.reconcile()
-
-    def add_namespace(self, name: str = "llm") -> None:
-        """A namespace, and a storage class that is the default."""
-        self.store.create(KINDS["namespaces"], "", {"metadata": {"name": name}, "status": {"phase": "Active"}})
-        default = {"storageclass.kubernetes.io/is-default-class": "true"}
-        self.store.create(KINDS["storageclasses"], "", {"metadata": {"name": "local-path", "annotations": default}})
-
-    def managed(self, name: str, manager: str = "kubectl-create") -> dict[str, Any]:
-        """A deployment whose fields are all somebody else's."""
-        item = self.deployment(name)
-        updated(None, item, KINDS["deployments"], manager)
-        return item
 
     def update(self, name: str, image: str, namespace: str = "llm") -> None:
         """Somebody changes the template of a Deployment."""
@@ -292,7 +280,9 @@ class Double:
                     body["spec"].setdefault("volumeMode", "Filesystem")
                 made, status = store.create(kind, namespace, body, dry=dry), 201
             case "PATCH" if request.content_type == "application/apply-patch+yaml":
-                made, status = self._apply(request, kind, namespace, name, body, dry=dry)
+                if self.invalid:
+                    raise Refused(422, "Invalid", f'{kind.kind} "{name}" is invalid: {self.invalid}')
+                made, status = apply(store, kind, namespace, body, request.query)
             case "PUT" | "PATCH":
                 old = store.get(kind, namespace, name)
                 self._disturb(kind, old)
@@ -311,27 +301,6 @@ class Double:
         answer = copy.deepcopy(made)
         self.controllers.reconcile()
         return web.json_response(answer, status=status)
-
-    def _apply(
-        self, request: web.Request, kind: Kind, namespace: str, name: str, body: dict[str, Any], *, dry: bool
-    ) -> tuple[dict[str, Any], int]:
-        """Server-side apply, as far as it is used here."""
-        if self.invalid:
-            raise Refused(422, "Invalid", f'{kind.kind} "{name}" is invalid: {self.invalid}')
-        old = self.store.objects[kind.plural].get(f"{namespace}/{name}")
-        force = request.query.get("force") == "true"
-        made = applied(copy.deepcopy(old), body, kind, request.query["fieldManager"], force=force)
-        if old is not None:
-            same = {k: v for k, v in made.items() if k != "metadata"} == {
-                k: v for k, v in old.items() if k != "metadata"
-            }
-            if dry or (same and made["metadata"].get("annotations") == old["metadata"].get("annotations")):
-                return made, 200
-            return self.store.replace(kind, namespace, name, made), 200
-        made["metadata"].setdefault("generation", 1)
-        if kind.plural in ("deployments", "jobs"):
-            made.setdefault("status", {})
-        return self.store.create(kind, namespace, made, dry=dry), 201
 
     def _disturb(self, kind: Kind, item: dict[str, Any]) -> None:
         """Somebody else changes it between the reading and the writing."""

@@ -95,7 +95,7 @@ async def test_what_was_there_gets_its_former_spec_back(site: Site, theirs: bool
         path.unlink()
     (site.folder / "cluster.d").rmdir()
     if theirs:
-        site.double.managed("coder")
+        site.hand_over("coder")
     before = site.state()
     with pytest.raises(TierdeckError, match=r"llm has a Deployment coder already \(llama:b0, replicas: 1\)"):
         await site.plan()
@@ -216,7 +216,7 @@ async def test_a_namespace_that_is_not_there_is_named(site: Site) -> None:
 
 async def test_what_was_only_stopped_runs_again(site: Site) -> None:
     site.double.add_deployment("coder", 2)
-    site.double.managed("coder")
+    site.hand_over("coder")
     former = copy.deepcopy(site.double.deployment("coder"))
     async with open_context(site.loaded.inventory) as context:
         runtime = await context.runtime("gpu-1", "kubernetes")

@@ -22,8 +22,8 @@ from tests.procedures.test_runner import Kept, Killed
 
 __all__ = ["loaded"]
 
-LAST = 20
-"""No queue of three writes more lines: the last edges find it done."""
+LAST = 14
+"""A queue of three writes about twelve lines; where a later one is never written, nothing was killed."""
 
 
 async def carried(loaded: Loaded, plan: Plan, journal: Kept, past: Past) -> list[StepEvent]:

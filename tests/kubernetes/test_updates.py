@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backends.cluster.files import Loaded
+from backends.procedures.away import Leaving
 from backends.procedures.commands import Procedures
 from backends.procedures.plan import Danger, Plan, describe
 from backends.procedures.reboot import plan_reboot
@@ -140,7 +141,7 @@ async def test_before_a_reboot_the_node_is_scaled_down(double: Double, loaded: L
     double.add_deployment("other", 1)
     await until(lambda: len([e for e in double.controllers.started if e[0] == "ready"]) == 3, "all to run")
     snapshot = await survey(loaded, None, tmp_path / "state")
-    plan = plan_reboot(loaded.inventory, snapshot, "gpu-1", "boot-1")
+    plan = plan_reboot(loaded.inventory, snapshot, "gpu-1", "boot-1", Leaving())
     kinds = [step.kind for step in plan.steps]
     assert kinds[-6:-1] == ["stand_down", "reboot", "wait_kubernetes", "start_queue", "healthy"]
     assert plan.danger is Danger.INTERRUPTS

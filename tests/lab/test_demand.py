@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomli_w
 
 from tests.cli.driving import started, tierdeck, until
@@ -16,6 +17,8 @@ from tests.lab.models import tiny_gguf
 from tests.lab.process import free_port
 
 NAMES = ("always", "coder")
+
+pytestmark = pytest.mark.long
 
 
 def _cluster(engine: DockerEngine, ports: dict[str, int]) -> dict[str, object]:

@@ -91,6 +91,18 @@ async def test_a_dropped_connection_reaches_all_who_wait_and_the_next_use_connec
         assert server.logins == 2
 
 
+async def test_a_connection_lost_while_a_command_is_asked_for_is_said(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_: object, **__: object) -> None:
+        raise asyncssh.ConnectionLost("Connection lost")
+
+    async with linked(server.node()) as (_, shell):
+        monkeypatch.setattr(asyncssh.SSHClientConnection, "create_process", lost)
+        with pytest.raises(SshError, match="mark: the SSH connection was dropped"):
+            await shell.run(["say", "", "", "0"], timeout=5)
+
+
 async def test_a_line_that_is_dead_without_a_word_is_noticed(server: Server) -> None:
     """A peer that acknowledges nothing any more: the keepalive finds out, not the person."""
     stalled = asyncio.Event()

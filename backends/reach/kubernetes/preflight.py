@@ -187,17 +187,37 @@ def gpus(node: str, asked: Mapping[str, int], devices: Sequence[Device]) -> tupl
     return "; ".join(seen), "; ".join(waits)
 
 
-async def refuse_pod(api: KubernetesApi, deployment: Mapping[str, Any]) -> None:
-    """Have the API say what forbids its pods (a quota, an admission rule); RuntimeFailure with that."""
-    meta, template = deployment["metadata"], deployment["spec"]["template"]
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {**template["metadata"], "generateName": f"{meta['name'][:50]}-", "namespace": meta["namespace"]},
-        "spec": template["spec"],
-    }
+async def refuse_pod(api: KubernetesApi, workload: Mapping[str, Any]) -> None:
+    """Have the API say what forbids one more pod of it; where we may not ask that, the start will tell.
+
+    RuntimeFailure names the quota or the admission rule.
+    """
+    pod = _pod_of(workload)
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods"
     try:
-        await api.send("POST", f"/api/v1/namespaces/{meta['namespace']}/pods", pod, params={"dryRun": "All"})
+        await api.send("POST", path, pod, params={"dryRun": "All"})
     except RuntimeFailure as failure:  # who may not make pods may have Deployments make them
         if not is_withheld(failure) and "does not support dry run" not in failure.message:
             raise
+
+
+def _pod_of(workload: Mapping[str, Any]) -> dict[str, Any]:
+    """The pod that a workload would make; a StatefulSet's with the volumes that it claims for each."""
+    named, spec = workload["metadata"], workload.get("spec") or {}
+    template = spec.get("template") or {}
+    meta, inner = template.get("metadata") or {}, dict(template.get("spec") or {})
+    claims = [str((claim.get("metadata") or {}).get("name")) for claim in spec.get("volumeClaimTemplates") or ()]
+    own = [{"name": c, "persistentVolumeClaim": {"claimName": f"{c}-{named['name']}-0"}} for c in claims]
+    if own:
+        inner["volumes"] = [*(inner.get("volumes") or ()), *own]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "generateName": f"{named['name'][:50]}-",
+            "namespace": named["namespace"],
+            "labels": meta.get("labels") or {},
+            "annotations": meta.get("annotations") or {},
+        },
+        "spec": inner,
+    }

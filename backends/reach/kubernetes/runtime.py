@@ -105,7 +105,7 @@ class KubernetesRuntime(Objects):
         if what.replicas:
             await asyncio.gather(*(self._delete(pod) for pod in await self._pods(what) if pod.stuck))
         for count in range(what.replicas + 1, wanted + 1):
-            await self._rehearse(what)
+            await preflight.refuse_pod(self._api, await self._api.get(what.path))
             await self._scale(name, count)
             if count < wanted:
                 await self._until_ready(what, count)
@@ -281,15 +281,6 @@ class KubernetesRuntime(Objects):
         found = (shapes.pod(item) for item in listed.get("items") or ())
         return [p for p in found if p and p.owner == what.name and p.phase not in ("Succeeded", "Failed")]
 
-    async def _rehearse(self, what: Controller) -> None:
-        """Have the API say what stands in the way of one more pod; where we may not ask that, the start will tell."""
-        body = _pod_of(what, await self._api.get(what.path))
-        try:
-            await self._api.send("POST", f"/api/v1/namespaces/{what.namespace}/pods", body, params={"dryRun": "All"})
-        except RuntimeFailure as failure:
-            if not any(words in failure.message for words in ("may not:", "does not support dry run")):
-                raise
-
     async def _lower(self, what: Controller) -> None:
         """Lower its replicas to none; how many it had, if several, is remembered on itself."""
         most = max(what.replicas, what.wanted)
@@ -326,28 +317,6 @@ class KubernetesRuntime(Objects):
             "No more are let in; look at its pods: kubectl describe pod",
             status=408,
         )
-
-
-def _pod_of(what: Controller, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The pod that a workload would make; a StatefulSet's with the volumes that it claims for each."""
-    spec = data.get("spec") or {}
-    template = spec.get("template") or {}
-    meta, inner = template.get("metadata") or {}, dict(template.get("spec") or {})
-    claims = [str((claim.get("metadata") or {}).get("name")) for claim in spec.get("volumeClaimTemplates") or ()]
-    own = [{"name": c, "persistentVolumeClaim": {"claimName": f"{c}-{what.bare}-0"}} for c in claims]
-    if own:
-        inner["volumes"] = [*(inner.get("volumes") or ()), *own]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "generateName": f"{what.bare[:50]}-",
-            "namespace": what.namespace,
-            "labels": meta.get("labels") or {},
-            "annotations": meta.get("annotations") or {},
-        },
-        "spec": inner,
-    }
 
 
 async def _cleaned(lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
