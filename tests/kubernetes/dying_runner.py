@@ -15,11 +15,12 @@ EDGES = ("step_started", "step_done")
 
 
 def main() -> int:
-    """Carry the procedure out with a journal that is deadly; the file DIED_AT lists the edges of earlier runs."""
-    died_at, write = Path(os.environ["DIED_AT"]), Journal.write
+    """Carry the procedure out with a journal that is deadly; the file died-at lists the edges of earlier runs."""
+    write = Journal.write
 
     def deadly(journal: Journal, event: StepEvent) -> None:
         write(journal, event)
+        died_at = Path(os.environ["XDG_RUNTIME_DIR"]) / "died-at"
         edge = f"{event.event} {event.step}\n"
         if event.event in EDGES and edge not in died_at.read_text():
             with died_at.open("a") as file:
