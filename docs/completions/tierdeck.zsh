@@ -128,11 +128,11 @@ _shtab_tierdeck_deploy_options=(
   "--new[write SPEC.toml first, by a few questions]"
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm it\; a failure halts it, to be resumed or taken back]"
+  "--interrupt[confirm that the gateway\'s requests are interrupted]"
+  "--take-over[end a lease that its owner no longer renews]"
   "--rollback[with --yes\: take all back where a step fails]"
   "--gateway[have the gateway serve it, too, as the end of the plan]"
-  "--interrupt[confirm that the gateway\'s requests are interrupted]"
   "--force[go on where it would not fit, and say what will happen]"
-  "--take-over[end a lease that its owner no longer renews]"
   ":what to deploy\; a few questions write one:"
 )
 
@@ -563,8 +563,8 @@ _shtab_tierdeck_procedures_resume_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--cluster[the cluster.toml to use (or TIERDECK_CLUSTER)]:FILE:_files"
   "--json[print data as JSON]"
-  "--interrupt[confirm that running work is interrupted]"
   "--yes[confirm what interrupts nothing]"
+  "--interrupt[confirm that running work is interrupted]"
   "--take-over[end a lease that its owner no longer renews]"
   ":its id:"
 )
@@ -614,8 +614,8 @@ _shtab_tierdeck_queue_run_options=(
   "--wait[for Docker to answer]:SECONDS:"
   "--dry-run[print the plan and do nothing]"
   "--yes[confirm what interrupts nothing]"
-  "--take-over[end a lease that its owner no longer renews]"
   "--interrupt[confirm that running work is interrupted]"
+  "--take-over[end a lease that its owner no longer renews]"
   ":the node:"
 )
 

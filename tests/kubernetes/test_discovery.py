@@ -140,7 +140,7 @@ async def test_what_may_not_be_seen_is_told(double: Double, tmp_path: Path, monk
 
 
 def test_the_verb_knows_the_option() -> None:
-    from tui.cli import parser
+    from tui.arguments import parser
 
     told: argparse.Namespace = parser().parse_args(["init", "--kubernetes", "--namespace", "llm"])
     assert (told.kubernetes, told.namespace) == ("", ["llm"])

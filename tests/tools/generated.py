@@ -10,7 +10,7 @@ import shtab
 
 from tests.tools.manual import manual
 from tui.actions import keys_table
-from tui.cli import parser
+from tui.arguments import parser
 
 ROOT = Path(__file__).parents[2]
 

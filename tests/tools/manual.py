@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from tui.actions import ACTIONS, PAST, shown
-from tui.cli import parser
+from tui.arguments import parser
 
 _AFTER = r"""
 .SH EXIT STATUS

@@ -27,7 +27,7 @@ from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.containers import Spec
 from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.simulator.engines.ollama import Ollama
-from tui.cli import parser
+from tui.arguments import parser
 from tui.verbs.doctor import check, lines
 
 

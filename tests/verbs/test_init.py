@@ -39,7 +39,7 @@ from backends.simulator.engines.sglang import SgLang
 from backends.simulator.engines.vllm import Vllm
 from backends.simulator.httpfaults import HttpFault
 from tests.engines.servers import Canned, Reply, black_hole, close_at_once, json_reply, listening, recorded
-from tui.cli import parser
+from tui.arguments import parser
 from tui.verbs.init import first
 
 SMI = "0, GPU-1, NVIDIA GeForce RTX 3090, 24576, 1024, 3, 41, 20.5\n"

@@ -22,7 +22,7 @@ from backends.simulator.containers import Spec
 from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.simulator.engines.ollama import Ollama
 from backends.simulator.terminal import Terminal
-from tui.cli import parser
+from tui.arguments import parser
 from tui.verbs.drill import run
 
 NOW = 1_800_000_000.0

@@ -8,7 +8,7 @@ import sys
 
 from backends.procedures.commands import Procedures
 from backends.procedures.plan import Danger, Plan, describe, to_json
-from tui.cli import USAGE
+from tui.arguments import USAGE
 from tui.verbs.following import can_ask, confirm, follow
 from tui.verbs.opening import Opened
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tui.cli import USAGE
+from tui.arguments import USAGE
 from tui.verbs.carrying import carry_out, would_ask
 from tui.verbs.opening import Opened, open_cluster
 

@@ -10,7 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from tui.cli import USAGE
+from tui.arguments import USAGE
 
 if TYPE_CHECKING:
     from backends.doctor.finding import Finding

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backends.errors import TierdeckError
-from tui.cli import USAGE
+from tui.arguments import USAGE
 
 if TYPE_CHECKING:
     from backends.discovery.clusters import FoundCluster

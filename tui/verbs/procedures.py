@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from backends.paths import state_dir
 from backends.procedures.commands import Procedures
-from tui.cli import USAGE
+from tui.arguments import USAGE
 from tui.verbs.carrying import agreed
 from tui.verbs.following import EXIT, can_ask, confirm, follow
 from tui.verbs.opening import cluster_path

@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 
-from tui.cli import USAGE
+from tui.arguments import USAGE
 from tui.verbs.carrying import carry_out, would_ask
 from tui.verbs.opening import Opened, known_node, open_cluster
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from tui.cli import USAGE
+from tui.arguments import USAGE
 from tui.verbs.carrying import carry_out, would_ask
 from tui.verbs.opening import Opened, known_node, open_cluster
 

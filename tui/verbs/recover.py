@@ -10,7 +10,7 @@ from backends.cluster.faults import Fault
 from backends.cluster.inventory import Inventory
 from backends.cluster.words import PLACING
 from backends.errors import ProcedureError, TierdeckError
-from tui.cli import USAGE
+from tui.arguments import USAGE
 from tui.verbs.carrying import carry_out, would_ask
 from tui.verbs.opening import Opened, open_cluster
 

@@ -6,7 +6,7 @@ import argparse
 import asyncio
 import sys
 
-from tui.cli import USAGE
+from tui.arguments import USAGE
 from tui.verbs.opening import Opened, open_cluster
 
 
