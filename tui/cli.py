@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from tui.arguments import USAGE, parser
-
 STATUS_USAGE = 3
 """`tierdeck status` keeps 2 for DOWN, as monitoring plugins do, so a typing error must be 3."""
 
@@ -23,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
         print(f"tierdeck {__version__}")
         raise SystemExit(0)
+    from tui.arguments import USAGE, parser
+
     try:
         arguments = parser().parse_args(words)
     except SystemExit as end:
@@ -41,6 +41,7 @@ def _verb(words: Sequence[str]) -> str:
 
 def _run(arguments: argparse.Namespace) -> int:
     from backends.errors import InventoryError, ReachError, TierdeckError
+    from tui.arguments import USAGE
 
     verb = arguments.verb or "console"
     status = verb == "status"
