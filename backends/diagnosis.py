@@ -18,7 +18,8 @@ from backends.errors import CommandError, ReachError, SshError
 from backends.gpus.source import read_once
 from backends.procedures.context import residence, title
 from backends.reach.knock import KNOCK_LIMIT, knock, resolves, route
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
+from backends.reach.reaches import Reaches
 from backends.reach.services_words import powershell
 from backends.reach.windows import LOGGED_IN, desktop_users
 

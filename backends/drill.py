@@ -19,9 +19,10 @@ from backends.errors import SshError, TierdeckError
 from backends.procedures.context import residence
 from backends.procedures.rung_words import Command, docker_command, reboot_command
 from backends.reach import sudo
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
 from backends.reach.rdp import find_client, missing_words
 from backends.reach.rdp_login import prove_login
+from backends.reach.reaches import Reaches
 from backends.reach.runtime import Shell
 from backends.reach.services_words import powershell, unit
 from backends.reach.streams import first_words

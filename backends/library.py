@@ -27,7 +27,8 @@ from backends.memory.headers import (
 )
 from backends.memory.safetensors import INDEX, header_of, json_object, read_safetensors, shards
 from backends.reach.files import Read, opened
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from backends.sources import target_of
 

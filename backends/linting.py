@@ -12,7 +12,8 @@ from backends.cluster.lint import Remark, Seen, binds, lint, models, scanned
 from backends.cluster.reading import Workload
 from backends.errors import ReachError
 from backends.reach.docker_store import DockerStore
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
+from backends.reach.reaches import Reaches
 
 LIMIT: Final = 60.0
 """Seconds one node may take."""

@@ -40,7 +40,7 @@ from backends.engines.http import Http
 from backends.engines.target import Target
 from backends.errors import ReachError, SecretError, SshError, TierdeckError
 from backends.poller import backoff
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 
 DEEP_EVERY: Final = 5

@@ -49,7 +49,8 @@ from backends.procedures.commands import Procedures
 from backends.procedures.events import StepEvent
 from backends.procedures.plan import Plan
 from backends.prompting import Prompting
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
+from backends.reach.reaches import Reaches
 from backends.reach.runtime import Runtime
 from backends.secrets import Secrets
 from backends.sources import (

@@ -19,7 +19,7 @@ from backends.doctor.nodes import examine_node
 from backends.errors import InventoryError
 from backends.proven import Proven
 from backends.reach.local import which_node
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 
 SECRET_LIMIT: Final = 10.0

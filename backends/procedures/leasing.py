@@ -25,7 +25,8 @@ from backends.procedures import journal as journals
 from backends.reach.lease import STALE, Holder, NoPlace, Place, Seen
 from backends.reach.lease_container import ContainerPlace
 from backends.reach.lease_files import FILE, FilePlace, LocalFiles, SftpFiles, home_of
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
+from backends.reach.reaches import Reaches
 
 HEARTBEAT: Final = 10.0
 """Seconds between two signs of life; a lease outlives five that are lost."""

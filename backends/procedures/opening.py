@@ -30,7 +30,7 @@ from backends.procedures.context import Context
 from backends.procedures.touching import Touching
 from backends.reach.local import addresses, hostname, which_node
 from backends.reach.model_files import ModelFiles, model_files
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.reach.runtime import Runtime
 from backends.secrets import Secrets
 from backends.sources import EndpointSource, target_of

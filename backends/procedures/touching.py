@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from backends.cluster.inventory import Inventory
 from backends.errors import ReachError, SshError
 from backends.reach.knock import knock
-from backends.reach.nodes import Reaches
 from backends.reach.rdp import desktop
+from backends.reach.reaches import Reaches
 from backends.reach.services_words import powershell
 from backends.reach.wake import send_from, send_here
 from backends.reach.windows import LOGGED_IN, desktop_users

@@ -17,7 +17,8 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from backends.errors import ReachError, SshError
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
+from backends.reach.reaches import Reaches
 from backends.text import plain
 
 if TYPE_CHECKING:

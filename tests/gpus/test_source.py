@@ -20,7 +20,7 @@ from backends.cluster.tables import Node
 from backends.errors import CommandError, SshError
 from backends.gpus import source
 from backends.reach.local import LocalShell
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.reach.runtime import Completed
 from backends.secrets import Secrets
 from backends.simulator.cluster import SimulatedCluster

@@ -24,7 +24,7 @@ from backends.reach.kubernetes.notices import Happening, happening, notices
 from backends.reach.kubernetes.quantities import quantity
 from backends.reach.kubernetes.scaling import scaling
 from backends.reach.kubernetes.volumes import Fill, counted, volumes
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from backends.world import World, survey
 from tests.cli.test_status import SHAPE

@@ -20,7 +20,7 @@ from backends.procedures.recovery import plan_recovery
 from backends.reach.kubernetes.api import KubernetesApi
 from backends.reach.kubernetes.cluster import KubernetesCluster
 from backends.reach.kubernetes.runtime import KubernetesRuntime
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from backends.world import survey
 from tests.kubernetes.double import Double

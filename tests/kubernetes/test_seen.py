@@ -14,7 +14,7 @@ from backends.errors import RuntimeFailure
 from backends.reach.kubernetes.api import KubernetesApi
 from backends.reach.kubernetes.cluster import KubernetesCluster
 from backends.reach.kubernetes.runtime import KubernetesRuntime
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from backends.world import World, survey
 from tests.kubernetes.double import VIEWER, Double

@@ -8,7 +8,7 @@ import pytest
 
 from backends.cluster.inventory import Inventory
 from backends.errors import ReachError
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from tests.kubernetes.double import Double, serving
 from tests.kubernetes.pki import Authority

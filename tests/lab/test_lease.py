@@ -18,7 +18,8 @@ from backends.procedures import leasing
 from backends.reach.lease import Holder
 from backends.reach.lease_container import NAME, ContainerPlace
 from backends.reach.lease_files import FILE, FilePlace, LocalFiles, SftpFiles
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from tests.lab.cache import require
 from tests.lab.engine import TINY, DockerEngine

@@ -20,7 +20,7 @@ from backends.procedures import leasing
 from backends.procedures.leasing import Lease, has_died, holder_for
 from backends.reach.lease import Holder, NoPlace, Place, Seen
 from backends.reach.lease_files import FILE, FilePlace, LocalFiles, SftpFiles, home_of
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from backends.simulator.cluster import SimulatedCluster
 from tests.procedures.test_process import until

@@ -16,7 +16,7 @@ from aiohttp import web
 from backends.cluster.inventory import Inventory
 from backends.errors import RuntimeFailure, SshError
 from backends.reach.docker import DockerRuntime
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.reach.runtime import Runtime, RuntimeEvent
 from backends.secrets import Secrets
 from backends.simulator.cluster import SimulatedCluster

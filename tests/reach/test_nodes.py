@@ -17,7 +17,8 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.tables import Endpoint
 from backends.errors import RuntimeFailure, SshError
 from backends.reach.docker import DockerRuntime
-from backends.reach.nodes import NodeReach, Reaches
+from backends.reach.nodes import NodeReach
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.demo import demo

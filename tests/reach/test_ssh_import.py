@@ -17,7 +17,7 @@ import asyncio, ctypes.util
 find = ctypes.util.find_library
 from backends.cluster.tables import Node
 from backends.cluster.inventory import Inventory
-from backends.reach.nodes import Reaches
+from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 
 async def main():

@@ -15,7 +15,7 @@ from tui.verbs.opening import Opened
 
 if TYPE_CHECKING:
     from backends.cluster.snapshot import ClusterSnapshot
-    from backends.reach.nodes import Reaches
+    from backends.reach.reaches import Reaches
     from backends.reach.runtime import Runtime, Shell
 
 LOOK_EVERY: Final = 2.0
@@ -63,7 +63,7 @@ class Reached:
 @asynccontextmanager
 async def reached(opened: Opened) -> AsyncGenerator[Reached, None]:
     """The nodes of a cluster, connected to as they are needed and closed on leaving."""
-    from backends.reach.nodes import Reaches
+    from backends.reach.reaches import Reaches
     from backends.secrets import Secrets
 
     async with Reaches(opened.loaded.inventory, opened.here, Secrets()) as reaches:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _lint(opened: Opened, node: str | None) -> Linted:
     from backends.linting import lint_all
-    from backends.reach.nodes import Reaches
+    from backends.reach.reaches import Reaches
     from backends.secrets import Secrets
 
     async with Reaches(opened.loaded.inventory, opened.here, Secrets()) as reaches:
