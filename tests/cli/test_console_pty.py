@@ -98,6 +98,24 @@ async def test_ended_before_its_first_frame_it_leaves_a_sane_terminal(cluster: P
         assert await until(lambda: not ours(state), "nothing to run any more")
 
 
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGTSTP])
+async def test_stopped_and_continued_it_goes_on(cluster: Path, state: Path, how: signal.Signals) -> None:
+    async with Terminal() as terminal:
+        await terminal.sees(*TIERS)
+        console = psutil.Process(terminal.process.pid)
+        threads = console.num_threads()
+        for _ in range(2):
+            console.send_signal(how)
+            await until(lambda: console.status() == psutil.STATUS_STOPPED, "it is stopped")
+            drawn = len(terminal.raw)
+            console.send_signal(signal.SIGCONT)
+            await terminal.sees(*TIERS, since=drawn)
+        await until(lambda: console.num_threads() <= threads, "nobody is left who read keys before")
+        terminal.type("q")
+        assert await terminal.ended() == 0
+        assert terminal.attributes() == terminal.attributes_before
+
+
 async def test_a_connection_that_hangs_before_it_is_lost_leaves_no_stray(cluster: Path, state: Path) -> None:
     """Nobody reads the terminal any more, so the console cannot draw; then the terminal is closed."""
     async with Terminal(size=(160, 45)) as terminal:
