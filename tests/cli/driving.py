@@ -220,6 +220,7 @@ def ours(state: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            if process.environ().get("TIERDECK_STATE") == str(state) and process.status() != psutil.STATUS_ZOMBIE:
+            told = process.environ().get("TIERDECK_STATE") == str(state) or str(state) in process.cmdline()
+            if told and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

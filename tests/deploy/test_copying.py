@@ -121,12 +121,12 @@ async def test_docker_going_away_in_mid_copy_is_waited_for(site: Site, monkeypat
     calls = 0
     put = site.docker.disk.put
 
-    def once(*told: Any) -> None:
+    def once(*told: Any, **named: Any) -> None:
         nonlocal calls
         calls += 1
         if calls in (3, 4):  # who asks tries once more by itself
             site.docker.server.drop()
-        put(*told)
+        put(*told, **named)
 
     monkeypatch.setattr(site.docker.disk, "put", once)
     events = await copied(site, sha256=SHA)
@@ -174,11 +174,11 @@ async def test_a_disk_that_is_full_is_told_at_once(site: Site, monkeypatch: pyte
     plan = replace(plan, steps=plan.steps[:2])
     put, calls = site.docker.disk.put, 0
 
-    def fills(*told: Any) -> None:
+    def fills(*told: Any, **named: Any) -> None:
         nonlocal calls
         calls += 1
         site.docker.disk.full = calls > 2
-        put(*told)
+        put(*told, **named)
 
     monkeypatch.setattr(site.docker.disk, "put", fills)
     events = await site.carry_out(plan)

@@ -19,7 +19,7 @@ MARK = frozenset(f"remote/mark-{number}" for number in ("i", "ii", "iii", "iv", 
 
 @dataclass(frozen=True)
 class Row:
-    """A fault by the simulator's name; what the console says of it; who does not serve meanwhile, and nobody else."""
+    """A fault by the simulator's name; what the console says of it; who is not UP meanwhile, and nobody else."""
 
     fault: str
     says: tuple[str, ...]
@@ -39,7 +39,7 @@ TABLE = (
     Row("cpu-desk", ("ON_CPU", "nothing of it on the GPU")),
     Row("gpu-desk", ("A GPU fell off",)),
     Row("nvml-mark", ("driver was updated",)),
-    Row("slow-nas", ("NAS is DOWN", "code, vision, fast served by REMOTE"), frozenset({"nas/coder"})),
+    Row("slow-nas", ("NAS is DEGRADED", "answered only after 2.5 s"), frozenset({"nas/coder"})),
     Row("power-nas", ("NAS is DOWN", "code, vision, fast served by REMOTE"), frozenset({"nas/coder"})),
     Row("limit-gateway", ("GATEWAY is DOWN", "too many requests"), frozenset({"gateway/litellm"})),
 )
