@@ -144,8 +144,9 @@ async def test_what_fits_is_handed_to_deployment(tmp_path: Path) -> None:
         await pilot.press("d")
         await until(lambda: "name of the container" in shown(app), "the first question")
         known = {"name of": "", "node (": "", "served by": ""}
-        asked = {"image,": "llama:b1", "model:": "/srv/a.gguf", "port of": "3014", "context": "", "reference": "", "tasks (": ""}
-        for words, answer in {**known, **asked}.items():
+        asked = {"image,": "llama:b1", "model:": "/srv/a.gguf", "port of": "3014"}
+        left = {"context": "", "reference": "", "tasks (": ""}
+        for words, answer in {**known, **asked, **left}.items():
             await until(lambda words=words: words in shown(app), words)
             await write(pilot, answer)
         path = tmp_path / "deployments" / "qwen2.5-32b.toml"
