@@ -26,6 +26,7 @@ class Desk(Kept):
         """`folder` must be open to everybody, and is short-lived; `at_logon` is run by each new session."""
         self.folder = folder
         self.address = address
+        self._netns = Path("/run/netns", netns)
         self.password = secrets.token_urlsafe(12)
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._write_users()
@@ -52,10 +53,11 @@ class Desk(Kept):
         subprocess.run([*made, *files], check=True, capture_output=True, timeout=30)
 
     def logged_on(self) -> bool:
-        """Whether a session of the user runs, held by a client or not."""
+        """Whether a session of the user runs here, held by a client or not."""
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if process.stat().st_uid == UID and (process / "exe").resolve().name == "sleep":
+                sleeps = process.stat().st_uid == UID and (process / "exe").resolve().name == "sleep"
+                if sleeps and (process / "ns/net").stat().st_ino == self._netns.stat().st_ino:
                     return True
             except OSError:  # gone while we looked
                 continue
