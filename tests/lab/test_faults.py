@@ -123,7 +123,7 @@ BROKEN = (
     Broken(partition, ("REMOTE is DOWN", "No route to host")),
     Broken(half_open, ("REMOTE is DOWN", "no answer from")),
     Broken(slow_and_lossy, (*ALL_SERVE, "<3 s")),
-    Broken(docker_restarted, ("REMOTE is DOWN", "connect refused by", "exited")),
+    Broken(docker_restarted, ("REMOTE is DOWN", "connect refused by", "stopped")),
     Broken(few_sessions, ("opens no further session",), asked_by=("1", "r")),
 )
 
@@ -229,7 +229,7 @@ def test_what_happens_to_the_console_in_mid_queue_loses_nothing(
     with terminal(dead_node.config, console.state, dead_node.env) as again:
         again.until(60, *ALL_SERVE)
         again.press("p")
-        again.until(20, procedure.id, "done")
+        again.until(20, procedure.title, "done")
 
 
 # What happens to the ground it stands on.
