@@ -336,7 +336,7 @@ def add_reports(double: Double, name: str = "coder") -> None:
     vulnerable = {"artifact": {"repository": "vllm/vllm-openai", "tag": "v0.11"}, "summary": counts}
     audited = {"summary": {"criticalCount": 0, "highCount": 2, "mediumCount": 5, "lowCount": 7}}
     severe = {"critical": {"all": 9, "relevant": 1}, "high": {"all": 30}, "medium": {"all": 1}, "low": {}}
-    image = {"kubescape.io/image-tag": "docker.io/vllm/vllm-openai:v0.11"}
+    image = {"kubescape.io/image-tag": "images.example/vllm/vllm-openai:v0.11"}
     rows: tuple[tuple[str, dict[str, str], dict[str, Any]], ...] = (
         ("vulnerabilityreports", labelled(trivy, "ReplicaSet", made), {"report": vulnerable}),
         ("vulnerabilityreports", labelled(trivy, "ReplicaSet", "other-1"), {"report": vulnerable}),
@@ -354,7 +354,7 @@ def add_reports(double: Double, name: str = "coder") -> None:
 FOUND = [
     ("trivy-operator", "12 critical, 40 high in vllm/vllm-openai:v0.11"),
     ("trivy-operator", "2 high, 5 medium in its configuration"),
-    ("kubescape", "9 critical, 30 high in docker.io/vllm/vllm-openai:v0.11"),
+    ("kubescape", "9 critical, 30 high in images.example/vllm/vllm-openai:v0.11"),
     ("kubescape", "4 medium, 1 low in its configuration"),
 ]
 
