@@ -45,7 +45,7 @@ async def declarable(spec: Spec, inventory: Inventory, site: Site, runtime: Kube
     _refuse_ways(spec)
     _refuse_unseen(node, inventory, namespace)
     parts, content = _objects(spec, node, namespace, site), f"{made.file} {spec.sha256 or spec.model}"
-    if parts.job is not None and await runtime.noted(parts.claim) == content:
+    if parts.job is not None and await runtime.objects.noted(parts.claim) == content:
         told.why.append(f"{made.file} is in the claim {made.claim} already")
         parts = replace(parts, job=None)
     wanted = Wanted(
@@ -73,10 +73,10 @@ async def declarable(spec: Spec, inventory: Inventory, site: Site, runtime: Kube
         _by_hand(spec, made, told, there=found.claim)
 
     async def coming(thing: Thing) -> Coming:
-        return Coming(thing, await runtime.rehearse(thing))
+        return Coming(thing, await runtime.objects.rehearse(thing))
 
     if parts.job is not None:
-        await runtime.rehearse(parts.job)
+        await runtime.objects.rehearse(parts.job)
     return Parts(
         runtime=KUBERNETES,
         namespace=namespace,
@@ -151,7 +151,7 @@ async def _secrets(
         if reference is None:
             continue
         thing = marked(secret(made, namespace, name), site.deployment)
-        if (await runtime.rehearse(thing)).former is None:
+        if (await runtime.objects.rehearse(thing)).former is None:
             found.append((thing, entry, reference))
         else:
             told.warnings.append(f"The Secret {name} is there already, and is used as it is.")

@@ -16,7 +16,7 @@ from backends.procedures.fragment import parsed
 from backends.procedures.gate import Patience, Voice
 from backends.procedures.plan import Step
 from backends.procedures.runner import Report, StepKind
-from backends.reach.runtime import Declares
+from backends.reach.runtime import Declares, Objects
 
 STALL: Final = 1800.0
 """Seconds for which it may say nothing new: as long as the checksum of a large model takes on a slow disk."""
@@ -77,19 +77,19 @@ class Declare:
 
     async def check(self) -> str:
         """It is so."""
-        runtime = await _declaring(self._context, self._told)
-        return "" if (await runtime.rehearse(self._told.thing)).changes else "it is so already"
+        objects = await _declaring(self._context, self._told)
+        return "" if (await objects.rehearse(self._told.thing)).changes else "it is so already"
 
     async def apply(self, report: Report) -> None:
         """One call; the runtime takes it as a whole or not at all."""
-        runtime = await _declaring(self._context, self._told)
+        objects = await _declaring(self._context, self._told)
         await self._context.confirm()
-        await runtime.declare(self._told.thing)
+        await objects.declare(self._told.thing)
 
     async def verify(self, report: Report) -> str:
         """The runtime would change nothing any more."""
-        runtime = await _declaring(self._context, self._told)
-        if changes := (await runtime.rehearse(self._told.thing)).changes:
+        objects = await _declaring(self._context, self._told)
+        if changes := (await objects.rehearse(self._told.thing)).changes:
             raise ProcedureError(
                 f"{_title(self._told.thing)} was declared and is otherwise: {'; '.join(changes[:4])}.",
                 "Somebody changes it back: see who manages these fields.",
@@ -101,8 +101,8 @@ class Declare:
 
     async def revert(self, report: Report) -> str:
         """As it was before, or gone."""
-        runtime = await _declaring(self._context, self._told)
-        return await runtime.withdraw(self._told.thing, self._told.former)
+        objects = await _declaring(self._context, self._told)
+        return await objects.withdraw(self._told.thing, self._told.former)
 
 
 class Seal:
@@ -117,12 +117,12 @@ class Seal:
 
     async def apply(self, report: Report) -> None:
         """One call."""
-        told, runtime = self._told, await _declaring(self._context, self._told)
+        told, objects = self._told, await _declaring(self._context, self._told)
         if self._context.touch is None:
             raise ProcedureError(f"The value of {_title(told.thing)} cannot be resolved from here.")
         value = (await self._context.touch.secret(told.secret)).get_secret_value()
         await self._context.confirm()
-        await runtime.declare(sealed(told.thing, told.entry, value))
+        await objects.declare(sealed(told.thing, told.entry, value))
 
     async def verify(self, report: Report) -> str:
         """It is there."""
@@ -149,21 +149,21 @@ class Fill:
 
     async def apply(self, report: Report) -> None:
         """Declare the work, or find it again, and tell how far it is; one that failed begins anew where it stood."""
-        told, runtime = self._told, await _declaring(self._context, self._told)
-        if (await runtime.work(told.thing)).state == "failed":
+        told, objects = self._told, await _declaring(self._context, self._told)
+        if (await objects.work(told.thing)).state == "failed":
             await self._context.confirm()
-            await runtime.withdraw(told.thing, None)
+            await objects.withdraw(told.thing, None)
         await self._context.confirm()
-        await runtime.declare(told.thing)
-        await self._until_done(runtime, report)
+        await objects.declare(told.thing)
+        await self._until_done(objects, report)
 
-    async def _until_done(self, runtime: Declares, report: Report) -> None:
+    async def _until_done(self, objects: Objects, report: Report) -> None:
         told, clock, there = self._told, self._context.clock, -1
         progress, voice = Progress(report, self._context, told.size), Voice(report, clock)
         outage, stall = Patience(clock, OUTAGE), Patience(clock, STALL)
         while True:
             try:
-                work = await runtime.work(told.thing)
+                work = await objects.work(told.thing)
             except ReachError as error:
                 await voice.endure(error, outage, "copy")
                 continue
@@ -182,8 +182,8 @@ class Fill:
 
     async def verify(self, report: Report) -> str:
         """It is whole by its own checksum; that is noted on the volume, for good."""
-        runtime = await _declaring(self._context, self._told)
-        await runtime.note(self._told.volume, self._told.content)
+        objects = await _declaring(self._context, self._told)
+        await objects.note(self._told.volume, self._told.content)
         return f"{_title(self._told.volume)} has it"
 
     async def undo(self) -> None:
@@ -192,12 +192,12 @@ class Fill:
 
     async def revert(self, report: Report) -> str:
         """The work goes; a volume of ours goes as a whole, in one that was there before the file stays."""
-        told, runtime = self._told, await _declaring(self._context, self._told)
-        said = await runtime.withdraw(told.thing, None)
+        told, objects = self._told, await _declaring(self._context, self._told)
+        said = await objects.withdraw(told.thing, None)
         if not told.kept:
             return said
-        if await runtime.noted(told.volume) == told.content:
-            await runtime.note(told.volume, "")
+        if await objects.noted(told.volume) == told.content:
+            await objects.note(told.volume, "")
             return f"{_title(told.volume)} was there before, and keeps the file that came into it"
         return said
 
@@ -209,11 +209,11 @@ def sealed(thing: Thing, entry: str, value: str) -> Thing:
     return {**thing, "data": {entry: b64encode(value.encode()).decode()}}
 
 
-async def _declaring(context: Context, told: Declared | Sealed | Filled) -> Declares:
+async def _declaring(context: Context, told: Declared | Sealed | Filled) -> Objects:
     runtime = await context.runtime(told.node, told.runtime)
     if not isinstance(runtime, Declares):
         raise ProcedureError(f"Nothing can be declared to the {told.runtime} of {told.node}.", "Plan it anew.")
-    return runtime
+    return runtime.objects
 
 
 def _title(thing: Mapping[str, Any]) -> str:

@@ -101,9 +101,8 @@ class Work:
     lines: tuple[str, ...] = ()
 
 
-@runtime_checkable
-class Declares(Protocol):
-    """A runtime that is told what there is to be, as data, and makes it so: where things are declared, not made.
+class Objects(Protocol):
+    """What there is to be, told as data: where things are declared, not made.
 
     Every thing bears its deployment's mark, by which what is ours is known again.
     """
@@ -130,4 +129,14 @@ class Declares(Protocol):
 
     async def note(self, thing: Mapping[str, Any], words: str) -> None:
         """Keep words on it that outlast whoever wrote them; "" takes them away."""
+        ...
+
+
+@runtime_checkable
+class Declares(Protocol):
+    """A runtime that makes things so that are declared to it."""
+
+    @property
+    def objects(self) -> Objects:
+        """What is declared to it."""
         ...

@@ -232,8 +232,8 @@ async def test_what_was_only_stopped_runs_again(site: Site) -> None:
         assert isinstance(runtime, Declares)
         thing = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "coder", "namespace": "llm"}}
         await runtime.stop("llm/coder")
-        assert await runtime.withdraw(marked(thing, "token"), former) == "the Deployment coder is as it was"
-        assert await runtime.withdraw(marked(thing, "token"), former) == ""
+        assert await runtime.objects.withdraw(marked(thing, "token"), former) == "the Deployment coder is as it was"
+        assert await runtime.objects.withdraw(marked(thing, "token"), former) == ""
     assert site.double.deployment("coder")["spec"] == former["spec"]
     assert site.double.deployment("coder")["metadata"].get("annotations", {}) == {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from backends.errors import RuntimeFailure
@@ -50,16 +50,12 @@ def path_of(thing: Mapping[str, Any]) -> str:
 
 
 class Objects:
-    """What `Declares` asks for, of the API of one cluster; how a workload is stopped and scaled is for its heir."""
+    """What is declared to the API of one cluster; `stop` and `scale` end a workload and give it replicas."""
 
-    _api: KubernetesApi
-
-    async def stop(self, name: str, *, grace: float = 10.0) -> None:
-        """Have no replicas, and no pods."""
-        raise NotImplementedError
-
-    async def _scale(self, name: str, count: int) -> None:
-        raise NotImplementedError
+    def __init__(
+        self, api: KubernetesApi, stop: Callable[[str], Awaitable[None]], scale: Callable[[str, int], Awaitable[None]]
+    ) -> None:
+        self._api, self._stop, self._scale = api, stop, scale
 
     async def rehearse(self, thing: Mapping[str, Any]) -> Rehearsal:
         """What applying it would change, by the API's own dry run; a new one is shown without the API's defaults."""
@@ -73,7 +69,7 @@ class Objects:
         """Apply it; a workload whose pods would be made anew is stopped first."""
         former = await self._there(thing)
         if _replicas(former) and differences(former, await self._apply(_as_many(thing, former), dry=True)):
-            await self.stop(_workload(thing))
+            await self._stop(_workload(thing))
             former = await self._there(thing)
         await self._apply(_as_many(thing, former))
 
@@ -89,7 +85,7 @@ class Objects:
         if not ours:  # it was stopped, and no more
             return await self._again(thing, former)
         if _replicas(there):
-            await self.stop(_workload(thing))
+            await self._stop(_workload(thing))
             there = await self._there(thing) or there
         answer = await self._apply(_as_many(owned(former, MANAGER), there))
         left = [line for line in differences(former, answer) if not line.startswith("spec.replicas")]

@@ -37,7 +37,7 @@ QUIET_LOG: Final = 3600.0
 _GLANCE: Final = 0.25
 
 
-class KubernetesRuntime(Objects):
+class KubernetesRuntime:
     """What runs on `node` (its name in the API) of a cluster; `named` are the workloads that the inventory names there.
 
     Workloads go by NAMESPACE/NAME, StatefulSets by NAMESPACE/statefulset/NAME.
@@ -50,6 +50,8 @@ class KubernetesRuntime(Objects):
         self._api = cluster.api
         self._node = node
         self._named = named
+        self.objects = Objects(self._api, self.stop, self._scale)
+        """What is declared to its API."""
 
     async def version(self) -> str:
         """The version of the API server, such as v1.35.6."""
