@@ -17,6 +17,7 @@ from backends.procedures.plan import Plan
 from backends.world import World
 from tests.kubernetes.applying import updated
 from tests.kubernetes.double import Double
+from tests.kubernetes.inventories import cluster_toml
 from tests.kubernetes.store import KINDS as RESOURCES
 
 MODEL = b"GGUF" * 1024
@@ -99,20 +100,8 @@ async def deployable(double: Double, folder: Path) -> AsyncIterator[Site]:
     store.create(RESOURCES["storageclasses"], "", {"metadata": {"name": "local-path", "annotations": default}})
     double.add_node("gpu-1", 8)
     double.services["coder:3011"] = _engine
-    (folder / "cluster.toml").write_text(f"""version = 1
-name = "lab"
-[[clusters]]
-name = "home"
-kubeconfig = "{double.kubeconfig(folder)}"
-namespaces = ["llm"]
-[[nodes]]
-name = "gpu-1"
-address = "10.0.0.2"
-kubernetes = "home"
-queue = {{ gap = "50ms", ready_timeout = "10s" }}
-[[tiers]]
-name = "T"
-""")
+    queue = '{ gap = "50ms", ready_timeout = "10s" }'
+    (folder / "cluster.toml").write_text(cluster_toml(double.kubeconfig(folder), queue))
     try:
         yield Site(double, folder, f"http://127.0.0.1:{runner.addresses[0][1]}/coder.gguf")
     finally:

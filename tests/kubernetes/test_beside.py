@@ -29,6 +29,7 @@ from backends.secrets import Secrets
 from backends.world import World, survey
 from tests.cli.test_status import SHAPE
 from tests.kubernetes.double import Double
+from tests.kubernetes.inventories import CODER
 from tests.kubernetes.store import KINDS, KUBESCAPE, TRIVY
 from tests.kubernetes.test_seen import drawn, inventory
 from tests.kubernetes.test_words import deployment
@@ -104,16 +105,7 @@ async def test_a_models_row_tells_its_volume(double: Double, tmp_path: Path) -> 
 
     add_caching(double)
     double.services |= {"gpu-1": kubelet(("cache", 61 * GIB, 100 * GIB)), "coder:8000": engine}
-    more = """[[endpoints]]
-name = "t/coder"
-tier = "T"
-node = "gpu-1"
-engine = "vllm"
-url = "http://coder.llm:8000"
-via = "kubernetes"
-container = "llm/coder"
-"""
-    loaded = inventory(tmp_path, double, more)
+    loaded = inventory(tmp_path, double, CODER)
     await until(lambda: bool(double.controllers.started))
     snapshot = await survey(loaded, None, tmp_path / "state")
     (row,) = registry_json(loaded.inventory, snapshot)["models"]

@@ -13,6 +13,7 @@ from backends.procedures.used import Used
 from tests.cli.driving import started, tierdeck, until
 from tests.kubernetes.controllers import is_ready
 from tests.kubernetes.double import Double
+from tests.kubernetes.inventories import cluster_toml
 from tests.kubernetes.store import KINDS
 
 NAMES = ("one", "two", "new", "always")
@@ -50,22 +51,7 @@ def engine(double: Double, name: str) -> Callable[[web.Request], Awaitable[web.S
 
 
 def inventory(kubeconfig: Path) -> str:
-    head = f"""version = 1
-name = "lab"
-defaults = {{ interval = "200ms", timeout = "20s" }}
-[[clusters]]
-name = "home"
-kubeconfig = "{kubeconfig}"
-namespaces = ["llm"]
-[[nodes]]
-name = "gpu-1"
-address = "10.0.0.2"
-kubernetes = "home"
-queue = {{ gap = "100ms", ready_timeout = "5s" }}
-[[tiers]]
-name = "T"
-"""
-    return head + "".join(
+    more = "".join(
         f"""[[endpoints]]
 name = "t/{name}"
 tier = "T"
@@ -79,6 +65,8 @@ container = "llm/{name}"
 """
         for name in NAMES
     )
+    top = 'defaults = { interval = "200ms", timeout = "20s" }'
+    return cluster_toml(kubeconfig, '{ gap = "100ms", ready_timeout = "5s" }', more, top=top)
 
 
 def environment(folder: Path) -> dict[str, str]:

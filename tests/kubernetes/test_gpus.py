@@ -13,6 +13,7 @@ from backends.gpus.dcgm import parse
 from backends.memory.ledger import ledger
 from backends.world import World, survey
 from tests.kubernetes.double import Double
+from tests.kubernetes.inventories import CODER
 from tests.kubernetes.test_seen import drawn, inventory
 from tests.reach.conftest import until
 
@@ -76,17 +77,6 @@ def test_what_the_exporter_does_not_know_is_not_known() -> None:
     assert (gpu.temperature_c, gpu.utilization_pct) == (None, 71.0)
 
 
-MORE = """[[endpoints]]
-name = "t/coder"
-tier = "T"
-node = "gpu-1"
-engine = "vllm"
-url = "http://coder.llm:8000"
-via = "kubernetes"
-container = "llm/coder"
-"""
-
-
 def add_exporter(double: Double, labels: dict[str, str], **gpu: Any) -> None:
     async def metrics(request: web.Request) -> web.StreamResponse:
         assert request.path.endswith("/pods/dcgm-x:9400/proxy/metrics")
@@ -110,7 +100,7 @@ async def test_bars_and_ledger_show_what_is_exported(labels: dict[str, str], dou
     double.add_deployment("coder", 1)
     add_exporter(double, labels)
     await until(lambda: ("ready", "coder") in double.controllers.started)
-    loaded = inventory(tmp_path, double, MORE)
+    loaded = inventory(tmp_path, double, CODER)
     snapshot = await survey(loaded, None, tmp_path / "state")
     node = snapshot.nodes["gpu-1"]
     assert node.gpus_trouble is None

@@ -24,6 +24,7 @@ from backends.reach.kubernetes.runtime import KubernetesRuntime
 from backends.reach.lease import Holder, NoPlace
 from backends.world import survey
 from tests.kubernetes.double import Double
+from tests.kubernetes.inventories import cluster_toml
 from tests.kubernetes.store import KINDS, Refused
 from tests.procedures.test_process import ROOT, until
 
@@ -38,20 +39,8 @@ async def loaded(double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path = tmp_path / "cluster.toml"
     order = ", ".join(f'"{name}"' for name in NAMES)
-    path.write_text(f"""version = 1
-name = "lab"
-[[clusters]]
-name = "home"
-kubeconfig = "{double.kubeconfig(tmp_path)}"
-namespaces = ["llm"]
-[[nodes]]
-name = "gpu-1"
-address = "10.0.0.2"
-kubernetes = "home"
-queue = {{ order = [{order}], gap = "100ms", ready_timeout = "3s" }}
-[[tiers]]
-name = "T"
-""")
+    queue = f'{{ order = [{order}], gap = "100ms", ready_timeout = "3s" }}'
+    path.write_text(cluster_toml(double.kubeconfig(tmp_path), queue))
     double.add_node("gpu-1", 8)
     for name in NAMES:
         double.add_deployment(name.partition("/")[2])

@@ -18,6 +18,7 @@ from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from backends.world import World, survey
 from tests.kubernetes.double import VIEWER, Double
+from tests.kubernetes.inventories import CODER, cluster_toml
 from tests.kubernetes.store import KINDS
 from tests.reach.conftest import until
 from widgets.glyphs import UNICODE
@@ -27,26 +28,8 @@ from widgets.queue import QueuePane
 
 def inventory(folder: Path, double: Double, more: str = "", token: str = "admin-token") -> Loaded:
     path = folder / "cluster.toml"
-    path.write_text(f"""version = 1
-name = "lab"
-
-[[clusters]]
-name = "home"
-kubeconfig = "{double.kubeconfig(folder, token)}"
-namespaces = ["llm"]
-
-[[nodes]]
-name = "gpu-1"
-address = "10.0.0.2"
-gpus = "nvidia"
-kubernetes = "home"
-queue = {{ order = ["llm/coder", "llm/mistral"] }}
-
-[[tiers]]
-name = "T"
-
-{more}
-""")
+    queue = '{ order = ["llm/coder", "llm/mistral"] }'
+    path.write_text(cluster_toml(double.kubeconfig(folder, token), queue, more, gpus="nvidia"))
     return load(path)
 
 
@@ -169,16 +152,7 @@ async def test_a_service_answers_through_the_api(double: Double, tmp_path: Path)
 
     double.services["coder:8000"] = engine
     double.add_node("gpu-1", 8)
-    more = """[[endpoints]]
-name = "t/coder"
-tier = "T"
-node = "gpu-1"
-engine = "vllm"
-url = "http://coder.llm:8000"
-via = "kubernetes"
-container = "llm/coder"
-"""
-    loaded = inventory(tmp_path, double, more)
+    loaded = inventory(tmp_path, double, CODER)
     snapshot = await survey(loaded, None, tmp_path / "state")
     state = snapshot.endpoints["t/coder"]
     assert (state.cause and state.cause.value, [m.name for m in state.models]) == ("OK", ["qwen"]), state.evidence
@@ -210,15 +184,7 @@ async def test_both_runtimes_of_one_node_are_listed(double: Double, tmp_path: Pa
 
 
 async def test_an_api_that_is_away_is_no_fault_of_the_engine(double: Double, tmp_path: Path) -> None:
-    more = """[[endpoints]]
-name = "t/coder"
-tier = "T"
-node = "gpu-1"
-engine = "vllm"
-url = "http://coder.llm:8000"
-via = "kubernetes"
-"""
-    loaded = inventory(tmp_path, double, more)
+    loaded = inventory(tmp_path, double, CODER)
     double.kubeconfig(tmp_path, server="https://127.0.0.1:9")
     snapshot = await survey(loaded, None, tmp_path / "state")
     state = snapshot.endpoints["t/coder"]
