@@ -55,7 +55,7 @@ class _Thought:
 
 
 class Answer(LinePane):
-    """One exchange, wrapped to the pane; it follows its end while that is looked at."""
+    """One exchange, wrapped to the pane; its end is kept in sight until a person scrolls away from it."""
 
     DEFAULT_CSS = "Answer, Answer:focus, Answer.ascii, Answer.ascii:focus { border: none; height: 1fr; }"
 
@@ -63,12 +63,12 @@ class Answer(LinePane):
         super().__init__(id=id, glyphs=glyphs)
         self.folded = True
         self._parts: list[_Part] = []
-        self._goes_to_end = False
-        """Its end was asked for and is not reached yet, so that what comes meanwhile goes on asking for it."""
+        self._follows = True
 
     def begin(self, *parts: tuple[str, str]) -> None:
         """Start a new exchange with these (text, style) paragraphs."""
         self._parts = [_Paragraph(text, style) for text, style in parts]
+        self._follows = True
         self._flow()
 
     def put(self, pieces: Sequence[tuple[str, bool]]) -> None:
@@ -96,14 +96,19 @@ class Answer(LinePane):
         self._flow()
 
     def _flow(self) -> None:
-        at_end = self._goes_to_end or self.scroll_offset.y >= self.max_scroll_y
+        self._follows = self._follows or self.scroll_offset.y >= self.max_scroll_y
         self.redraw()
-        if at_end:
-            self._goes_to_end = True
-            self.scroll_end(animate=False, on_complete=self._came_to_end)
 
-    def _came_to_end(self) -> None:
-        self._goes_to_end = self.scroll_offset.y < self.max_scroll_y  # under a dialog nothing was laid out meanwhile
+    def redraw(self) -> None:
+        """Compose anew, and go to the end where that is followed: with less room it would be out of sight, too."""
+        super().redraw()
+        if self._follows:
+            self.scroll_end(animate=False, immediate=True, force=True)
+
+    def release_anchor(self) -> None:
+        """A person scrolls: what comes meanwhile takes nothing away from under their eyes."""
+        super().release_anchor()
+        self._follows = False
 
     def compose_lines(self, width: int) -> Sequence[Line]:
         """Every part, one after the other."""
