@@ -113,7 +113,9 @@ class TierdeckApp(App[None]):
             self.log_event(remark, "warn")
 
     def publish(self, before: ClusterSnapshot, after: ClusterSnapshot) -> None:
-        """Show a new snapshot, and say what changed."""
+        """Show a new snapshot, and say what changed; while the console is being closed there is nowhere to show it."""
+        if not self.is_running:
+            return
         self.dashboard.show(after)
         for change in changes(before, after):
             self.log_event(change.text, STYLES[change.word], wall=change.at.wall)
@@ -130,7 +132,7 @@ class TierdeckApp(App[None]):
         self.dashboard.events.add(wall if wall is not None else self.feed.clock.now().wall, text, style)
 
     def _tick(self) -> None:
-        if self.screen is self.dashboard:
+        if self.dashboard.is_active:
             self.dashboard.clock.tick(self.feed.clock.now().wall)
             self.dashboard.queue.show(self.feed.snapshot)
             self.show_keys()

@@ -36,6 +36,13 @@ async def test_keys_move_between_panes_and_zoom(tmp_path: Path) -> None:
         assert "2 GPUs" in shown(app)
 
 
+async def test_a_tick_while_it_is_closed_finds_no_screen(tmp_path: Path) -> None:
+    async with console(tmp_path) as (app, _):
+        pass
+    app._tick()
+    app.publish(app.feed.snapshot, app.feed.snapshot)
+
+
 async def test_typing_in_the_prompt_runs_no_action(tmp_path: Path) -> None:
     async with console(tmp_path) as (app, pilot):
         await pilot.press("t", *"quiz")
