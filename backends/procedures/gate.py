@@ -162,9 +162,9 @@ async def _follow(context: Context, node: str, kind: str, name: str, watch: Watc
         try:
             runtime = await context.runtime(node, kind)
             async with runtime.logs(name, tail=0, follow=True) as lines:
+                watch.trouble = ""
                 async for line in lines:
                     watch.count += 1
-                    watch.trouble = ""
                     watch.loading.take(line)
                     if text := plain(line):
                         watch.fresh.append(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +25,9 @@ KINDS_OF_OURS = ("persistentvolumeclaims", "secrets", "jobs", "deployments", "se
 
 
 @dataclass
-class Site:
-    """A cluster.toml, its double, and where a model lies."""
+class Place:
+    """A cluster.toml, and where a model lies."""
 
-    double: Double
     folder: Path
     model: str
 
@@ -51,6 +50,17 @@ class Site:
         async with World(self.loaded, None, self.folder / "state") as world:
             return await world.plan_deploy(self.spec(**fields), force=force)
 
+    def files(self) -> dict[str, str]:
+        """The files that a deployment may change, by name."""
+        return {p.name: p.read_text() for p in [self.cluster, *self.folder.glob("cluster.d/*")]}
+
+
+@dataclass
+class Site(Place):
+    """One whose API is the double."""
+
+    double: Double
+
     def hand_over(self, name: str, manager: str = "kubectl-create") -> None:
         """Have all fields of a Deployment managed by somebody else."""
         updated(None, self.double.deployment(name), RESOURCES["deployments"], manager)
@@ -62,17 +72,17 @@ class Site:
             for plural in KINDS_OF_OURS
             for item in self.double.store.all(plural)
         }
-        files = {p.name: p.read_text() for p in [self.cluster, *self.folder.glob("cluster.d/*")]}
-        return {"objects": copy.deepcopy(objects), "files": files, "cluster.d": (self.folder / "cluster.d").exists()}
+        there = (self.folder / "cluster.d").exists()
+        return {"objects": copy.deepcopy(objects), "files": self.files(), "cluster.d": there}
 
 
 def _words(item: dict[str, Any]) -> dict[str, str]:
     return dict(item["metadata"].get("annotations") or {})
 
 
-async def _engine(request: web.Request) -> web.StreamResponse:
+async def engine(request: web.Request) -> web.StreamResponse:
     """A llama.cpp that answers."""
-    path = request.path.partition("/proxy")[2]
+    path = request.path.rpartition("/proxy")[2]
     if path == "/health":
         return web.json_response({"status": "ok"})
     if path == "/v1/models":
@@ -84,25 +94,35 @@ async def _engine(request: web.Request) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def deployable(double: Double, folder: Path) -> AsyncIterator[Site]:
-    """The site; its model is served at an address as long as it is open."""
-
-    async def model(request: web.Request) -> web.Response:
-        return web.Response(body=MODEL)
-
+async def serving(
+    answer: Callable[[web.Request], Awaitable[web.StreamResponse]], address: str, port: int = 0
+) -> AsyncIterator[int]:
+    """A port of that address at which every request is answered so."""
     application = web.Application()
-    application.router.add_get("/coder.gguf", model)
+    application.router.add_route("*", "/{path:.*}", answer)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await web.TCPSite(runner, address, port).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def model(request: web.Request) -> web.StreamResponse:
+    """The model's file."""
+    return web.Response(body=MODEL)
+
+
+@asynccontextmanager
+async def deployable(double: Double, folder: Path) -> AsyncIterator[Site]:
+    """The site; its model is served at an address as long as it is open."""
     store, default = double.store, {"storageclass.kubernetes.io/is-default-class": "true"}
     store.create(RESOURCES["namespaces"], "", {"metadata": {"name": "llm"}, "status": {"phase": "Active"}})
     store.create(RESOURCES["storageclasses"], "", {"metadata": {"name": "local-path", "annotations": default}})
     double.add_node("gpu-1", 8)
-    double.services["coder:3011"] = _engine
+    double.services["coder:3011"] = engine
     queue = '{ gap = "50ms", ready_timeout = "10s" }'
     (folder / "cluster.toml").write_text(cluster_toml(double.kubeconfig(folder), queue))
-    try:
-        yield Site(double, folder, f"http://127.0.0.1:{runner.addresses[0][1]}/coder.gguf")
-    finally:
-        await runner.cleanup()
+    async with serving(model, "127.0.0.1") as port:
+        yield Site(folder, f"http://127.0.0.1:{port}/coder.gguf", double)

@@ -83,14 +83,7 @@ class Double:
     ) -> None:
         """A deployment of one container that asks for GPUs; `spec` adds to its pods'."""
         meta = {"name": name, "labels": {"app": name}, "generation": 1}
-        probe = {"httpGet": {"path": "/health", "port": 8000, "scheme": "HTTP"}}
-        container = {"name": "vllm", "image": "vllm/vllm-openai:v0.32.0", "args": ["--model", "/models/m"]}
-        container |= {"readinessProbe": probe, "ports": [{"containerPort": 8000, "protocol": "TCP"}]}
-        if gpus:
-            container["resources"] = {"limits": {GPU: str(gpus)}}
-        template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container], **spec}}
-        selector = {"matchLabels": {"app": name}}
-        data = {"metadata": meta, "spec": {"replicas": replicas, "selector": selector, "template": template}}
+        data = {"metadata": meta, "spec": {"replicas": replicas, **pods_of(name, gpus, **spec)}}
         self.store.create(KINDS[kind], namespace, {**data, "status": {}})
         self.controllers.reconcile()
 
@@ -388,6 +381,17 @@ def selector(text: str) -> Callable[[dict[str, str]], bool]:
     for key, equal, values in re.findall(r"([\w./-]+)(?:=([^,]*)| in \(([^)]*)\))(?:,|$)", text):
         wanted[key] = values.split(",") if values else [equal]
     return lambda labels: all(labels.get(key) in values for key, values in wanted.items())
+
+
+def pods_of(name: str, gpus: int, port: int = 8000, **spec: Any) -> dict[str, Any]:
+    """The selector and the template of a workload whose one container asks for GPUs."""
+    probe = {"httpGet": {"path": "/health", "port": port, "scheme": "HTTP"}}
+    container: dict[str, Any] = {"name": "vllm", "image": "vllm/vllm-openai:v0.32.0", "args": ["--model", "/models/m"]}
+    container |= {"readinessProbe": probe, "ports": [{"containerPort": port, "protocol": "TCP"}]}
+    if gpus:
+        container["resources"] = {"limits": {GPU: str(gpus)}}
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container], **spec}}
+    return {"selector": {"matchLabels": {"app": name}}, "template": template}
 
 
 @asynccontextmanager

@@ -171,6 +171,13 @@ async def test_a_service_answers_through_the_api(double: Double, tmp_path: Path)
     assert snapshot.endpoints["t/coder"].cause.value != "OK"
 
 
+async def test_where_the_api_meets_no_engine_it_is_the_api_who_says_so(double: Double, tmp_path: Path) -> None:
+    double.add_node("gpu-1", 8)
+    snapshot = await survey(inventory(tmp_path, double, CODER), None, tmp_path / "state")
+    evidence = '502 on /health: no endpoints available for service "coder:8000"'
+    assert (snapshot.endpoints["t/coder"].cause, snapshot.endpoints["t/coder"].evidence) == ("BAD_RESPONSE", evidence)
+
+
 async def test_both_runtimes_of_one_node_are_listed(double: Double, tmp_path: Path) -> None:
     loaded = inventory(tmp_path, double)
     async with Reaches(loaded.inventory, "gpu-1", Secrets()) as reaches:

@@ -24,6 +24,9 @@ APPLY: Final = "application/apply-patch+yaml"
 GONE_LIMIT: Final = 150.0
 """Seconds until an object that was deleted, and what it made, are gone."""
 
+FRESH_TRIES: Final = 8
+"""How often an object is read anew that somebody changed between its reading and its dry run."""
+
 MOST_LINES: Final = 20
 """Log lines of a piece of work that are read at once."""
 
@@ -59,19 +62,27 @@ class Objects:
 
     async def rehearse(self, thing: Mapping[str, Any]) -> Rehearsal:
         """What applying it would change, by the API's own dry run; a new one is shown without the API's defaults."""
-        former = await self._there(thing)
-        answer = await self._apply(_as_many(thing, former), dry=True)
+        former, answer = await self._rehearsed(thing)
         if former is None:
             return Rehearsal(differences(None, thing))
         return Rehearsal(differences(former, answer), {k: v for k, v in former.items() if k != "status"})
 
     async def declare(self, thing: Mapping[str, Any]) -> None:
         """Apply it; a workload whose pods would be made anew is stopped first."""
-        former = await self._there(thing)
-        if _replicas(former) and differences(former, await self._apply(_as_many(thing, former), dry=True)):
+        former, answer = await self._rehearsed(thing)
+        if _replicas(former) and differences(former, answer):
             await self._stop(_workload(thing))
             former = await self._there(thing)
         await self._apply(_as_many(thing, former))
+
+    async def _rehearsed(self, thing: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """What is there, and what applying would make of just that: controllers may write to it between the two."""
+        for _ in range(FRESH_TRIES):
+            former = await self._there(thing)
+            answer = await self._apply(_as_many(thing, former), dry=True)
+            if former is None or _version(former) == _version(answer):
+                break
+        return former, answer
 
     async def withdraw(self, thing: Mapping[str, Any], former: Mapping[str, Any] | None) -> str:
         """Delete what bears the mark of `thing`, or apply again what we had applied of `former`."""
@@ -182,6 +193,10 @@ def _waits(pod: Mapping[str, Any]) -> str:
     placed: dict[str, Any] = next((c for c in status.get("conditions") or () if c.get("type") == "PodScheduled"), {})
     why = waiting.get("message") or waiting.get("reason") or placed.get("message") or "not scheduled yet"
     return plain(f"its pod waits: {why}", 300)
+
+
+def _version(found: Mapping[str, Any]) -> object:
+    return found["metadata"].get("resourceVersion")
 
 
 def _mark(found: Mapping[str, Any]) -> object:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import logging
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -15,10 +16,14 @@ from backends.errors import ReachError
 from backends.reach.kubernetes.api import KubernetesApi
 
 if TYPE_CHECKING:
+    import httpx
     from aiohttp import web
 
 SILENCE: Final = 600.0
 """Seconds without a byte after which an answer is taken for dead; whoever asks has a limit of its own."""
+
+LONGEST_STATUS: Final = 1 << 16
+"""Bytes of an answer that may be a Status of the API."""
 
 _KEPT: Final = ("content-type", "accept", "x-api-key")
 _TOLD: Final = ("content-type", "retry-after")
@@ -70,6 +75,8 @@ class ServiceProxy:
         response: web.StreamResponse | None = None
         try:
             async with asking as answer:
+                if (words := await _of_the_api(answer)) is not None:
+                    return _bad_gateway(words)
                 told = {k: v for k, v in answer.headers.items() if k.lower() in _TOLD}
                 response = library.StreamResponse(status=answer.status_code, headers=told)
                 await response.prepare(request)
@@ -80,8 +87,27 @@ class ServiceProxy:
             if response is not None and request.transport is not None:  # it was begun, and cannot be ended well
                 request.transport.abort()
                 return response
-            failed: web.Response = library.Response(status=502, text=str(error))
-            return failed
+            return _bad_gateway(str(error))
+
+
+async def _of_the_api(answer: httpx.Response) -> str | None:
+    """What the API itself says where no engine was met: a Status, such as of a Service behind which no pod is ready."""
+    length = answer.headers.get("content-length", "")
+    if answer.status_code < 500 or not length.isdecimal() or int(length) > LONGEST_STATUS:
+        return None
+    try:
+        told = json.loads(await answer.aread())
+    except ValueError:
+        return None
+    if not isinstance(told, dict) or told.get("kind") != "Status":
+        return None
+    return str(told.get("message", ""))
+
+
+def _bad_gateway(words: str) -> web.Response:
+    """It is not the engine who says so."""
+    failed: web.Response = _web().Response(status=502, text=words)
+    return failed
 
 
 def _silent() -> logging.Logger:
