@@ -56,8 +56,8 @@ async def begun(loaded: Loaded, folder: Path, **options: Any) -> tuple[Procedure
     return procedures, await procedures.start(plan)
 
 
-async def ended(procedures: Procedures, procedure: str) -> list[dict[str, Any]]:
-    async with asyncio.timeout(30):
+async def ended(procedures: Procedures, procedure: str, *, limit: float = 30.0) -> list[dict[str, Any]]:
+    async with asyncio.timeout(limit):
         return [event.to_json() async for event in procedures.attach(procedure)]
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from backends.cluster.files import Loaded, load
+from backends.discovery.clusters import look_into, opened
+from backends.engines.http import Http
 from backends.world import World, survey
+from tests.kubernetes.conftest import api_of
 from tests.kubernetes.deploying import engine, serving
 from tests.kubernetes.inventories import CODER, cluster_toml
+from tests.kubernetes.test_kept import watching
 from tests.lab.kubernetes.control import ADDRESS, VIEWER, ControlPlane
-from tests.lab.kubernetes.kubelets import APPS, Nodes
+from tests.lab.kubernetes.kubelets import APPS, NODES, Nodes
 from tests.procedures.test_process import until
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
-def inventory(plane: ControlPlane, folder: Path, more: str = "", **user: str) -> Loaded:
+def inventory(plane: ControlPlane, folder: Path, more: str = "", **user: Any) -> Loaded:
     path = folder / "cluster.toml"
     path.write_text(cluster_toml(plane.kubeconfig(folder, **user), '{ order = ["llm/coder"] }', more, gpus="nvidia"))
     return load(path)
@@ -62,7 +69,7 @@ async def test_a_service_answers_through_the_api(nodes: Nodes, plane: ControlPla
 async def test_who_may_only_look_is_told_so(nodes: Nodes, plane: ControlPlane, tmp_path: Path) -> None:
     await nodes.add_node("gpu-1", 2)
     await nodes.add_deployment("coder", 1)
-    await allow(nodes, "viewer")
+    await bind(nodes, "viewer", await looking(nodes))
     loaded = inventory(plane, tmp_path, token=VIEWER)
     async with World(loaded, None, tmp_path / "state") as world:
         snapshot = await world.look()
@@ -72,10 +79,57 @@ async def test_who_may_only_look_is_told_so(nodes: Nodes, plane: ControlPlane, t
     assert coder.forbids("logs") == ""
 
 
-async def allow(nodes: Nodes, user: str) -> None:
+async def looking(nodes: Nodes) -> str:
+    """A role that may look at all that tierdeck looks at."""
     rules = [{"apiGroups": ["", "apps"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
-    await nodes.ask("POST", f"{RBAC}/clusterroles", {"metadata": {"name": user}, "rules": rules})
+    await nodes.ask("POST", f"{RBAC}/clusterroles", {"metadata": {"name": "looking"}, "rules": rules})
+    return "looking"
+
+
+async def bind(nodes: Nodes, user: str, name: str) -> None:
     subject = {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
-    role = {"kind": "ClusterRole", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
+    role = {"kind": "ClusterRole", "name": name, "apiGroup": "rbac.authorization.k8s.io"}
     bound = {"metadata": {"name": user}, "subjects": [subject], "roleRef": role}
     await nodes.ask("POST", f"{RBAC}/clusterrolebindings", bound)
+
+
+async def test_a_client_certificate_is_a_login(nodes: Nodes, plane: ControlPlane, tmp_path: Path) -> None:
+    await nodes.add_node("gpu-1", 2)
+    await bind(nodes, "ops", "cluster-admin")
+    certificate, key = plane.authority.pair("ops")
+    user = {"client-certificate": str(certificate), "client-key": str(key)}
+    loaded = inventory(plane, tmp_path, user=user)
+    node = (await survey(loaded, None, tmp_path / "state")).nodes["gpu-1"]
+    assert node.workloads_trouble is None
+    assert node.workloads == ()
+
+
+async def test_services_become_endpoints(
+    nodes: Nodes, plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig(tmp_path)))
+    await nodes.add_node("gpu-1", 2)
+    async with serving(engine, ADDRESS) as port, Http() as http, opened("", ["llm"]) as clusters:
+        await nodes.add_deployment("coder", 1, port=port)
+        await until(lambda: ("ready", "coder") in nodes.started, "it to run")
+        async with asyncio.timeout(30):
+            while not (found := (await look_into(clusters, http, "", ["llm"])).services) or not found[0].running:
+                await asyncio.sleep(0.2)
+    (endpoint,) = found
+    assert (endpoint.name, endpoint.url) == ("home/coder", f"http://coder.llm:{port}")
+    assert (endpoint.proxied, endpoint.node, endpoint.workload) == (True, "gpu-1", "llm/coder")
+
+
+async def test_many_pods_are_listed_in_pages(nodes: Nodes, plane: ControlPlane, tmp_path: Path) -> None:
+    await nodes.add_deployment("many", 1200, 0)  # of no node: the scheduler has none to give them
+    await nodes.add_node("gpu-1", 0)
+    await nodes.patch(f"{NODES}/gpu-1", {"spec": {"unschedulable": True}})
+    async with asyncio.timeout(240):
+        while (await nodes.deployment("many"))["status"].get("replicas", 0) < 1200:
+            await asyncio.sleep(0.5)
+    api = api_of(plane.kubeconfig(tmp_path))
+    async with watching(api, "/api/v1/namespaces/llm/pods") as kept:
+        assert len(kept.objects) == 1200
+        await nodes.patch(f"{APPS}/deployments/many", {"spec": {"replicas": 1100}})
+        await until(lambda: len(kept.objects) == 1100, "some to be gone")
+    await api.close()
