@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint types fuzz soak lab lab-long bench docs pictures snapshots lock clean
+.PHONY: help setup demo test coverage lint types fuzz soak lab lab-long lab-kubernetes bench docs pictures snapshots lock clean
 
 help:
 	@echo "make demo   open the console on an embedded cluster"
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz   try hostile input and random keys for minutes; TIERDECK_FUZZ says how many times as much as in the tests"
 	@echo "make soak   a day of polling as fast as it goes, with flapping nodes; memory must stay flat"
 	@echo "make lab    install the real parts (Debian, root) and run the tests against them"
+	@echo "make lab-kubernetes  build Kubernetes' control plane (Debian, root; a quarter of an hour), and run the tests against it"
 	@echo "make bench  measure the budgets; python -m tests.bench NAME measures one (--help says which)"
 
 $(VENV)/run.stamp: requirements.lock pyproject.toml
@@ -57,11 +58,15 @@ soak: $(VENV)/dev.stamp
 
 lab: $(VENV)/dev.stamp
 	tests/lab/setup.sh
-	TIERDECK_LAB=required $(BIN)/python -m pytest -m "lab and not long" tests/lab tests/contract
+	TIERDECK_LAB=required $(BIN)/python -m pytest -m "lab and not long" tests/lab tests/contract --ignore tests/lab/kubernetes
 
 lab-long: $(VENV)/dev.stamp
 	tests/lab/setup.sh
-	TIERDECK_LAB=required $(BIN)/python -m pytest -m "lab and long" tests/lab
+	TIERDECK_LAB=required $(BIN)/python -m pytest -m "lab and long" tests/lab --ignore tests/lab/kubernetes
+
+lab-kubernetes: $(VENV)/dev.stamp
+	tests/lab/kubernetes/build.sh
+	TIERDECK_LAB=required $(BIN)/python -m pytest tests/lab/kubernetes
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench

@@ -187,10 +187,17 @@ def _container(snapshot: ClusterSnapshot, node: str, name: str) -> list[Row]:
     return [
         *_workload(workload),
         ("node", node, ""),
-        ("GPU", "asks for one" if workload.gpu else "asks for none", ""),
+        ("GPU", f"asks for {_asked(workload)}", ""),
         ("ports", ports or "none published", ""),
         ("id", workload.id[:12], ""),
     ]
+
+
+def _asked(workload: Workload) -> str:
+    """Which GPUs it takes, as far as its runtime tells."""
+    if workload.asks:
+        return ", ".join(f"{count} {device}" for device, count in workload.asks)
+    return "one" if workload.gpu else "none"
 
 
 def _tier(inventory: Inventory, snapshot: ClusterSnapshot, name: str) -> list[Row]:

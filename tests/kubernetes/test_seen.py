@@ -21,6 +21,7 @@ from tests.kubernetes.double import VIEWER, Double
 from tests.kubernetes.inventories import CODER, cluster_toml
 from tests.kubernetes.store import KINDS
 from tests.reach.conftest import until
+from tui.details import details
 from widgets.glyphs import UNICODE
 from widgets.gpus import GpusPane
 from widgets.queue import QueuePane
@@ -59,6 +60,8 @@ async def test_a_node_of_a_cluster_is_a_node_like_all_others(double: Double, tmp
     assert "gpu-1 nvidia.com/gpu 2 of 2 requested: coder 1, mistral 1" in lines
     assert any("llm/coder" in line and "healthy" in line for line in lines)
     assert any("llm/big" in line and "held by coder, mistral" in line for line in lines)
+    told = details(loaded.inventory, snapshot, "container:gpu-1/llm/big", 80)
+    assert any("asks for 2 nvidia.com/gpu" in each.text for each in told)
 
 
 def drawn(loaded: Loaded, snapshot: Any) -> list[str]:

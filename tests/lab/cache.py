@@ -1,4 +1,4 @@
-"""Where setup.sh builds the big pieces, and what a test does when one of them is not there."""
+"""Where the big pieces are built, and what a test does when one of them is not there."""
 
 import os
 import shutil
@@ -44,7 +44,8 @@ def missing(part: str) -> str:
     }[part]
     if part in ("docker", "sshd", "rdp", "netns") and os.geteuid():
         return f"{part} must be started as root"
-    return next((f"{path} is not there: run tests/lab/setup.sh" for path in files if not path.exists()), "")
+    builder = "tests/lab/kubernetes/build.sh" if part == "kubernetes" else "tests/lab/setup.sh"
+    return next((f"{path} is not there: run {builder}" for path in files if not path.exists()), "")
 
 
 def require(*parts: str) -> None:

@@ -9,33 +9,10 @@ PACKAGES=(docker.io iptables iproute2 openssh-server busybox-static mmdebstrap p
 SUITE=bookworm
 ROOT=python3.11-minimal,libpython3.11-stdlib,libgomp1,libstdc++6,dash,coreutils,base-files,netbase
 
-cache=${TIERDECK_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tierdeck-lab}
 python=${PYTHON:-python3}
 unset PYTHONDONTWRITEBYTECODE
 
-say() { printf 'lab: %s\n' "$*" >&2; }
-
-# In a subshell, whose end removes the policy that keeps the packages from starting their services.
-install_packages() (
-  wanted=("${PACKAGES[@]}")
-  "$python" -c 'import ensurepip' 2>/dev/null || wanted+=(python3-venv)
-  missing=()
-  for package in "${wanted[@]}"; do
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-  done
-  [ ${#missing[@]} -gt 0 ] || exit 0
-  [ "$(id -u)" = 0 ] || { say "run as root to install ${missing[*]}"; exit 1; }
-  say "installing ${missing[*]}"
-  policy=/usr/sbin/policy-rc.d
-  if [ ! -e $policy ]; then
-    trap 'rm -f $policy' EXIT
-    printf '#!/bin/sh\nexit 101\n' >$policy
-    chmod 755 $policy
-  fi
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
-  apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
-)
+. "$(dirname "$0")/packages.sh"
 
 # piece NAME KEY BUILDER...: builds in a folder of its own, which gets its name when all of it is there.
 piece() {
@@ -65,7 +42,8 @@ image() {
     -C "$cache"/llama/lib/python3*/site-packages xllamacpp
 }
 
-install_packages
+"$python" -c 'import ensurepip' 2>/dev/null || PACKAGES+=(python3-venv)
+install_packages "${PACKAGES[@]}"
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9

@@ -7,20 +7,8 @@ PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler)
 PACKAGES=(etcd-server golang-go rsync jq make gcc)
 SUITE=bookworm
 
-cache=${TIERDECK_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tierdeck-lab}
-say() { printf 'lab: %s\n' "$*" >&2; }
-
-missing=()
-for package in "${PACKAGES[@]}"; do
-  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-  say "installing ${missing[*]}"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
-  systemctl disable --now etcd 2>/dev/null || pkill -x etcd || true
-fi
-
+. "$(dirname "$0")/../packages.sh"
+install_packages "${PACKAGES[@]}"
 mkdir -p "$cache"
 exec 9>"$cache/kubernetes.lock"
 flock 9
