@@ -56,8 +56,8 @@ async def declarable(spec: Spec, inventory: Inventory, site: Site, runtime: Kube
     told.why += found.seen
     if found.waits:
         told.refuse(
-            f"It would wait for a GPU: {found.waits}.",
-            "Stop one of those, or ask for fewer (gpus).",
+            f"Its pod would wait: {found.waits}.",
+            "Stop what holds them, or ask for less (gpus, offload).",
             "its pod stays pending until there is room.",
         )
     if found.taken:

@@ -11,6 +11,7 @@ from backends.cluster.reading import Device
 from backends.errors import RuntimeFailure
 from backends.reach.kubernetes.api import KubernetesApi
 from backends.reach.kubernetes.objects import path_of
+from backends.reach.kubernetes.quantities import quantity
 from backends.reach.kubernetes.refusals import is_withheld
 from backends.reach.kubernetes.rights import Right, ask
 from backends.reach.kubernetes.shapes import Host
@@ -18,6 +19,8 @@ from backends.text import plain
 
 DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 """The annotation of the storage class that claims get which name none."""
+
+GIB: Final = 2.0**30
 
 _OWN: Final = ("get", "create", "patch", "delete")
 _NEEDED: Final = (
@@ -81,7 +84,7 @@ async def examine(api: KubernetesApi, host: Host | None, devices: Sequence[Devic
             f"There is a Job {name} in {namespace} already, of another deployment.",
             f"Remove it: kubectl delete job -n {namespace} {name}",
         )
-    said, waits = gpus(host.name, wanted.gpus, devices) if host else ("nodes: we may not look at them", "")
+    said, waits = room(host, wanted, devices) if host else ("nodes: we may not look at them", "")
     taken = await _there(api, wanted.deployment)
     await refuse_pod(api, wanted.deployment)
     return Found((*seen, *([said] if said else [])), waits, claim is not None, _whose(taken))
@@ -185,6 +188,25 @@ def gpus(node: str, asked: Mapping[str, int], devices: Sequence[Device]) -> tupl
         elif free < count:
             waits.append(f"{node} has {free} of {total} {name} free, held by {', '.join(device.holders)}")
     return "; ".join(seen), "; ".join(waits)
+
+
+def room(host: Host, wanted: Wanted, devices: Sequence[Device]) -> tuple[str, str]:
+    """What it asks of a node's GPUs and memory, in words, and why it would stay pending ("" where it would not)."""
+    told = [gpus(host.name, wanted.gpus, devices), memory(host, wanted.deployment)]
+    return "; ".join(said for said, _ in told if said), "; ".join(waits for _, waits in told if waits)
+
+
+def memory(host: Host, deployment: Mapping[str, Any]) -> tuple[str, str]:
+    """The RAM that its pod requests, such as what LMCache keeps, beside all that the node's pods may have."""
+    containers = deployment["spec"]["template"]["spec"].get("containers") or ()
+    requests = [((each.get("resources") or {}).get("requests") or {}).get("memory") for each in containers]
+    asked = sum(quantity(each) or 0.0 for each in requests)
+    if not asked or host.memory is None:
+        return "", ""
+    amounts = f"{asked / GIB:.1f} GiB", f"{host.memory / GIB:.1f} GiB"
+    said = f"memory on {host.name}: {amounts[0]} asked of {amounts[1]}"
+    waits = f"{host.name} has {amounts[1]} of memory for pods, and {amounts[0]} are asked for"
+    return said, waits if asked > host.memory else ""
 
 
 async def refuse_pod(api: KubernetesApi, workload: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from backends.cluster.reading import Launch
 from backends.reach.docker_words import MOST_WORDS, timestamp, without_secrets
 from backends.reach.kubernetes.fields import each as _list
 from backends.reach.kubernetes.fields import table as _dict
+from backends.reach.kubernetes.quantities import quantity
 from backends.text import plain
 
 GPU: Final = re.compile(r"nvidia\.com/(gpu(\.shared)?|mig-[\w.-]+)|amd\.com/gpu|gpu\.intel\.com/[\w.-]+")
@@ -112,7 +113,7 @@ class Controller:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A node as the API has it; `why` tells why it is not ready."""
+    """A node as the API has it; `why` tells why it is not ready. `memory` is what its pods may have, in bytes."""
 
     name: str
     labels: Mapping[str, str]
@@ -121,6 +122,7 @@ class Host:
     cordoned: bool
     capacity: Mapping[str, int]
     allocatable: Mapping[str, int]
+    memory: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,7 @@ def host(data: Mapping[str, Any]) -> Host:
         cordoned=_dict(data, "spec").get("unschedulable") is True,
         capacity=_counted(_dict(status, "capacity")),
         allocatable=_counted(_dict(status, "allocatable")),
+        memory=quantity(_dict(status, "allocatable").get("memory")),
     )
 
 
