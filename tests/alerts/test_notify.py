@@ -7,7 +7,6 @@ import logging
 
 import pytest
 
-from backends.alerts import notify
 from backends.alerts.news import Message
 from backends.alerts.notify import Target
 from backends.alerts.outbox import MOST_WAITING, Outbox
@@ -73,7 +72,7 @@ async def test_without_apprise_it_says_what_to_install(monkeypatch: pytest.Monke
     def absent(name: str) -> object:
         raise ImportError(name)
 
-    monkeypatch.setattr(notify.importlib, "import_module", absent)
+    monkeypatch.setattr("backends.alerts.notify.importlib.import_module", absent)
     with pytest.raises(AlertError, match="pipx inject tierdeck apprise"):
         await target(WEBHOOK)(FALL)
 

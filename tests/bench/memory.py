@@ -55,4 +55,4 @@ async def _all(folder: Path) -> list[Difference]:
 def _worst(found: Sequence[Difference], what: str) -> float:
     if what in ("flash", "plain"):
         return max((abs(each.compute) for each in found if each.flash == (what == "flash")), default=0.0)
-    return max(abs(getattr(each, what)) for each in found)
+    return float(max(abs(getattr(each, what)) for each in found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from backends.procedures.learned import Learned
 from backends.simulator.cluster import SimulatedCluster
@@ -25,7 +26,7 @@ def shelf(folder: Path, state: Path, *, idle: str = "10m") -> SimulatedCluster:
     for name, mib in NEED.items():
         learned.learn("mark", name, 4.0, mib)
         engine = LlamaCpp(sim.world, models=[f"/models/{name}.gguf"], embeddings=name == "two", vision=name == "one")
-        fields = {} if name == "always" else {"on_demand": True, "idle": idle}
+        fields: dict[str, Any] = {} if name == "always" else {"on_demand": True, "idle": idle}
         sim.add_endpoint(
             f"mark/{name}", engine, node="mark", container=name, gpu=0, vram_mib=mib, init_s=0.1, load_s=0.2,
             state="ready" if name in RUNNING else "stopped", tasks=TASKS[name], **fields,

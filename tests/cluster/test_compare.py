@@ -140,7 +140,12 @@ def test_one_that_works_and_one_that_never_did() -> None:
 
 
 def test_one_that_fails_but_is_not_down_yet_keeps_how_it_was() -> None:
-    readings = [look(0), probe(0), look(5, digest="sha256:bbbb"), *(probe(t, Cause.TIMEOUT) for t in (6, 11, 16))]
+    readings: list[Reading] = [
+        look(0),
+        probe(0),
+        look(5, digest="sha256:bbbb"),
+        *(probe(t, Cause.TIMEOUT) for t in (6, 11, 16)),
+    ]
     assert "aaaa -> bbbb" in shown(after(*readings))
 
 
@@ -154,7 +159,15 @@ def test_a_finding_is_no_good_time() -> None:
 
 
 def test_only_what_lasts_counts_as_working() -> None:
-    fell = [look(0), probe(0), probe(5, Cause.REFUSED), look(8, digest="sha256:bbbb"), probe(10), probe(15), probe(20)]
+    fell: list[Reading] = [
+        look(0),
+        probe(0),
+        probe(5, Cause.REFUSED),
+        look(8, digest="sha256:bbbb"),
+        probe(10),
+        probe(15),
+        probe(20),
+    ]
     assert "aaaa -> bbbb" in shown(after(*fell, probe(25, Cause.REFUSED)))
     assert "aaaa" not in shown(after(*fell, probe(50), probe(55, Cause.REFUSED)))
 

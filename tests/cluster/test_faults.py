@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from backends.cluster.faults import HOLDS, WORDS, Check, CheckState, Fault, Part, Seen, diagnose
@@ -26,8 +28,8 @@ def seen(*parts: Part, windows: bool = False, known: bool = True, **checks: str)
     return Seen(made, parts if known else None, windows=windows)
 
 
-UP = {"ssh": "ok", "docker": "ok", "driver": "ok", "engines": "ok"}
-GONE = {"ssh": "bad", "docker": "unknown", "driver": "unknown", "engines": "bad"}
+UP: dict[str, Any] = {"ssh": "ok", "docker": "ok", "driver": "ok", "engines": "ok"}
+GONE: dict[str, Any] = {"ssh": "bad", "docker": "unknown", "driver": "unknown", "engines": "bad"}
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_every_preset_on_every_vendor(preset: str, gpus: Gpus, devices: dict[str
     assert found["HostConfig"]["RestartPolicy"] == {"Name": "no"}
     assert [mount["Type"] for mount in found["HostConfig"]["Mounts"]] == ["volume"]
     starts = STARTS.get((preset, gpus), ())
-    assert not starts or starts in pairwise(found["Cmd"])
+    assert not starts or starts in list(pairwise(found["Cmd"]))
     assert ("--gpu-memory-utilization" in found["Cmd"]) is (preset == "vllm" and gpus != "none")
 
 

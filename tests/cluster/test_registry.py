@@ -19,6 +19,7 @@ from backends.cluster.reading import (
     Prediction,
     PredictionReading,
     ProbeResult,
+    Reading,
     Workload,
     WorkloadReading,
 )
@@ -119,7 +120,7 @@ def test_its_page_shows_all_of_it_at_any_width(width: int, table: bool) -> None:
     inventory = cluster()
     models = (ModelInfo("/models/coder-q5_k_m.gguf", loaded=True, context=8192, size_mib=5000.0),)
     box = Workload("box", "docker", "running", launch=Launch("volume:v/coder-q5_k_m.gguf", 28, 8192, 512, True))
-    readings = [
+    readings: list[Reading] = [
         EndpointReading("l", NOW, ProbeResult(Cause.OK, "", 0.1, models), 5.0),
         PredictionReading(NOW, (Prediction("l", "coder-q5_k_m.gguf", 6144.0, "observed"),)),
         WorkloadReading("mark", NOW, (box,)),

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
+from backends.cluster.engines import EngineName
 from backends.cluster.files import parse
 from backends.cluster.reading import ProbeResult
 from backends.cluster.words import Cause, Verdict
@@ -298,7 +299,7 @@ async def test_what_it_does_not_do(llamas: Llamas, http: Http) -> None:
 
 
 @pytest.mark.parametrize("other", ["ollama", "vllm", "litellm", "lmstudio"])
-async def test_taken_for_another_engine_it_is_recognised(llamas: Llamas, http: Http, other: str) -> None:
+async def test_taken_for_another_engine_it_is_recognised(llamas: Llamas, http: Http, other: EngineName) -> None:
     async with llamas.serving() as url:
         found = await ENGINES[other].probe(http, Target(url, other, timeout=10.0), deep=True)
         assert (found.cause, found.evidence) == (Cause.CONFIG, f"llama.cpp answers here, not {other}")

@@ -120,7 +120,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     config.parent.mkdir()
     config.write_bytes(FORMER)
     litellm = LiteLlm(sim.world, config=config, retry_s=0.05)
-    fields = {"node": "mark", "container": "litellm", "load_s": 0.1}
+    fields: dict[str, Any] = {"node": "mark", "container": "litellm", "load_s": 0.1}
     sim.add_endpoint("gateway/litellm", litellm, tier="GATEWAY", **fields)
     sim.extra = {
         "router": {"code": ["remote/a"]}, "gateway": {"endpoint": "gateway/litellm", "config": str(config)},

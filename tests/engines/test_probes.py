@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from backends.cluster.engines import ENGINES as FACTS
+from backends.cluster.engines import EngineName
 from backends.cluster.reading import ModelInfo, ProbeResult
 from backends.cluster.words import Cause
 from backends.engines.engine import carried, stays_deep
@@ -36,7 +37,7 @@ HEALTH = {
 
 async def probe(
     http: Http,
-    engine: str,
+    engine: EngineName,
     handler: Handler,
     *,
     deep: bool = False,
@@ -82,7 +83,7 @@ HTML = Reply(200, "<html><h1>It works!</h1></html>", {"Content-Type": "text/html
     ],
     ids=lambda value: str(value.status) if isinstance(value, Reply) else value.value,
 )
-async def test_statuses(http: Http, engine: str, reply: Reply, cause: Cause, deep: bool) -> None:
+async def test_statuses(http: Http, engine: EngineName, reply: Reply, cause: Cause, deep: bool) -> None:
     result = await probe(http, engine, everywhere(reply), deep=deep)
     assert result.cause is cause, result.evidence
 
@@ -103,20 +104,20 @@ async def test_statuses(http: Http, engine: str, reply: Reply, cause: Cause, dee
     ],
     ids=["html", "text", "object", "array", "nested", "types", "null", "binary"],
 )
-async def test_answers_that_are_not_the_engines(http: Http, engine: str, body: str, deep: bool) -> None:
+async def test_answers_that_are_not_the_engines(http: Http, engine: EngineName, body: str, deep: bool) -> None:
     result = await probe(http, engine, everywhere(Reply(200, body)), deep=deep)
     assert result.cause is Cause.BAD_RESPONSE, result.evidence
     assert result.evidence.isprintable()
 
 
 @pytest.mark.parametrize("engine", [name for name in SPEAKING if name not in ("vllm", "sglang")])
-async def test_an_empty_answer_is_none(http: Http, engine: str) -> None:
+async def test_an_empty_answer_is_none(http: Http, engine: EngineName) -> None:
     result = await probe(http, engine, everywhere(Reply(200)))
     assert (result.cause, "an empty answer" in result.evidence) == (Cause.BAD_RESPONSE, True)
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-async def test_an_empty_answer_to_everything_is_no_engine(http: Http, engine: str) -> None:
+async def test_an_empty_answer_to_everything_is_no_engine(http: Http, engine: EngineName) -> None:
     assert (await probe(http, engine, everywhere(Reply(200)))).cause is Cause.OK
     assert (await probe(http, engine, everywhere(Reply(200)), deep=True)).cause is Cause.BAD_RESPONSE
 
@@ -138,13 +139,13 @@ async def test_faults_of_transport(http: Http, handler: Handler, cause: Cause) -
 
 
 @pytest.mark.parametrize("engine", FACTS)
-async def test_a_gigabyte(http: Http, engine: str) -> None:
+async def test_a_gigabyte(http: Http, engine: EngineName) -> None:
     result = await probe(http, engine, Huge(chunked=True), deep=True)
     assert (result.cause, "more than 1 MiB" in result.evidence) == (Cause.BAD_RESPONSE, True)
 
 
 @pytest.mark.parametrize("engine", FACTS)
-async def test_refused(http: Http, engine: str) -> None:
+async def test_refused(http: Http, engine: EngineName) -> None:
     port = free_port()
     result = await ENGINES[engine].probe(http, Target(f"http://127.0.0.1:{port}", engine), deep=True)
     assert (result.cause, result.evidence) == (Cause.REFUSED, f"connect refused by 127.0.0.1:{port}")
@@ -200,7 +201,9 @@ class TestRetryAfter:
 class TestDeepAfterGoodHealth:
     """What a deep probe finds after a good health call never says DOWN for what may pass."""
 
-    async def found(self, http: Http, engine: str, reply: Reply | None, handler: Handler | None = None) -> ProbeResult:
+    async def found(
+        self, http: Http, engine: EngineName, reply: Reply | None, handler: Handler | None = None
+    ) -> ProbeResult:
         fixture = {"llama.cpp": "llamacpp", "vllm": "vllm", "ollama": "ollama", "litellm": "litellm"}[engine]
         models = "/api/tags" if engine == "ollama" else "/v1/models"
         canned = Canned({**recorded(fixture, skip=1), **({models: reply} if reply else {})})
@@ -229,14 +232,14 @@ class TestDeepAfterGoodHealth:
         ],
         ids=["500", "503", "401", "403", "429", "404", "html"],
     )
-    async def test_statuses(self, http: Http, engine: str, reply: Reply, cause: Cause, words: str) -> None:
+    async def test_statuses(self, http: Http, engine: EngineName, reply: Reply, cause: Cause, words: str) -> None:
         result = await self.found(http, engine, reply)
         assert result.cause is cause, result.evidence
         assert words in result.evidence
         assert result.latency is not None
 
     async def test_silence(self, http: Http) -> None:
-        engines = ("llama.cpp", "vllm", "ollama", "litellm")
+        engines: tuple[EngineName, ...] = ("llama.cpp", "vllm", "ollama", "litellm")
         for result in await asyncio.gather(*(self.found(http, e, None, servers.black_hole) for e in engines)):
             assert result.cause is Cause.OK
             assert result.evidence.startswith("answered; no answer from 127.0.0.1:")
@@ -311,4 +314,4 @@ def test_the_registry_has_every_engine() -> None:
     assert len(ENGINES) == len(FACTS)
     assert {name: ENGINES[name].name for name in FACTS} == {name: name for name in FACTS}
     with pytest.raises(KeyError):
-        ENGINES["nope"]
+        ENGINES["nope"]  # type: ignore[index]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pytest
 from pydantic import SecretStr
 
+from backends.cluster.engines import EngineName
 from backends.cluster.reading import ModelInfo, ProbeResult, Progress
 from backends.cluster.words import Cause
 from backends.engines.http import Http
@@ -19,7 +20,7 @@ KEY = "sk-very-secret-1234"
 
 async def probe(
     http: Http,
-    engine: str,
+    engine: EngineName,
     replies: Mapping[str, Reply | list[Reply]],
     *,
     deep: bool = True,
@@ -52,7 +53,7 @@ async def probe(
         ("http", "ollama", "/"),
     ],
 )
-async def test_a_shallow_probe_is_one_request(http: Http, engine: str, fixture: str, route: str) -> None:
+async def test_a_shallow_probe_is_one_request(http: Http, engine: EngineName, fixture: str, route: str) -> None:
     result, server = await probe(http, engine, recorded(fixture), deep=False)
     assert result.cause is Cause.OK
     assert result.latency is not None
@@ -320,7 +321,7 @@ async def test_sglang(http: Http) -> None:
         ("lmstudio", "ollama", "ollama"),
     ],
 )
-async def test_another_engine_is_recognised(http: Http, engine: str, fixture: str, there: str) -> None:
+async def test_another_engine_is_recognised(http: Http, engine: EngineName, fixture: str, there: str) -> None:
     go = Reply(404, "404 page not found", {"Content-Type": "text/plain"})
     result, server = await probe(http, engine, recorded(fixture), other=go if fixture == "ollama" else None)
     assert (result.cause, result.evidence) == (Cause.CONFIG, f"{there} answers here, not {engine}")
@@ -354,7 +355,9 @@ async def test_a_health_route_behind_a_proxy_gets_the_key_when_it_asks_for_it(ht
         ("http", "llamacpp", Cause.BAD_RESPONSE, "415 on its address: Error: gzip is not supported by this browser"),
     ],
 )
-async def test_where_any_engine_is_right(http: Http, engine: str, fixture: str, cause: Cause, evidence: str) -> None:
+async def test_where_any_engine_is_right(
+    http: Http, engine: EngineName, fixture: str, cause: Cause, evidence: str
+) -> None:
     result, server = await probe(http, engine, recorded(fixture))
     assert (result.cause, result.evidence) == (cause, evidence)
     assert len(server.paths) == 1

@@ -23,7 +23,7 @@ from tests.kubernetes.double import Double
 from tests.kubernetes.store import KINDS
 from tui import cli
 
-NODE = Node(name="gpu-1", address="10.0.0.2", gpus="nvidia", kubernetes={"cluster": "home", "node": "k-1"})  # type: ignore[arg-type]
+NODE = Node(name="gpu-1", address="10.0.0.2", gpus="nvidia", kubernetes={"cluster": "home", "node": "k-1"})
 LLAMA = {
     "version": 1, "name": "coder", "node": "gpu-1", "preset": "llama.cpp", "port": 3011,
     "image": "images.example/ggml-org/llama.cpp:server-cuda-b9000", "model": "https://models.example/a/coder.gguf",

@@ -153,7 +153,7 @@ def test_grafana_asks_only_for_what_the_watch_tells() -> None:
 
     text = prometheus_text(loaded().inventory, replace(found, endpoints={**found.endpoints, "remote/mark-v": busy}))
     told = {row.split()[2] for row in text.splitlines() if row.startswith("# TYPE")}
-    cells = set()
+    cells: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         for target in panel["targets"]:
             assert set(re.findall(r"tierdeck_\w+", target["expr"])) <= told

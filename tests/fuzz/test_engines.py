@@ -6,16 +6,17 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from backends.cluster.engines import EngineName
 from backends.cluster.reading import ProbeResult
 from backends.engines.chat import Finished, Message, Patience, chat
-from backends.engines.http import HttpStream
+from backends.engines.http import Http, HttpStream
 from backends.engines.metrics import LLAMACPP, SGLANG, VLLM, gateway, progress
 from backends.engines.registry import ENGINES
 from backends.engines.sse import Events, Overlong
@@ -69,14 +70,14 @@ def judged(result: ProbeResult, key: str) -> None:
     assert result.version is None or (len(result.version) <= 80 and result.version.isprintable())
 
 
-def probed(engine: str, served: Served, *, deep: bool, light: bool, model: str | None) -> None:
+def probed(engine: EngineName, served: Served, *, deep: bool, light: bool, model: str | None) -> None:
     target = Target("http://127.0.0.1:1", engine, key=SecretStr("sk-secret-1"), model=model)
-    result = run(ENGINES[engine].probe(served, target, deep=deep, light=light))
+    result = run(ENGINES[engine].probe(cast("Http", served), target, deep=deep, light=light))
     judged(result, "sk-secret-1")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_engine_may_answer_anything(engine: str) -> None:
+def test_an_engine_may_answer_anything(engine: EngineName) -> None:
     answers = recorded(engine)
 
     @tried
@@ -99,7 +100,7 @@ def _json_like(body: bytes) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_any_value_may_be_odd(engine: str) -> None:
+def test_any_value_may_be_odd(engine: EngineName) -> None:
     answers = recorded(engine)
     for route, body in answers.items():
         try:
@@ -195,7 +196,7 @@ def streamed(raw: bytes, sizes: Iterator[int], *, named: bool) -> None:
         http = Streaming(pieces, {"content-type": "text/event-stream"} if named else {})
         target = Target("http://127.0.0.1:1", "openai", model="m")
         last: object = None
-        async for last in chat(http, target, [Message("user", "hi")], patience=Patience(1.0, 1.0)):
+        async for last in chat(cast("Http", http), target, [Message("user", "hi")], patience=Patience(1.0, 1.0)):
             assert all(text not in getattr(last, "text", "") for text in ("\x1b", "\x07", "\u202e"))
         assert isinstance(last, Finished)
 

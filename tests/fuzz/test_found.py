@@ -55,7 +55,8 @@ def test_brackets_inside_brackets() -> None:
 
 def test_docker_may_say_odd_times_ports_and_names() -> None:
     event = {"Type": "container", "Action": "start", "Actor": {"Attributes": {"name": "a"}}}
-    for odd in (HUGE, "soon", [], {}):
+    odds: tuple[object, ...] = (HUGE, "soon", [], {})
+    for odd in odds:
         for key in ("time", "timeNano"):
             found = docker_words.event({**event, key: odd})
             assert found is not None

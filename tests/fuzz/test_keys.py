@@ -53,7 +53,7 @@ SIZES = [(160, 45), (80, 24), (46, 30), (20, 5), (1, 1), (300, 80)]
 class Watched(TierdeckApp):
     """The console, and what of ours broke in it."""
 
-    CSS_PATH = Path(inspect.getfile(TierdeckApp)).with_name("app.tcss")
+    CSS_PATH = str(Path(inspect.getfile(TierdeckApp)).with_name("app.tcss"))
     crashes: ClassVar[list[str]] = []
 
     def source_crashed(self, key: str, error: Exception) -> None:

@@ -246,7 +246,7 @@ class Double:
             if request.transport is not None:
                 request.transport.abort()
         except TimeoutError:
-            mark = {"kind": kind.kind, "apiVersion": kind.api_version}
+            mark: dict[str, Any] = {"kind": kind.kind, "apiVersion": kind.api_version}
             mark["metadata"] = {"resourceVersion": str(store.version), "creationTimestamp": None}
             with suppress(ConnectionResetError):  # whoever watched may have gone
                 await response.write(json.dumps({"type": "BOOKMARK", "object": mark}).encode() + b"\n")

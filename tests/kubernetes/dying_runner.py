@@ -27,7 +27,7 @@ def main() -> int:
                 file.write(edge)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Journal.write = deadly  # type: ignore[method-assign]
+    Journal.write = deadly  # type: ignore[method-assign,assignment]
     return process.main()
 
 

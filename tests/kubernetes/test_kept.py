@@ -76,7 +76,7 @@ async def test_a_dropped_watch_goes_on_where_it_was(double: Double, api: Kuberne
             await until(lambda: bool(double.store.watchers))
             double.store.drop()
             scale(double, "coder", count)
-            await until(lambda count=count: kept.objects == {"llm/coder": count})  # type: ignore[misc]
+            await until(lambda count=count: kept.objects == {"llm/coder": count})
         assert kept.trouble is None
     assert lists(double) == 1
 

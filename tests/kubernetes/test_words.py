@@ -142,7 +142,7 @@ def test_where_what_is_stopped_belongs() -> None:
     akin = deployment("akin", replicas=0, affinity={"nodeAffinity": required})
     free = deployment("free", replicas=0)
     hosts = {
-        "n1": node("n1", **{"kubernetes.io/hostname": "n1"}),
+        "n1": node("n1", 8, **{"kubernetes.io/hostname": "n1"}),
         "n2": node("n2", accel="h200"),
         "cpu": node("cpu", 0),
     }

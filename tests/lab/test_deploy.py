@@ -26,6 +26,7 @@ from backends.errors import ProcedureError
 from backends.procedures import copying
 from backends.procedures.events import StepEvent
 from backends.procedures.plan import Plan
+from backends.reach.volume_helper import VolumeHelper
 from backends.world import World
 from tests.deploy.carrying import carry_out, failing, take_back, words
 from tests.lab.cache import require
@@ -66,10 +67,10 @@ class Lab:
     async def carry_out(self, plan: Plan, way: str = "here", **how: Any) -> list[StepEvent]:
         return await carry_out(self.cluster(way), plan, self.folder / "state", **how)
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """Byte for byte: `docker ps -a`, images, volumes with what is in them, and the folder of cluster.toml."""
         docker = self.engine.docker
-        found = {
+        found: dict[str, Any] = {
             "ps": docker("ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.Image}} {{.State}} {{.Ports}}"),
             "images": sorted(docker("images", "--no-trunc", "-q").split()),  # those of one second come in any order
             "volumes": {name: self.inside(name) for name in docker("volume", "ls", "-q").split()},
@@ -182,7 +183,7 @@ async def test_a_link_that_is_cut_in_mid_copy_is_gone_on_with(
     model.write_bytes(os.urandom(1 << 20) * 96)
     plan = await lab.plan(lab.spec(model=str(model)), "ssh")
     plan = replace(plan, steps=plan.steps[1:3])
-    sent = copying.VolumeHelper.append
+    sent = VolumeHelper.append
     calls, back = 0, list[asyncio.Task[None]]()
 
     async def cuts(self: Any, work: str, data: bytes) -> None:
@@ -193,7 +194,7 @@ async def test_a_link_that_is_cut_in_mid_copy_is_gone_on_with(
             back.append(asyncio.create_task(asyncio.to_thread(_return, lab.ssh)))
         await sent(self, work, data)
 
-    monkeypatch.setattr(copying.VolumeHelper, "append", cuts)
+    monkeypatch.setattr(VolumeHelper, "append", cuts)
     events = await lab.carry_out(plan, "ssh")
     await back[0]
     assert events[-1].outcome == "done", words(events)

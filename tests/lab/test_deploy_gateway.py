@@ -20,8 +20,8 @@ from tests.deploy.carrying import carry_out, take_back, words
 from tests.lab.engine import LLAMACPP
 from tests.lab.gateway import KEY, LabGateway, start_gateway
 from tests.lab.parts import require
-from tests.lab.process import free_port, wait_until
-from tests.lab.test_parts import OPENER, post
+from tests.lab.process import OPENER, free_port, wait_until
+from tests.lab.test_parts import post
 
 pytestmark = pytest.mark.long
 

@@ -78,7 +78,15 @@ def half_open(node: DeadNode) -> Iterator[None]:
 def slow_and_lossy(node: DeadNode) -> Iterator[None]:
     """300 ms later each way, and one packet in 20 is lost."""
     require("tun")
-    line = [sys.executable, "-I", "-S", PROGRAMS / "line.py", node.lan.netns, node.lan.ours, node.lan.address]
+    line: list[str | Path] = [
+        sys.executable,
+        "-I",
+        "-S",
+        PROGRAMS / "line.py",
+        node.lan.netns,
+        node.lan.ours,
+        node.lan.address,
+    ]
     log = node.folder / "line.log"
     log.unlink(missing_ok=True)
     with Kept([*line, "0.3", "0.05"], log) as kept:

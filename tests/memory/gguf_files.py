@@ -41,7 +41,7 @@ def _value(value: object) -> bytes:
         case str():
             return struct.pack("<I", 8) + _string(value)
         case [str(), *_]:
-            return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(_string, value))
+            return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(_string(str(each)) for each in value)
         case [float(), *_]:
             return struct.pack(f"<IIQ{len(value)}f", 9, 6, len(value), *value)
         case [bool(), *_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tests.memory.gguf_files import Row
 
@@ -57,7 +58,7 @@ def metadata(arch: str, size: Size) -> dict[str, object]:
         f"{name}.attention.{'layer_norm_epsilon' if arch in CENTRED else 'layer_norm_rms_epsilon'}": 1e-5,
     }
     if mla:
-        more: dict[str, object] = {
+        more: dict[str, Any] = {
             "attention.key_length": size.kv_rank + size.rope,
             "attention.value_length": size.kv_rank,
             "attention.key_length_mla": size.head + size.rope,

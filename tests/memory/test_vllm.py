@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from backends.memory.advice import Gpu
@@ -12,7 +14,7 @@ from backends.memory.settings import Settings
 from backends.memory.vllm import share
 
 GIB = 1 << 30
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "general.architecture": "llama",
     "hidden_size": 4096,
     "intermediate_size": 14336,
@@ -54,4 +56,4 @@ def test_it_says_what_remains_or_what_would_help() -> None:
 @pytest.mark.parametrize("value", [0, -1, "many", 1 << 40, True])
 def test_a_configuration_that_makes_no_sense(value: object) -> None:
     with pytest.raises(HeaderError, match="num_hidden_layers"):
-        share(Header(CONFIG | {"num_hidden_layers": value}, LLAMA_8B.tensors))  # type: ignore[arg-type]
+        share(Header(CONFIG | {"num_hidden_layers": value}, LLAMA_8B.tensors))

@@ -246,7 +246,7 @@ async def test_what_is_done_already_is_not_done_again(site: Site) -> None:
 
 async def test_a_folder_that_cannot_be_written_changes_nothing(site: Site) -> None:
     plan = site.plan()
-    text = plan.steps[1].arguments | {"config": "/proc/no/file"}
+    text = {**plan.steps[1].arguments, "config": "/proc/no/file"}
     events = await site.carried(replace(plan, steps=(replace(plan.steps[1], arguments=text),)))
     assert events[-1].outcome == "failed"
     assert site.file.read_bytes() == FORMER

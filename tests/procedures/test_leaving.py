@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,6 +49,9 @@ class Away(Site):
         if self.away:
             raise SshError("mark did not answer.")
         return Completed(0, f"boot-{self.boots}", "")
+
+    def lines(self, argv: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[str]]:
+        raise AssertionError(argv)
 
     # -- the step that boots it ----------------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ def test_a_refused_secret_is_not_repeated() -> None:
 
 def test_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        PLAN.title = "x"  # type: ignore[misc]
+        PLAN.title = "x"
 
 
 def test_danger_is_the_worst() -> None:

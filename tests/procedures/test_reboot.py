@@ -16,6 +16,7 @@ from backends.cluster.reading import (
     MaintenanceReading,
     ProbeResult,
     Progress,
+    Reading,
     Workload,
     WorkloadReading,
 )
@@ -83,7 +84,10 @@ def seen(inv_names: Sequence[str] = ("a",), *, running: bool = True, until: floa
     inv = inventory(*inv_names)
     snapshot = empty(inv, here=None)
     workloads = tuple(Workload(name, "docker", "running" if running else "exited", gpu=True) for name in inv_names)
-    readings = [WorkloadReading("mark", NOW, workloads), MaintenanceReading(NOW, {"mark": until} if until else {})]
+    readings: list[Reading] = [
+        WorkloadReading("mark", NOW, workloads),
+        MaintenanceReading(NOW, {"mark": until} if until else {}),
+    ]
     busy = ProbeResult(Cause.OK, "ok", progress=Progress(running=2))
     readings += [EndpointReading(f"remote/{name}", NOW, busy, 5.0, 3.0) for name in inv_names]
     for reading in readings:
@@ -135,7 +139,7 @@ def rebooted(machine: Machine, folder: Path, plan: Plan | None = None) -> tuple[
         context = replace(
             machine.host.context(inv),
             shell=lambda node: machine,
-            touch=machine,  # type: ignore[arg-type]
+            touch=machine,
             probe=probe,
             maintenance=Maintenance(folder),
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -171,7 +171,7 @@ class World:
             self.host.down = False
         return Completed(0, "", "")
 
-    def lines(self, argv: Sequence[str]) -> object:
+    def lines(self, argv: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[str]]:
         raise AssertionError(argv)
 
     async def alive(self, node: str) -> str:
@@ -217,7 +217,7 @@ def climbed(
     world: World, plan: Plan, inv: Inventory, meanwhile: Callable[[], Awaitable[None]] | None = None
 ) -> list[StepEvent]:
     async def go() -> list[StepEvent]:
-        context = replace(world.host.context(inv), shell=lambda node: world, touch=world)  # type: ignore[arg-type]
+        context = replace(world.host.context(inv), shell=lambda node: world, touch=world)
         other = asyncio.ensure_future(meanwhile()) if meanwhile else None
         try:
             events = run(

@@ -75,7 +75,7 @@ class Ill(World):
 async def climb(world: Ill, plan: Plan, inv: Inventory, journal: Kept) -> list[StepEvent]:
     """Climb, or go on after what the journal holds; nothing of it runs on or stays open afterwards."""
     before = asyncio.all_tasks()
-    context = replace(world.host.context(inv), shell=lambda node: world, touch=world)  # type: ignore[arg-type]
+    context = replace(world.host.context(inv), shell=lambda node: world, touch=world)
     events = run(
         plan, KINDS, context, procedure="p", journal=journal, ask=None, control=Control(), clock=VirtualClock(),
         past=past_of(journal.events),
@@ -84,7 +84,9 @@ async def climb(world: Ill, plan: Plan, inv: Inventory, journal: Kept) -> list[S
         return [event async for event in events]
     finally:
         left = [task.get_coro() for task in asyncio.all_tasks() - before]
-        assert [each for each in left if each.__qualname__ != "Host._live"] == [], "only its containers live on"
+        assert [each for each in left if getattr(each, "__qualname__", "") != "Host._live"] == [], (
+            "only its containers live on"
+        )
         assert world.open == []
         assert world.sessions.count("opened") == world.sessions.count("disconnected")
         assert SECRET not in repr(journal.events)

@@ -86,7 +86,14 @@ def recreated(twins: Twins, *, begun: bool = True) -> tuple[list[StepEvent], Pla
             twins.host.begin("a")
             await asyncio.sleep(10)
         since = twins.host.boxes["a"].started if begun else EPOCH
-        told = {"node": "mark", "name": "a", "runtime": "docker", "gpu": True, "restart": True, "since": since}
+        told: dict[str, Any] = {
+            "node": "mark",
+            "name": "a",
+            "runtime": "docker",
+            "gpu": True,
+            "restart": True,
+            "since": since,
+        }
         step = recreate_step(Step("start_container", "restart a", {**told, "gap": 0.0, "patience": 20.0}, 600.0))
         plan = Plan("recovery", "mark", "Recover mark", (step,), targets=("a",))
         context = replace(twins.host.context(inv), runtime=runtime)

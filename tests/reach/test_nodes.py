@@ -129,7 +129,7 @@ async def test_nodes_without_docker_or_without_a_way(sim: SimulatedCluster) -> N
             await reaches["desk"].runtime()
         for use in (lambda: reaches["nas"].shell, reaches["nas"].runtime):
             with pytest.raises(SshError, match=r"nas is not reached: no ssh in cluster\.toml"):
-                await use()  # type: ignore[misc]
+                await use()
 
 
 async def test_socket_that_is_not_there(sim: SimulatedCluster) -> None:

@@ -100,7 +100,7 @@ def test_who_is_chosen_and_why_the_others_are_not(
     first = (
         []
         if any(isinstance(r, EndpointReading) and r.endpoint == "a" for r in readings)
-        else [probe("a", *(Cause.OK, *small))]
+        else [probe("a", Cause.OK, *small)]
     )
     decision = choose(inv, seen(inv, *first, *readings), wish)
     able = [c.endpoint for c in decision.candidates if c.outcome in ("chosen", "next")]

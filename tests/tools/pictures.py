@@ -34,7 +34,7 @@ PROMPT = "write a bash loop that restarts every container whose log says CUDA er
 class Console(TierdeckApp):
     """The console, which finds its styles although its class lies here."""
 
-    CSS_PATH = Path(inspect.getfile(TierdeckApp)).with_name("app.tcss")
+    CSS_PATH = str(Path(inspect.getfile(TierdeckApp)).with_name("app.tcss"))
 
 
 class Scene:

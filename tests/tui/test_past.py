@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -27,6 +27,7 @@ from tests.tui.sample import NOW, loaded, readings
 from tests.tui.test_snapshots import SIZES
 from tui.actions import Effect, allowed
 from tui.app import TierdeckApp
+from tui.feed import Feed
 from tui.screens.history import HistoryScreen
 from tui.screens.text import TextScreen
 from widgets.lines import LinePane
@@ -176,7 +177,7 @@ async def test_without_a_history_it_says_so(tmp_path: Path) -> None:
 async def test_a_replay_has_no_now(tmp_path: Path) -> None:
     path = tmp_path / "incident.tierdeck"
     record(path)
-    async with console(tmp_path, replay=path, read_only=True, feed=Never) as (app, pilot):
+    async with console(tmp_path, replay=path, read_only=True, feed=cast("type[Feed]", Never)) as (app, pilot):
         await until(lambda: app.in_past and "REPLAY" in shown(app) and "PAST -" in shown(app), "the past")
         await pilot.press("escape")
         await until(lambda: "there is no now" in shown(app), "the words")

@@ -12,8 +12,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from backends.procedures.events import StepEvent, fold
 from backends.procedures.plan import Plan, Step, to_json
-from tests.tui.driving import console, shown, until
-from tests.tui.test_snapshots import SIZES, picture
+from tests.tui.driving import console, picture, shown, until
+from tests.tui.test_snapshots import SIZES
 from tui.screens.procedure import ProcedureScreen
 from widgets.glyphs import UNICODE
 

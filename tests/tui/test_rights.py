@@ -35,7 +35,7 @@ def limited(*names: str) -> ClusterSnapshot:
 class LimitedFeed(StillFeed):
     """Publishes a cluster that does not give us all rights."""
 
-    names = ("mark-v", "mark-iii", "mark-iv")
+    names: tuple[str, ...] = ("mark-v", "mark-iii", "mark-iv")
 
     async def run(self) -> None:
         before = self.live.snapshot

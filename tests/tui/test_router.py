@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.events import Paste
@@ -63,7 +64,7 @@ async def desk(
     async with sim:
         for name, value in sim.secrets.items():
             monkeypatch.setenv(name, value)
-        options = {"loaded": load(sim.inventory_path), "feed": Feed, "read_only": read_only}
+        options: dict[str, Any] = {"loaded": load(sim.inventory_path), "feed": Feed, "read_only": read_only}
         async with console(tmp_path / "state", **options) as (app, pilot):
             here = Desk(sim, app, pilot)
             await until(lambda: all(e.serving for e in app.feed.snapshot.endpoints.values()), "all serve")
@@ -225,7 +226,7 @@ async def test_a_prompt_of_a_megabyte_is_answered_or_refused_at_once(
 
 async def test_two_consoles_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with desk(tmp_path, monkeypatch) as d:
-        options = {"loaded": d.app.setup.loaded, "feed": Feed}
+        options: dict[str, Any] = {"loaded": d.app.setup.loaded, "feed": Feed}
         async with console(tmp_path / "other", **options) as (app, pilot):
             other = Desk(d.sim, app, pilot)
             await until(lambda: all(e.serving for e in app.feed.snapshot.endpoints.values()), "all serve")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.cluster.engines import EngineName
 from backends.cluster.files import parse
 from backends.cluster.reading import ModelInfo, ProbeResult, Progress
 from backends.cluster.words import Cause, Verdict
@@ -20,14 +21,15 @@ from backends.simulator.engines.router import LlamaRouter
 from backends.simulator.engines.vllm import Vllm
 from tests.world.watching import watching
 
-WELL = ProbeResult(Cause.OK, "answered", models=(ModelInfo("cold", loaded=False), ModelInfo("warm", loaded=True)))
+MODELS = (ModelInfo("cold", loaded=False), ModelInfo("warm", loaded=True))
+WELL = ProbeResult(Cause.OK, "answered", models=MODELS)
 
 
 @pytest.mark.parametrize(
     ("engine", "found", "model"),
     [
         ("ollama", WELL, "warm"),
-        ("ollama", replace(WELL, models=WELL.models[:1]), None),
+        ("ollama", replace(WELL, models=MODELS[:1]), None),
         ("ollama", replace(WELL, models=(ModelInfo("m"),)), None),
         ("vllm", replace(WELL, models=(ModelInfo("m"),)), "m"),
         ("vllm", replace(WELL, cause=Cause.SLEEPING, models=(ModelInfo("m"),)), None),
@@ -38,7 +40,7 @@ WELL = ProbeResult(Cause.OK, "answered", models=(ModelInfo("cold", loaded=False)
         ("litellm", replace(WELL, models=(ModelInfo("m"),)), None),
     ],
 )
-def test_who_can_be_asked(engine: str, found: ProbeResult, model: str | None) -> None:
+def test_who_can_be_asked(engine: EngineName, found: ProbeResult, model: str | None) -> None:
     assert loaded_model(engine, found) == model
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from backends.clock import SystemClock
+from backends.cluster.engines import EngineName
 from backends.cluster.files import parse
 from backends.cluster.reading import EndpointReading, ProbeResult
 from backends.cluster.tables import Endpoint
 from backends.cluster.words import Cause
+from backends.engines.http import Http
 from backends.engines.target import Target
 from backends.sources import EndpointSource
 
@@ -37,6 +39,8 @@ OK, LATE, SHUT = Cause.OK, Cause.TIMEOUT, Cause.REFUSED
 
 class Line:
     """An engine that is well on its node, and from here answers as the line lets it."""
+
+    name: EngineName = "http"
 
     def __init__(self, *causes: Cause) -> None:
         self._causes = iter(causes)
@@ -66,8 +70,9 @@ async def test_a_lost_packet_is_no_closed_port(from_here: list[Cause], said: lis
 
     inventory = parse(TOML, Path("c.toml")).inventory
     source = EndpointSource(
-        inventory.endpoints[0], inventory, Line(*from_here), None, here, SystemClock(), Random(1), detour=there
-    )  # type: ignore[arg-type]
+        inventory.endpoints[0], inventory, Line(*from_here), cast("Http", None), here, SystemClock(), Random(1),
+        detour=there,
+    )  # fmt: skip
     found = []
     for _ in from_here:
         (reading,), _ = await source.read()

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ NOW = Instant(1_000_000.0, 5000.0)
 
 
 def inventory() -> Inventory:
-    nodes = [
+    nodes: list[dict[str, Any]] = [
         {"name": "mark", "address": "10.0.0.1", "recover": {"auto": "containers", "max_recoveries_per_hour": 2}},
         {"name": "desk", "address": "10.0.0.2", "recover": {"auto": "docker"}},
         {"name": "nas", "address": "10.0.0.3"},
@@ -135,7 +136,7 @@ async def test_a_container_that_died_is_started_again_and_told_of(
     task = asyncio.create_task(watch.run(recover=True))
     try:
         await until(lambda: watch.live.snapshot.endpoints["remote/mark-v"].serving, "it to serve")
-        await sim.nodes["mark"].docker.containers["mark-v"].kill()
+        await sim.nodes["mark"].container("mark-v").kill()
         await until(lambda: any(m.title == "mark is recovered" for m in told), "the recovery")
         await until(lambda: watch.live.snapshot.endpoints["remote/mark-v"].serving, "it to serve again")
     finally:

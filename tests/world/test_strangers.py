@@ -39,7 +39,7 @@ class Port:
 
     def __init__(self, sim: SimulatedCluster, kinds: tuple[str, ...]) -> None:
         self.ports = {kind: sim.add_endpoint(kind, KINDS[kind](sim)) for kind in kinds}
-        self.pick = lambda: kinds[0]
+        self.pick: Callable[[], str] = lambda: kinds[0]
         self.relay = Relay(lambda: self.ports[self.pick()].server.port)
         self.socket = socket.create_server(("127.0.0.1", 0))
 

@@ -53,14 +53,15 @@ class ControlPlane:
             stack.enter_context(self._etcd())
             self.api = stack.enter_context(self._api())
             config = self.kubeconfig(self.folder)
-            for program, *options in (
-                ("kube-controller-manager", "--service-account-private-key-file", self._account_key,
+            programs: tuple[tuple[str, ...], ...] = (
+                ("kube-controller-manager", "--service-account-private-key-file", str(self._account_key),
                  "--controllers", "*,-nodelifecycle,-bootstrapsigner,-tokencleaner,-csrsigning"),
                 ("kube-scheduler",),
-            ):  # fmt: skip
+            )  # fmt: skip
+            for program, *options in programs:
                 own = ["--leader-elect=false", "--port=0", "--secure-port", str(free_port())]
-                command = [binary(program), "--kubeconfig", config, *own, "--cert-dir", self.folder / program, *options]
-                stack.enter_context(Kept(command, self.folder / f"{program}.log"))
+                given = ["--kubeconfig", str(config), "--cert-dir", str(self.folder / program), *own, *options]
+                stack.enter_context(Kept([binary(program), *given], self.folder / f"{program}.log"))
             self._stack = stack.pop_all()
         return self
 
@@ -75,9 +76,11 @@ class ControlPlane:
 
     def _etcd(self) -> Kept:
         client, peer = f"http://127.0.0.1:{self.etcd}", f"http://127.0.0.1:{free_port()}"
-        command = ["/usr/bin/etcd", "--data-dir", self.folder / "etcd", "--listen-client-urls", client,
-                   "--advertise-client-urls", client, "--listen-peer-urls", peer,
-                   "--initial-cluster", f"default={peer}", "--initial-advertise-peer-urls", peer]  # fmt: skip
+        command: list[str | Path] = [
+            "/usr/bin/etcd", "--data-dir", self.folder / "etcd", "--listen-client-urls", client,
+            "--advertise-client-urls", client, "--listen-peer-urls", peer,
+            "--initial-cluster", f"default={peer}", "--initial-advertise-peer-urls", peer,
+        ]  # fmt: skip
         return _Serving(command, self.folder / "etcd.log", f"{client}/health")
 
     def _api(self) -> Kept:
@@ -85,7 +88,7 @@ class ControlPlane:
         account, self._account_key = self.authority.pair("accounts")
         tokens = self.folder / "tokens.csv"
         tokens.write_text(f'{ADMIN},admin,1,"system:masters"\n{VIEWER},viewer,2\n')
-        command = [
+        command: list[str | Path] = [
             binary("kube-apiserver"), "--etcd-servers", f"http://127.0.0.1:{self.etcd}",
             "--secure-port", str(self.port), "--bind-address", "127.0.0.1", "--advertise-address", ADDRESS,
             "--tls-cert-file", certificate, "--tls-private-key-file", key,
