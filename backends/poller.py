@@ -107,8 +107,8 @@ class Poller:
         while True:
             nudge.clear()
             pause = await self._ask(source)
-            if first:
-                pause *= self._chance.uniform(0.5, 1.0)
+            if first:  # from then on all are spread over the interval, and come in no bunch
+                pause *= self._chance.uniform(0.0, 1.0)
                 first = False
             await set_within(nudge, pause)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -27,6 +28,11 @@ PACE_OVER_SSH = 0.5
 
 CALM_OVER_SSH = 1.0
 """The same while every endpoint says what it said before: what figures do meanwhile is drawn once a second."""
+
+
+GIVES_WAY = 0.0005
+"""Seconds after which a thread that computes gives way: at Python's own 5 ms the history's thread held up the loop at
+each of its system calls, of which a probe makes a dozen."""
 
 
 class Feed:
@@ -56,6 +62,7 @@ class Feed:
         module = await asyncio.to_thread(importlib.import_module, "backends.world")
         gc.freeze()  # modules stay for good: no collection needs to walk them again, which cost a fifth of the start
         gc.enable()
+        sys.setswitchinterval(GIVES_WAY)
         setup = self._setup
         here = await asyncio.to_thread(setup.locate)
         self.live.stand_on(here)
