@@ -165,12 +165,19 @@ class EventLog(LinePane):
     def __init__(self, glyphs: Glyphs, *, id: str | None = None) -> None:
         super().__init__(id=id, glyphs=glyphs)
         self._events: list[Line] = []
+        self._behind = False
 
     def add(self, wall: float, text: str, style: str) -> None:
         """Append one line with its time of day."""
         stamp = time.strftime("%H:%M:%S ", time.localtime(wall))
         self._events.append(line((stamp, "dim"), (text, style)))
         del self._events[: -self.KEEP]
+        if not self._behind:  # many may come at once, and are drawn once
+            self._behind = True
+            self.call_next(self._draw)
+
+    def _draw(self) -> None:
+        self._behind = False
         self.redraw()
         self.scroll_end(animate=False)
 

@@ -100,8 +100,8 @@ class GpusPane(ClusterPane):
         assert self._snapshot is not None
         return [
             (found, endpoint)
-            for endpoint in self._inventory.endpoints
-            if endpoint.node == node.name and self._snapshot.endpoints[endpoint.name].serving
+            for endpoint in self._inventory.endpoints_on[node.name]
+            if self._snapshot.endpoints[endpoint.name].serving
             for found in self._snapshot.endpoints[endpoint.name].models
             if found.loaded is not False and endpoint.engine != "litellm"
         ]

@@ -57,7 +57,7 @@ class QueuePane(ClusterPane):
         if self._snapshot is None:
             return []
         known = {w.name: w for w in self._snapshot.nodes[node].workloads}
-        here = {e.container: e for e in self._inventory.endpoints if e.node == node and e.container}
+        here = {e.container: e for e in self._inventory.endpoints_on[node] if e.container}
         order = self._inventory.node_named[node].queue.order
         others = [n for n, e in here.items() if n and n in known and known[n].gpu and not e.on_demand]
         names = [n for n in dict.fromkeys([*order, *others]) if n in known]
@@ -89,7 +89,7 @@ class QueuePane(ClusterPane):
 
     def _node(self, node: Node, state: NodeState, width: int) -> list[Line]:
         known = {w.name: w for w in state.workloads}
-        named = [e.container for e in self._inventory.endpoints if e.node == node.name and e.container]
+        named = [e.container for e in self._inventory.endpoints_on[node.name] if e.container]
         names = list(dict.fromkeys([*node.queue.order, *named, *(w.name for w in state.workloads if w.gpu)]))
         trouble = state.workloads_trouble or state.reach_trouble
         if not names and trouble is None:
@@ -103,7 +103,7 @@ class QueuePane(ClusterPane):
         return lines + [self._workload(node, name, known.get(name), width) for name in names]
 
     def _workload(self, node: Node, name: str, workload: Workload | None, width: int) -> Line:
-        endpoint = next((e for e in self._inventory.endpoints if e.node == node.name and e.container == name), None)
+        endpoint = next((e for e in self._inventory.endpoints_on[node.name] if e.container == name), None)
         word, detail, style = self._word(endpoint, workload)
         glyph = {
             "good": self.glyphs.up,

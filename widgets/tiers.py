@@ -30,6 +30,12 @@ class TiersPane(ClusterPane):
 
     def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
         super().__init__(inventory, glyphs, "1 Tiers", id=id)
+        self._drawn: dict[str, tuple[tuple[object, ...], Line]] = {}
+
+    def adopt(self, inventory: Inventory) -> None:
+        """What was drawn was of the former inventory."""
+        super().adopt(inventory)
+        self._drawn.clear()
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's tiers, if they differ from those drawn."""
@@ -47,12 +53,22 @@ class TiersPane(ClusterPane):
             ]
         longest = max((len(self._named(lamp.name, width)) for lamp in self._inventory.lamps), default=8)
         room = min(longest, max(10, width // 3) if width < 60 else 30)
+        found = {finding.endpoint: finding for finding in reversed(self._snapshot.findings)}
         lines: list[Line] = []
         for tier in self._snapshot.tiers:
             lines.append(self._tier(tier, width))
             for endpoint in self._inventory.endpoints_of[tier.name]:
-                lines.append(self._endpoint(self._snapshot.endpoints[endpoint.name], width, room))
+                state = self._snapshot.endpoints[endpoint.name]
+                lines.append(self._line_of(state, found.get(endpoint.name), width, room))
         return lines
+
+    def _line_of(self, state: EndpointState, finding: Finding | None, width: int, room: int) -> Line:
+        """The line of an endpoint, the one that was drawn last where nothing in it changed."""
+        of = (state, finding, width, room)
+        drawn = self._drawn.get(state.name)
+        if drawn is None or drawn[0] != of:
+            drawn = self._drawn[state.name] = of, self._endpoint(state, finding, width, room)
+        return drawn[1]
 
     def _tier(self, tier: TierState, width: int) -> Line:
         name = max((len(t.name) for t in self._inventory.tiers), default=4) + 2
@@ -63,22 +79,21 @@ class TiersPane(ClusterPane):
             key=f"tier:{tier.name}",
         )
 
-    def _endpoint(self, state: EndpointState, width: int, room: int) -> Line:
+    def _endpoint(self, state: EndpointState, finding: Finding | None, width: int, room: int) -> Line:
         """The line of an endpoint, its name in `room` cells."""
         style = STYLES[state.verdict.value]
         word = _WORDS.get(state.cause, state.verdict.value) if state.cause else state.verdict.value
         name = fit(self._named(state.name, width), room, self.glyphs.ellipsis)
         head = f"  {self.glyphs.of(state.verdict)} {name} {word:<8} "
-        return line((head, style), *self._rest(state, max(0, width - len(head))), key=f"endpoint:{state.name}")
+        return line((head, style), *self._rest(state, finding, max(0, width - len(head))), key=f"endpoint:{state.name}")
 
     def _named(self, name: str, width: int) -> str:
         """An endpoint's name; where there is little room without the prefix that only repeats its tier."""
         tier = self._inventory.endpoint_named[name].tier
         return name[len(tier) + 1 :] if width < 60 and name.lower().startswith(f"{tier.lower()}/") else name
 
-    def _rest(self, state: EndpointState, room: int) -> list[tuple[str, str]]:
+    def _rest(self, state: EndpointState, finding: Finding | None, room: int) -> list[tuple[str, str]]:
         trouble = self._trouble(state)
-        finding = next((f for f in self._found() if f.endpoint == state.name), None)
         if finding is not None and not trouble:
             words = f"{finding.flaw.value.lower().replace('_', ' ')}  {finding.evidence}"
             return [(fit(words, room, self.glyphs.ellipsis), "warn")]
@@ -89,9 +104,6 @@ class TiersPane(ClusterPane):
             return [(fit(trouble, room, self.glyphs.ellipsis), STYLES[state.verdict.value] if state.cause else "dim")]
         latency = f"{state.latency_band:<8} " if room > 24 else ""
         return [(latency, "dim"), (fit(models, room - len(latency), self.glyphs.ellipsis), "")]
-
-    def _found(self) -> tuple[Finding, ...]:
-        return self._snapshot.findings if self._snapshot else ()
 
     def _trouble(self, state: EndpointState) -> str:
         """The cause in a few words and how long it has been so; nothing for one that is well."""

@@ -74,13 +74,19 @@ class Inventory(Table):
         return {check.name: check for check in self.checks}
 
     @cached_property
+    def endpoints_on(self) -> dict[str, tuple[Endpoint, ...]]:
+        """The endpoints on each node, by its name."""
+        found: dict[str, list[Endpoint]] = {node.name: [] for node in self.nodes}
+        for endpoint in self.endpoints:
+            if endpoint.node is not None:
+                found[endpoint.node].append(endpoint)
+        return {name: tuple(each) for name, each in found.items()}
+
+    @cached_property
     def gpu_users(self) -> dict[str, tuple[str, ...]]:
         """For each node with GPUs the endpoints on it."""
-        return {
-            node.name: tuple(e.name for e in self.endpoints if e.node == node.name)
-            for node in self.nodes
-            if node.gpus != "none"
-        }
+        on = self.endpoints_on
+        return {node.name: tuple(e.name for e in on[node.name]) for node in self.nodes if node.gpus != "none"}
 
     def kind_of(self, lamp: Endpoint) -> str:
         """What it is: the engine of an endpoint, the kind of a check."""
@@ -118,7 +124,7 @@ class Inventory(Table):
 
     def runs_containers(self, node: Node) -> bool:
         """Whether a node's Docker is worth asking: the inventory speaks of it, of a queue or of a container there."""
-        named = any(e.container for e in self.endpoints if e.node == node.name)
+        named = any(e.container for e in self.endpoints_on[node.name])
         return node.may_have_docker and (named or bool(node.queue.order) or node.docker is not None)
 
     def with_queue_order(self, node: str, order: Sequence[str]) -> Inventory:

@@ -70,8 +70,8 @@ def ledger(inventory: Inventory, snapshot: ClusterSnapshot, node: Node, gpu: Gpu
     held = held_by_container(gpu, state.workloads)
     ready: list[Entry] = []
     starting: list[tuple[Endpoint, float, str]] = []
-    for endpoint in inventory.endpoints:
-        if endpoint.node != node.name or (len(state.gpus) > 1 and endpoint.container not in held):
+    for endpoint in inventory.endpoints_on[node.name]:
+        if len(state.gpus) > 1 and endpoint.container not in held:
             continue
         predicted, certainty = _predicted(snapshot, endpoint)
         now = snapshot.endpoints[endpoint.name]
