@@ -187,8 +187,7 @@ class EventLog(LinePane):
         for wall, text, style in told:
             stamp = time.strftime("%m-%d %H:%M:%S ", time.localtime(wall))
             self._events.append(line((stamp, "dim"), (text, style)))
-        self.redraw()
-        self.scroll_end(animate=False)
+        self._draw()
 
     def on_resize(self, event: events.Resize) -> None:
         """Keep the newest in sight."""

@@ -76,15 +76,20 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-async def test_up_scales_to_one_in_the_place_of_the_least_recently_used(double: Double, state: Path) -> None:
-    Used(state / "state").note("t/one", 50.0)
-    Used(state / "state").note("t/two", 10.0)
-    env = environment(state)
+async def up_in_the_place_of_two(folder: Path) -> None:
+    """Have `new` started, where `two` was used longest ago."""
+    Used(folder / "state").note("t/one", 50.0)
+    Used(folder / "state").note("t/two", 10.0)
+    env = environment(folder)
     shown = await tierdeck("up", "t/new", "--dry-run", "--json", env=env)
     steps = [step["label"] for step in json.loads(shown.out)["steps"]]
     assert steps == ["stop llm/two, if it is idle", "start llm/new"], shown
     ran = await tierdeck("up", "t/new", "--yes", env=env)
     assert ran.code == 0, ran
+
+
+async def test_up_scales_to_one_in_the_place_of_the_least_recently_used(double: Double, state: Path) -> None:
+    await up_in_the_place_of_two(state)
     assert running(double) == ["always", "new", "one"]
     assert double.deployment("two")["spec"]["replicas"] == 0
 

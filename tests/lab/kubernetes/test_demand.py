@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from backends.procedures.used import Used
-from tests.cli.driving import started, tierdeck
+from tests.cli.driving import started
 from tests.kubernetes.deploying import serving
-from tests.kubernetes.test_demand import NAMES, environment, inventory
+from tests.kubernetes.test_demand import NAMES, environment, inventory, up_in_the_place_of_two
 from tests.lab.kubernetes.control import ADDRESS
 from tests.lab.kubernetes.kubelets import Nodes
 from tests.lab.kubernetes.test_queue import replicas
@@ -51,14 +49,7 @@ async def running(nodes: Nodes) -> list[str]:
 
 
 async def test_up_scales_to_one_in_the_place_of_the_least_recently_used(nodes: Nodes, state: Path) -> None:
-    Used(state / "state").note("t/one", 50.0)
-    Used(state / "state").note("t/two", 10.0)
-    env = environment(state)
-    shown = await tierdeck("up", "t/new", "--dry-run", "--json", env=env)
-    steps = [step["label"] for step in json.loads(shown.out)["steps"]]
-    assert steps == ["stop llm/two, if it is idle", "start llm/new"], shown
-    ran = await tierdeck("up", "t/new", "--yes", env=env)
-    assert ran.code == 0, ran
+    await up_in_the_place_of_two(state)
     assert await running(nodes) == ["always", "new", "one"]
 
 
