@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from backends.clock import Clock, set_within
-from backends.cluster.fold import empty, fitted, fold_all, workload_of
+from backends.cluster.fold import Draft, empty, fitted, workload_of
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Reading, Tick
 from backends.cluster.snapshot import ClusterSnapshot
+from backends.cluster.tables import Endpoint
 from backends.cluster.words import Verdict
 
 Record = Callable[[Sequence[Reading], ClusterSnapshot, ClusterSnapshot], object]
@@ -52,7 +53,7 @@ class LiveCluster:
         self._pace = pace
         self._calm = calm
         self._record: Record | None = None
-        self._waiting: list[Reading] = []
+        self._draft: Draft | None = None
         self._news = asyncio.Event()
         self._change = asyncio.Event()
         self._settled: float | None = None
@@ -76,8 +77,9 @@ class LiveCluster:
         return self.snapshot.endpoints[endpoint].verdict is Verdict.DOWN
 
     def emit(self, reading: Reading) -> None:
-        """Take in a reading; it is folded within `pace` seconds, or `calm` if it brings no other cause."""
-        self._waiting.append(reading)
+        """Fold in a reading; it is published within `pace` seconds, or `calm` if it brings no other cause."""
+        self._draft = self._draft or Draft(self.inventory, self.snapshot)
+        self._draft.take(reading)
         self._news.set()
         if isinstance(reading, EndpointReading) and self._is_other(reading):
             self._change.set()
@@ -94,19 +96,21 @@ class LiveCluster:
             await set_within(self._change, self._calm - self._pace)
 
     def settle(self) -> None:
-        """Fold what waits, and the passing of time, and publish if that changed anything."""
+        """Fold in the passing of time, and publish if that, or a reading, changed anything."""
         self._news.clear()
         self._change.clear()
-        waiting, self._waiting = self._waiting, []
         before, now = self.snapshot, self._clock.now()
         self._ask_after_sleep(now.mono)
-        folded = [*waiting, Tick(now)]
-        self.snapshot = fold_all(self.inventory, before, folded)
-        if self._record is not None and (waiting or self.snapshot != before):
-            self._record(folded, before, self.snapshot)
-        if self.snapshot != before:
+        draft, self._draft = self._draft or Draft(self.inventory, before), None
+        read = bool(draft.readings)
+        draft.take(Tick(now))
+        self.snapshot = draft.finished()
+        changed = self.snapshot != before
+        if changed:
             self._publish(before, self.snapshot)
             self._probe_restarted(before)
+        if self._record is not None and (read or changed):  # last: its thread shares Python's lock with who draws
+            self._record(draft.readings, before, self.snapshot)
 
     def _ask_after_sleep(self, now: float) -> None:
         """Have everything asked at once where time passed that nobody here lived through: a suspended laptop."""
@@ -121,12 +125,18 @@ class LiveCluster:
         """
         if self._nudge is None:
             return
+        looked_at = set()  # the nodes whose workloads were read anew
         for name, node in self.snapshot.nodes.items():
             if before.nodes[name].reach_trouble is not None and node.reach_trouble is None:
                 self._nudge(name)
+            if before.nodes[name].workloads is not node.workloads:
+                looked_at.add(name)
         for endpoint in self.inventory.endpoints:
-            then, now = workload_of(before, endpoint), workload_of(self.snapshot, endpoint)
-            restarted = then and now and (then.state, then.started_at) != (now.state, now.started_at)
             was_down = before.endpoints[endpoint.name].verdict is Verdict.DOWN
-            if restarted or (was_down and not self.is_down(endpoint.name)):
+            back = was_down and not self.is_down(endpoint.name)
+            if back or (endpoint.node in looked_at and self._restarted(before, endpoint)):
                 self._nudge(endpoint.name)
+
+    def _restarted(self, before: ClusterSnapshot, endpoint: Endpoint) -> bool:
+        then, now = workload_of(before, endpoint), workload_of(self.snapshot, endpoint)
+        return then is not None and now is not None and (then.state, then.started_at) != (now.state, now.started_at)

@@ -14,8 +14,8 @@ from backends.alerts.news import Message, News, condition
 from backends.alerts.notify import Target
 from backends.alerts.outbox import Outbox
 from backends.clock import Clock, SystemClock
+from backends.cluster.changes import changes
 from backends.cluster.files import Loaded
-from backends.cluster.fold import changes
 from backends.cluster.inventory import Inventory
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.cluster.words import State

@@ -13,8 +13,8 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
+from backends.cluster.changes import changes
 from backends.cluster.files import Loaded
-from backends.cluster.fold import changes
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import TierdeckError
 from backends.reloading import told

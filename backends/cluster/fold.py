@@ -1,12 +1,12 @@
-"""The fold: one reading at a time into the snapshot, and what changed between two snapshots.
+"""The fold: one reading at a time into the snapshot.
 
 Pure: the same readings give the same snapshots, live, in tests and in replay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from backends.cluster.chats import after_chat, cooled
@@ -33,7 +33,7 @@ from backends.cluster.reading import (
 )
 from backends.cluster.snapshot import ClusterSnapshot, EndpointState, NodeState, TierState
 from backends.cluster.tables import Endpoint, Node
-from backends.cluster.words import VERDICT_OF, Cause, State, Verdict
+from backends.cluster.words import VERDICT_OF, Cause, Verdict
 from backends.cluster.work import Limits
 
 LASTING: Final = 30.0
@@ -81,18 +81,73 @@ def fold(inventory: Inventory, snapshot: ClusterSnapshot, reading: Reading) -> C
 
 
 def fold_all(inventory: Inventory, snapshot: ClusterSnapshot, readings: Sequence[Reading]) -> ClusterSnapshot:
-    """The snapshot after several readings, in their order; tiers and prognosis are judged once, at the end."""
-    endpoints, nodes = dict(snapshot.endpoints), dict(snapshot.nodes)
-    draft = replace(snapshot, endpoints=endpoints, nodes=nodes)
+    """The snapshot after several readings, in their order."""
+    draft = Draft(inventory, snapshot)
     for reading in readings:
-        draft = _fold_one(inventory, draft, endpoints, nodes, reading)
-    found = findings(inventory, draft, readings)
-    if found is not draft.findings:
-        draft = replace(draft, findings=found)
-    if _serving(snapshot.endpoints) == _serving(endpoints):
-        return draft
-    tiers = _tiers(inventory, endpoints)
-    return replace(draft, tiers=tiers, prognosis=prognosis(inventory, endpoints, tiers))
+        draft.take(reading)
+    return draft.finished()
+
+
+class Draft:
+    """A snapshot in the making: readings are folded in one by one, what is judged of the whole once, when it is done.
+
+    A live cluster takes each reading as it comes: those of a second at once would hold up a key.
+    """
+
+    def __init__(self, inventory: Inventory, before: ClusterSnapshot) -> None:
+        self.readings: list[Reading] = []
+        self._inventory = inventory
+        self._before = before
+        self._endpoints, self._nodes = dict(before.endpoints), dict(before.nodes)
+        self._whole = replace(before, endpoints=self._endpoints, nodes=self._nodes)
+        self._taken = before.taken
+
+    def take(self, reading: Reading) -> None:
+        """Fold in one more reading; one about nobody in the inventory changes nothing."""
+        self.readings.append(reading)
+        endpoints, nodes = self._endpoints, self._nodes
+        match reading:
+            case EndpointReading(endpoint=name) if name in endpoints:
+                endpoints[name] = _judge(self._inventory, self._whole, reading)
+            case ChatReading(endpoint=name) if name in endpoints:
+                endpoints[name] = after_chat(endpoints[name], reading)
+            case GpuReading(node=name) if name in nodes:
+                nodes[name] = _with_gpus(self._inventory.node_named[name], nodes[name], reading)
+            case WorkloadReading(node=name) if name in nodes:
+                nodes[name] = _with_workloads(nodes[name], reading)
+            case FactsReading(node=name) if name in nodes:
+                nodes[name] = _with_facts(nodes[name], reading.facts)
+            case ReachReading(node=name) if name in nodes:
+                nodes[name] = replace(nodes[name], reach_trouble=reading.trouble, reach_taken=reading.at)
+            case ProcedureReading():
+                self._whole = replace(self._whole, procedures=reading.procedures)
+            case MaintenanceReading():
+                self._whole = replace(self._whole, maintenance=reading.until)
+                _maintain(self._inventory, self._whole, endpoints, reading.at)
+            case PredictionReading():
+                self._whole = replace(self._whole, predicted=reading.predictions)
+            case Tick():
+                self._pass(reading.at)
+            case _:
+                return
+        self._taken = reading.at
+
+    def _pass(self, now: Instant) -> None:
+        """Let time pass."""
+        for name, state in self._endpoints.items():
+            self._endpoints[name] = cooled(with_age(state, now), now)
+        for name, node in self._nodes.items():
+            self._nodes[name] = _aged(node, now)
+        _maintain(self._inventory, self._whole, self._endpoints, now)
+
+    def finished(self) -> ClusterSnapshot:
+        """The snapshot, with findings, and with tiers and prognosis where any endpoint serves otherwise than before."""
+        found = findings(self._inventory, self._whole, self.readings)
+        whole = replace(self._whole, findings=found, taken=self._taken)
+        if _serving(self._before.endpoints) == _serving(self._endpoints):
+            return whole
+        tiers = _tiers(self._inventory, self._endpoints)
+        return replace(whole, tiers=tiers, prognosis=prognosis(self._inventory, self._endpoints, tiers))
 
 
 def _serving(endpoints: Mapping[str, EndpointState]) -> list[tuple[Verdict, Cause | None]]:
@@ -104,44 +159,6 @@ def _tiers(inventory: Inventory, endpoints: Mapping[str, EndpointState]) -> tupl
         tier_state(tier.name, [endpoints[e.name] for e in inventory.endpoints_of[tier.name]])
         for tier in inventory.tiers
     )
-
-
-def _fold_one(
-    inventory: Inventory,
-    draft: ClusterSnapshot,
-    endpoints: dict[str, EndpointState],
-    nodes: dict[str, NodeState],
-    reading: Reading,
-) -> ClusterSnapshot:
-    match reading:
-        case EndpointReading(endpoint=name) if name in endpoints:
-            endpoints[name] = _judge(inventory, draft, reading)
-        case ChatReading(endpoint=name) if name in endpoints:
-            endpoints[name] = after_chat(endpoints[name], reading)
-        case GpuReading(node=name) if name in nodes:
-            nodes[name] = _with_gpus(inventory.node_named[name], nodes[name], reading)
-        case WorkloadReading(node=name) if name in nodes:
-            nodes[name] = _with_workloads(nodes[name], reading)
-        case FactsReading(node=name) if name in nodes:
-            nodes[name] = _with_facts(nodes[name], reading.facts)
-        case ReachReading(node=name) if name in nodes:
-            nodes[name] = replace(nodes[name], reach_trouble=reading.trouble, reach_taken=reading.at)
-        case ProcedureReading():
-            draft = replace(draft, procedures=reading.procedures)
-        case MaintenanceReading():
-            draft = replace(draft, maintenance=reading.until)
-            _maintain(inventory, draft, endpoints, reading.at)
-        case PredictionReading():
-            draft = replace(draft, predicted=reading.predictions)
-        case Tick():
-            for name, state in endpoints.items():
-                endpoints[name] = cooled(with_age(state, reading.at), reading.at)
-            for name, node in nodes.items():
-                nodes[name] = _aged(node, reading.at)
-            _maintain(inventory, draft, endpoints, reading.at)
-        case _:
-            return draft
-    return replace(draft, taken=reading.at)
 
 
 def _judge(inventory: Inventory, draft: ClusterSnapshot, reading: EndpointReading) -> EndpointState:
@@ -230,77 +247,3 @@ def _aged(node: NodeState, now: Instant) -> NodeState:
     unread = now.mono - node.gpus_taken.mono
     overdue = rounded_age(unread) if unread >= 10 else None
     return node if overdue == node.gpus_unread else replace(node, gpus_unread=overdue)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Something that got better or worse, in words for the event log; `word` is the verdict or state it came to."""
-
-    at: Instant
-    subject: str
-    text: str
-    word: str
-
-
-def changes(before: ClusterSnapshot, after: ClusterSnapshot) -> list[Change]:
-    """What a person should hear of: tiers and endpoints that changed, what runtimes said, nodes lost or back."""
-    at = after.taken
-    if at is None:
-        return []
-    found = []
-    states = {tier.name: tier.state for tier in before.tiers}
-    for tier in after.tiers:
-        was = states.get(tier.name, State.UNKNOWN)
-        news = was is not State.UNKNOWN or tier.state is not State.HEALTHY
-        if tier.state is not was and news:
-            text = f"{tier.name} -> {tier.state.value} ({tier.up}/{tier.total} up)"
-            found.append(Change(at, tier.name, text, tier.state.value))
-    for name, now in after.endpoints.items():
-        then = before.endpoints.get(name)
-        first_and_well = then is not None and then.cause is None and now.verdict is Verdict.UP
-        if then is not None and then.verdict is not now.verdict and now.cause is not None and not first_and_well:
-            text = f"{name} -> {now.verdict.value} {now.cause.value}: {now.evidence}"
-            found.append(Change(at, name, text, now.verdict.value))
-    found += _found(before, after, at)
-    found += _said(before, after, at)
-    for name, node in after.nodes.items():
-        was_node = before.nodes.get(name)
-        if was_node is None or was_node.reach_trouble == node.reach_trouble:
-            continue
-        trouble = node.reach_trouble
-        text = f"{name}: {trouble.message} {trouble.advice}".rstrip() if trouble else f"{name}: reached again"
-        found.append(Change(at, name, text, "DOWN" if trouble else "UP"))
-    return found
-
-
-def _said(before: ClusterSnapshot, after: ClusterSnapshot, at: Instant) -> Iterator[Change]:
-    """What runtimes newly said of workloads; the first look at a node finds only what is old."""
-    told: set[str] = set()
-    for name, node in after.nodes.items():
-        then = before.nodes.get(name)
-        if then is None or then.workloads_taken is None or then.workloads is node.workloads:
-            continue
-        was = {workload.name: workload.notices for workload in then.workloads}
-        for workload in node.workloads:
-            for notice in reversed(workload.notices):
-                text = f"{workload.name}: {notice.words}"
-                if notice not in was.get(workload.name, ()) and text not in told:
-                    told.add(text)
-                    word = Verdict.DEGRADED if notice.bad else Verdict.UNKNOWN
-                    yield Change(at, name, text, word.value)
-
-
-def _found(before: ClusterSnapshot, after: ClusterSnapshot, at: Instant) -> list[Change]:
-    """Findings that are new, and those that are over."""
-    was, now = ({(f.flaw, f.endpoint): f for f in each.findings} for each in (before, after))
-    new = [
-        Change(at, f.endpoint, f"{f.endpoint} -> {f.flaw.value}: {f.evidence}. {f.cure}", Verdict.DEGRADED.value)
-        for key, f in now.items()
-        if key not in was
-    ]
-    over = [
-        Change(at, name, f"{name} -> no longer {flaw.value}", after.endpoints[name].verdict.value)
-        for flaw, name in was
-        if (flaw, name) not in now and after.endpoints[name].verdict is Verdict.UP
-    ]
-    return new + over

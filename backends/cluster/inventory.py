@@ -105,9 +105,12 @@ class Inventory(Table):
 
     def chain(self, task: str) -> tuple[str, ...]:
         """The endpoints that serve `task`, the preferred first: the router's list, else all that name the task."""
-        if task in self.router:
-            return self.router[task]
-        return tuple(e.name for e in self.endpoints if task in e.serves)
+        return self.router[task] if task in self.router else self._serving.get(task, ())
+
+    @cached_property
+    def _serving(self) -> dict[str, tuple[str, ...]]:
+        """The endpoints that name each task."""
+        return {task: tuple(e.name for e in self.endpoints if task in e.serves) for task in TASKS}
 
     @property
     def gateway_endpoint(self) -> Endpoint | None:

@@ -1,46 +1,51 @@
 """Frozen dataclasses as JSON and back, by their own types: what a field gains or loses needs no word here.
 
-Fields that have their default are left out; fields unknown to this version are passed over.
+Fields that have their default are left out; fields unknown to this version are passed over. What is written is text,
+and of a snapshot piece by piece: made at once, that of a thousand endpoints would hold up all other threads.
 """
 
 from __future__ import annotations
 
-import types
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from enum import Enum
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from functools import cache
-from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+from types import GenericAlias
+from typing import Any, Final, get_args
+
+from pydantic import ConfigDict, TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from backends.cluster.reading import ProcedureReading, Reading
 from backends.cluster.snapshot import ClusterSnapshot
 
-_READINGS: Final[dict[str, type]] = {kind.__name__: kind for kind in get_args(Reading)}
-_PLAIN: Final = (str, int, float, bool)
+_READINGS: Final[dict[str, type[Reading]]] = {kind.__name__: kind for kind in get_args(Reading)}
+_LARGE: Final = ("endpoints", "nodes")
+"""The fields of a snapshot that are made piece by piece."""
 
 
-def encode(value: object) -> Any:
-    """A frozen value as JSON data."""
-    if value is None or isinstance(value, _PLAIN):
-        return value.value if isinstance(value, Enum) else value
-    if isinstance(value, Mapping):
-        return {str(key): encode(each) for key, each in value.items()}
-    if isinstance(value, tuple | list | frozenset):
-        return [encode(each) for each in value]
-    kind: type = type(value)
-    return {name: encode(own) for name, default in _defaults(kind) if (own := getattr(value, name)) != default}
+def text_of(data: object) -> str:
+    """JSON data as text."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
-def encode_reading(reading: Reading) -> dict[str, Any]:
-    """A reading with the name of its kind."""
-    return {"kind": type(reading).__name__, **encode(reading)}
+def snapshot_text(snapshot: ClusterSnapshot) -> str:
+    """A snapshot as JSON text."""
+    pieces = [(name, _mapping(getattr(snapshot, name))) for name in _LARGE]
+    return _with(pieces, _text(snapshot, without=_LARGE))
 
 
-def encode_procedures(reading: ProcedureReading, last: ProcedureReading) -> dict[str, Any]:
+def reading_text(reading: Reading) -> str:
+    """A reading as JSON text, with the name of its kind."""
+    return _with([("kind", text_of(type(reading).__name__))], _text(reading))
+
+
+def procedures_text(reading: ProcedureReading, last: ProcedureReading) -> str:
     """A reading of procedures in which each that is as it was in the last one stands as its id alone."""
     known = {p.id: p for p in last.procedures}
-    told = [p.id if known.get(p.id) == p else encode(p) for p in reading.procedures]
-    return encode_reading(reading) | {"procedures": told}
+    told = (text_of(p.id) if known.get(p.id) == p else _text(p) for p in reading.procedures)
+    members = [("kind", text_of(type(reading).__name__)), ("procedures", f"[{','.join(told)}]")]
+    return _with(members, _text(reading, without=("procedures",)))
 
 
 def source_of(reading: Reading) -> str:
@@ -54,79 +59,41 @@ def decode_reading(data: object) -> Reading | None:
     if not isinstance(data, dict):
         raise ValueError("a reading was expected")
     kind = _READINGS.get(str(data.get("kind")))
-    return None if kind is None else _decoder(kind)(data)
+    found: Reading | None = None if kind is None else _value(kind, data)
+    return found
 
 
 def decode_snapshot(data: object) -> ClusterSnapshot:
     """The snapshot of some JSON; ValueError for what is none."""
-    found: ClusterSnapshot = _decoder(ClusterSnapshot)(data)
+    found: ClusterSnapshot = _value(ClusterSnapshot, data)
     return found
 
 
 @cache
-def _defaults(kind: type) -> tuple[tuple[str, object], ...]:
-    """Each field with its default (or something equal to nothing)."""
-    return tuple(
-        (
-            field.name,
-            field.default
-            if field.default is not MISSING
-            else field.default_factory()
-            if field.default_factory is not MISSING
-            else MISSING,
-        )
-        for field in fields(kind)
-    )
+def _adapter(kind: Any) -> TypeAdapter[tuple[Any]]:
+    """What writes and reads values of a type, as tuples of one: a dataclass alone would not take our setting."""
+    alone: Any = GenericAlias(tuple, (kind,))
+    return TypeAdapter(alone, config=ConfigDict(ser_json_inf_nan="constants"))
 
 
-@cache
-def _decoder(hint: Any) -> Callable[[Any], Any]:
-    """What makes a value of type `hint` from JSON."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        inner = [_decoder(each) for each in arguments if each is not type(None)]
-        if len(inner) != 1:
-            return _same
-        return lambda data: None if data is None else inner[0](data)
-    if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
-        each = _decoder(arguments[0])
-        return lambda data: tuple(each(item) for item in _is(list, data))
-    if origin is tuple:
-        several = [_decoder(each) for each in arguments]
-        return lambda data: tuple(one(item) for one, item in zip(several, _is(list, data), strict=True))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        value = _decoder(arguments[1])
-        return lambda data: {key: value(item) for key, item in _is(dict, data).items()}
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint
-    if isinstance(hint, type) and is_dataclass(hint):
-        return _record(hint)
-    if hint is float:
-        return lambda data: float(_is((int, float), data))
-    if hint in _PLAIN:
-        return lambda data: _is(hint, data)
-    return _same
+def _text(value: object, *, without: Iterable[str] = ()) -> str:
+    kind: Any = type(value)
+    adapter, left_out = _adapter(kind), {0: set(without)}
+    try:
+        return adapter.dump_json((value,), exclude_defaults=True, exclude=left_out).decode()[1:-1]
+    except PydanticSerializationError:  # half a character, which JSON of others may hold: ours does, too
+        return text_of(adapter.dump_python((value,), mode="json", exclude_defaults=True, exclude=left_out)[0])
 
 
-def _record(kind: type) -> Callable[[Any], Any]:
-    hints = get_type_hints(kind)
-    decoders = {name: _decoder(hints[name]) for name, _ in _defaults(kind)}
-
-    def make(data: Any) -> Any:
-        given = _is(dict, data)
-        try:
-            return kind(**{name: decode(given[name]) for name, decode in decoders.items() if name in given})
-        except TypeError as error:
-            raise ValueError(f"no {kind.__name__}: {error}") from None
-
-    return make
+def _value(kind: Any, data: object) -> Any:
+    return _adapter(kind).validate_python((data,))[0]
 
 
-def _is(kind: Any, data: Any) -> Any:
-    if not isinstance(data, kind):
-        raise ValueError(f"{kind} was expected, not {type(data).__name__}")
-    return data
+def _mapping(values: Mapping[str, object]) -> str:
+    return "{" + ",".join(f"{text_of(name)}:{_text(value)}" for name, value in values.items()) + "}"
 
 
-def _same(data: Any) -> Any:
-    return data
+def _with(members: Iterable[tuple[str, str]], rest: str) -> str:
+    """A JSON object of more members, whose values are text already, before those that it has."""
+    told = [f"{text_of(name)}:{value}" for name, value in members]
+    return "{" + ",".join([*told, rest[1:-1]] if rest != "{}" else told) + "}"

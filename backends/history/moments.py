@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from backends.cluster.fold import Change, changes
+from backends.cluster.changes import Change, changes
 from backends.cluster.reading import Instant, ProcedureState
 from backends.cluster.snapshot import ClusterSnapshot
 

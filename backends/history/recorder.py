@@ -16,13 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import ProcedureReading, Reading
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import HistoryError
-from backends.history.codec import encode, encode_procedures, encode_reading, source_of
+from backends.history.codec import procedures_text, reading_text, snapshot_text, source_of, text_of
 from backends.history.moments import Moment, moments
 from backends.history.store import Writer, inventory_text, set_aside
 
@@ -75,7 +75,7 @@ class Recorder:
         self._checkpoint = 0
         self._begun = self._flushed = self._not_before = float("-inf")
         self._count = 0
-        self._entries: list[Any] = []
+        self._entries: list[str] = []
         self._moments: list[tuple[int, Moment]] = []
         self._last: dict[str, Reading] = {}
         self._told = ""
@@ -166,7 +166,7 @@ class Recorder:
         if taken.mono >= self._begun + CHECKPOINT_EVERY or self._count >= CHECKPOINT_AFTER or not self._checkpoint:
             self._flush()
             text = inventory_text(self._inventory)
-            self._checkpoint = self._writer.checkpoint(taken.wall, text, encode(batch.before))
+            self._checkpoint = self._writer.checkpoint(taken.wall, text, snapshot_text(batch.before))
             self._begun, self._count = taken.mono, 0
             self._last.clear()
         if lost:
@@ -205,15 +205,15 @@ class Recorder:
         self._writer = self._open(self._path)
         return True
 
-    def _entry(self, reading: Reading) -> Any:
-        """A reading as it is kept; one that says what the last of its source said, as its time alone."""
+    def _entry(self, reading: Reading) -> str:
+        """A reading as it is kept, as text; one that says what the last of its source said, as its time alone."""
         key = source_of(reading)
         last, self._last[key] = self._last.get(key), reading
         if last is not None and replace(reading, at=last.at) == last:
-            return [key, reading.at.wall, reading.at.mono]
+            return text_of([key, reading.at.wall, reading.at.mono])
         if isinstance(reading, ProcedureReading) and isinstance(last, ProcedureReading):
-            return encode_procedures(reading, last)
-        return encode_reading(reading)
+            return procedures_text(reading, last)
+        return reading_text(reading)
 
     def _flush(self) -> None:
         if self._writer is None or not self._entries:

@@ -65,9 +65,9 @@ def history_path(state_dir: Path, cluster: str, inventory: Path) -> Path:
     return state_dir / f"history-{quote(cluster, safe='')[:80]}-{which}.sqlite3"
 
 
-def pack(data: Any) -> bytes:
-    """JSON data as it lies in the file."""
-    return zlib.compress(json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"), 6)
+def pack(text: str) -> bytes:
+    """JSON text as it lies in the file."""
+    return zlib.compress(text.encode("utf-8", "replace"), 6)
 
 
 def unpack(blob: bytes) -> Any:
@@ -147,8 +147,8 @@ class Writer:
         """Close the file."""
         self._connection.close()
 
-    def checkpoint(self, at: float, inventory: str, snapshot: Any) -> int:
-        """Keep a whole snapshot, drop what is too old or too much; its number."""
+    def checkpoint(self, at: float, inventory: str, snapshot: str) -> int:
+        """Keep a whole snapshot (as JSON text), drop what is too old or too much; its number."""
         with self._transaction() as made:
             made.execute("INSERT OR IGNORE INTO inventories (data) VALUES (?)", (inventory,))
             row = made.execute("SELECT id FROM inventories WHERE data = ?", (inventory,)).fetchone()
@@ -160,12 +160,11 @@ class Writer:
         self._shrink(number)
         return number
 
-    def add(self, checkpoint: int, at: float, readings: Sequence[Any], moments: Iterable[tuple[int, Moment]]) -> None:
-        """Keep readings that came behind a checkpoint, and moments, each behind how many of them all."""
+    def add(self, checkpoint: int, at: float, readings: Sequence[str], moments: Iterable[tuple[int, Moment]]) -> None:
+        """Keep readings (as JSON text) that came behind a checkpoint, and moments, each behind how many of them all."""
         with self._transaction() as made:
-            made.execute(
-                "INSERT INTO readings (checkpoint, at, data) VALUES (?, ?, ?)", (checkpoint, at, pack(readings))
-            )
+            packed = pack(f"[{','.join(readings)}]")
+            made.execute("INSERT INTO readings (checkpoint, at, data) VALUES (?, ?, ?)", (checkpoint, at, packed))
             made.executemany(
                 "INSERT INTO moments (at, checkpoint, place, kind, subject, word, text) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(m.at, checkpoint, place, m.kind, m.subject, m.word, m.text) for place, m in moments],

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from backends.cluster.changes import changes
 from backends.cluster.files import parse
 from backends.cluster.findings import SETTLED
-from backends.cluster.fold import changes, empty, fold_all
+from backends.cluster.fold import empty, fold_all
 from backends.cluster.inventory import Inventory
 from backends.cluster.reading import (
     EndpointReading,

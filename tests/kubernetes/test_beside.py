@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from aiohttp import web
 
-from backends.cluster.fold import changes
+from backends.cluster.changes import changes
 from backends.cluster.noted import Notice, Scan, Volume
 from backends.cluster.reading import Workload
 from backends.cluster.registry import registry_json
