@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import ClassVar
 
 from rich.cells import cell_len
@@ -139,7 +140,7 @@ class LinePane(ScrollView, can_focus=True):
         self._cursor = self._place(key)
         if len(lines) != len(before):
             self.virtual_size = Size(self.scrollable_content_region.width, len(lines))
-        changed = {i for i in range(max(len(lines), len(before))) if lines[i : i + 1] != before[i : i + 1]}
+        changed = {i for i, (new, old) in enumerate(zip_longest(lines, before)) if new is not old and new != old}
         if cursor != self._cursor:
             changed |= {i for i in (cursor, self._cursor) if i is not None}
         self._repaint(changed)
@@ -153,13 +154,13 @@ class LinePane(ScrollView, can_focus=True):
             self.refresh(*visible)
 
     def _place(self, key: str | None) -> int | None:
-        """The row of `key`; if it went, the nearest that can be selected."""
+        """The row of `key`: where it was, else the first; if it went, the nearest that can be selected."""
+        at = self._cursor or 0
+        if key is not None and at < len(self._shown) and self._shown[at].key == key:
+            return at
         rows = [i for i, each in enumerate(self._shown) if each.key is not None]
-        if not rows:
-            return None
-        if key is not None and (same := [i for i in rows if self._shown[i].key == key]):
-            return same[0]
-        return min(rows, key=lambda i: abs(i - (self._cursor or 0)))
+        same = (i for i in rows if key is not None and self._shown[i].key == key)
+        return next(same, min(rows, key=lambda i: abs(i - at), default=None))
 
     def render_line(self, y: int) -> Strip:
         """One visible line, with whatever a terminal could obey taken out."""

@@ -31,11 +31,13 @@ class TiersPane(ClusterPane):
     def __init__(self, inventory: Inventory, glyphs: Glyphs, *, id: str | None = None) -> None:
         super().__init__(inventory, glyphs, "1 Tiers", id=id)
         self._drawn: dict[str, tuple[tuple[object, ...], Line]] = {}
+        self._rooms: dict[int, int] = {}
 
     def adopt(self, inventory: Inventory) -> None:
         """What was drawn was of the former inventory."""
         super().adopt(inventory)
         self._drawn.clear()
+        self._rooms.clear()
 
     def show(self, snapshot: ClusterSnapshot) -> None:
         """Draw this snapshot's tiers, if they differ from those drawn."""
@@ -51,8 +53,7 @@ class TiersPane(ClusterPane):
                 line((fit(t.name, min(14, width // 3)), "title"), ("reading" + self.glyphs.ellipsis, "dim"))
                 for t in self._inventory.tiers
             ]
-        longest = max((len(self._named(lamp.name, width)) for lamp in self._inventory.lamps), default=8)
-        room = min(longest, max(10, width // 3) if width < 60 else 30)
+        room = self._room(width)
         found = {finding.endpoint: finding for finding in reversed(self._snapshot.findings)}
         lines: list[Line] = []
         for tier in self._snapshot.tiers:
@@ -61,6 +62,13 @@ class TiersPane(ClusterPane):
                 state = self._snapshot.endpoints[endpoint.name]
                 lines.append(self._line_of(state, found.get(endpoint.name), width, room))
         return lines
+
+    def _room(self, width: int) -> int:
+        """The cells that names take."""
+        if width not in self._rooms:
+            longest = max((len(self._named(lamp.name, width)) for lamp in self._inventory.lamps), default=8)
+            self._rooms[width] = min(longest, max(10, width // 3) if width < 60 else 30)
+        return self._rooms[width]
 
     def _line_of(self, state: EndpointState, finding: Finding | None, width: int, room: int) -> Line:
         """The line of an endpoint, the one that was drawn last where nothing in it changed."""

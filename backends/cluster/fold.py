@@ -134,11 +134,14 @@ class Draft:
 
     def _pass(self, now: Instant) -> None:
         """Let time pass."""
+        maintained = bool(self._whole.maintenance)
         for name, state in self._endpoints.items():
             self._endpoints[name] = cooled(with_age(state, now), now)
+            maintained = maintained or state.cause is Cause.MAINTENANCE
         for name, node in self._nodes.items():
             self._nodes[name] = _aged(node, now)
-        _maintain(self._inventory, self._whole, self._endpoints, now)
+        if maintained:
+            _maintain(self._inventory, self._whole, self._endpoints, now)
 
     def finished(self) -> ClusterSnapshot:
         """The snapshot, with findings, and with tiers and prognosis where any endpoint serves otherwise than before."""
