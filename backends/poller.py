@@ -21,6 +21,14 @@ AT_ONCE: Final = 64
 """How many sources are asked side by side; the first round over 1,000 endpoints must not open 1,000 sockets."""
 
 
+CLOSEST: Final = 0.2
+"""Of a pause, between an answer and the next question."""
+
+
+STAGGER: Final = 0.05
+"""Seconds between the openings of two streams: what tells at its own pace keeps the beat in which it was opened."""
+
+
 class Topical(Protocol):
     """Something asked by the poller: `key` names it, `topics` are the endpoints and nodes it tells of."""
 
@@ -64,6 +72,16 @@ def backoff(interval: float, failures: int, down_after: int, chance: Random) -> 
     return min(longest, interval * 2.0 ** min(failures - down_after + 1, 10)) * chance.uniform(0.8, 1.0)
 
 
+def on_beat(late: float, pause: float) -> float:
+    """Seconds to the next question of a source that was due `late` seconds ago (if negative: is due then), in its beat.
+
+    A machine that was busy for a second is late for all that was due in it. Counted from their answers, these would be
+    asked in one bunch from then on, which makes it late for more. Nobody is asked twice within a fifth of the pause.
+    """
+    left = -late % pause
+    return left if left >= pause * CLOSEST else left + pause
+
+
 class Poller:
     """Asks every source at its own pace and hands what it says to `emit`; owns all the tasks that do so."""
 
@@ -91,8 +109,8 @@ class Poller:
         async with asyncio.TaskGroup() as group:
             for source in self._sources:
                 group.create_task(self._poll(source), name=f"poll {source.key}")
-            for stream in self._streams:
-                group.create_task(self._listen(stream), name=f"listen {stream.key}")
+            for i, stream in enumerate(self._streams):
+                group.create_task(self._listen(stream, STAGGER * i), name=f"listen {stream.key}")
 
     def nudge(self, topic: str | None = None) -> int:
         """Ask everything about `topic` (an endpoint, a node; None: everything) now; how many sources that is."""
@@ -102,15 +120,15 @@ class Poller:
         return len(keys)
 
     async def _poll(self, source: Source) -> None:
-        nudge = self._nudges[source.key]
-        first = True
+        nudge, clock = self._nudges[source.key], asyncio.get_running_loop().time
+        pause = await self._ask(source)
+        due = clock() + pause * self._chance.uniform(0.0, 1.0)  # all are spread over the interval
         while True:
+            await set_within(nudge, due - clock())
             nudge.clear()
             pause = await self._ask(source)
-            if first:  # from then on all are spread over the interval, and come in no bunch
-                pause *= self._chance.uniform(0.0, 1.0)
-                first = False
-            await set_within(nudge, pause)
+            now = clock()
+            due = now + on_beat(now - due, pause)
 
     async def _ask(self, source: Source) -> float:
         async with self._gate:
@@ -123,8 +141,9 @@ class Poller:
             self._emit(reading)
         return pause
 
-    async def _listen(self, stream: Stream) -> None:
+    async def _listen(self, stream: Stream, begin: float) -> None:
         nudge = self._nudges[stream.key]
+        await set_within(nudge, begin)
         while True:
             nudge.clear()
             try:

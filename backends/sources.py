@@ -50,13 +50,13 @@ CLOSED: Final = frozenset({Cause.REFUSED, Cause.TIMEOUT, Cause.UNREACHABLE})
 """What an endpoint shows from here that a firewall, or a loopback bind, keeps for its own node."""
 
 MACHINE_INTERVAL: Final = 2.0
-"""Seconds between two looks at a node's workloads: one list call each."""
+"""Seconds between two looks at a node: at its workloads (one list call), at its GPUs."""
+
+LOOKS_A_SECOND: Final = 20
+"""How many nodes are looked at in a second, of each kind: where there are more of them, each waits longer."""
 
 MACHINE_BACKOFF: Final = 5.0
 """Seconds before a node that could not be reached is tried again; doubled up to a minute."""
-
-GPU_INTERVAL: Final = 2.0
-"""Seconds between two GPU readings."""
 
 GPU_PAUSE: Final = 10.0
 """Seconds before a GPU stream that ended is opened anew."""
@@ -223,6 +223,11 @@ class EndpointSource:
         except (TierdeckError, TimeoutError):  # then nothing is known of it, and the first result stands
             return False
         return VERDICT_OF[found.cause] is not Verdict.DOWN
+
+
+def looked_at_every(nodes: int) -> float:
+    """Seconds between two looks at a node, where so many are looked at."""
+    return max(MACHINE_INTERVAL, nodes / LOOKS_A_SECOND)
 
 
 class MachineSource:

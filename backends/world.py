@@ -54,13 +54,12 @@ from backends.reach.reaches import Reaches
 from backends.reach.runtime import Runtime
 from backends.secrets import Secrets
 from backends.sources import (
-    GPU_INTERVAL,
-    MACHINE_INTERVAL,
     EndpointSource,
     FactsSource,
     GpuStream,
     MachineSource,
     StateSource,
+    looked_at_every,
     target_of,
     trouble_of,
 )
@@ -170,7 +169,7 @@ class World(Prompting):
     def _machine(self, node: Node) -> MachineSource:
         reach = self._reaches[node.name]
         busy = self.inventory.runs_containers(node) or reach.node.kubernetes or reach.services() is not None
-        interval = MACHINE_INTERVAL if busy else IDLE_INTERVAL
+        interval = looked_at_every(len(self._touched())) if busy else IDLE_INTERVAL
         return MachineSource(node, lambda: self._look(node), self._clock, interval=interval)
 
     async def _look(self, node: Node) -> tuple[tuple[Workload, ...], tuple[Device, ...]]:
@@ -202,7 +201,8 @@ class World(Prompting):
         async def samples() -> AsyncGenerator[tuple[Gpu, ...], None]:
             reach = self._reaches[node.name]
             exporter = None if self._by_driver(node) else reach.exporter()
-            sampled = stream(node, reach.shell, GPU_INTERVAL) if exporter is None else stream_exported(node, exporter)
+            every = looked_at_every(len(self._with_gpus()))
+            sampled = stream(node, reach.shell, every) if exporter is None else stream_exported(node, exporter)
             async with aclosing(sampled) as found:
                 async for gpus in found:
                     yield gpus

@@ -1,13 +1,13 @@
 """Frozen dataclasses as JSON and back, by their own types: what a field gains or loses needs no word here.
 
 Fields that have their default are left out; fields unknown to this version are passed over. What is written is text,
-and of a snapshot piece by piece: made at once, that of a thousand endpoints would hold up all other threads.
+that of a snapshot in pieces: made at once, that of a thousand endpoints would hold up all other threads.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from functools import cache
 from types import GenericAlias
@@ -21,7 +21,7 @@ from backends.cluster.snapshot import ClusterSnapshot
 
 _READINGS: Final[dict[str, type[Reading]]] = {kind.__name__: kind for kind in get_args(Reading)}
 _LARGE: Final = ("endpoints", "nodes")
-"""The fields of a snapshot that are made piece by piece."""
+"""The fields of a snapshot that are made in pieces."""
 
 
 def text_of(data: object) -> str:
@@ -29,10 +29,14 @@ def text_of(data: object) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
-def snapshot_text(snapshot: ClusterSnapshot) -> str:
-    """A snapshot as JSON text."""
-    pieces = [(name, _mapping(getattr(snapshot, name))) for name in _LARGE]
-    return _with(pieces, _text(snapshot, without=_LARGE))
+def snapshot_pieces(snapshot: ClusterSnapshot) -> Iterator[str]:
+    """A snapshot as JSON text, in a piece for each of its endpoints and nodes."""
+    for lead, name in zip("{,", _LARGE, strict=True):
+        yield f"{lead}{text_of(name)}:{{"
+        for i, (key, value) in enumerate(getattr(snapshot, name).items()):
+            yield f"{',' if i else ''}{text_of(key)}:{_text(value)}"
+        yield "}"
+    yield f",{_text(snapshot, without=_LARGE)[1:]}"
 
 
 def reading_text(reading: Reading) -> str:
@@ -87,10 +91,6 @@ def _text(value: object, *, without: Iterable[str] = ()) -> str:
 
 def _value(kind: Any, data: object) -> Any:
     return _adapter(kind).validate_python((data,))[0]
-
-
-def _mapping(values: Mapping[str, object]) -> str:
-    return "{" + ",".join(f"{text_of(name)}:{_text(value)}" for name, value in values.items()) + "}"
 
 
 def _with(members: Iterable[tuple[str, str]], rest: str) -> str:

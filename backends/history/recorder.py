@@ -22,7 +22,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import ProcedureReading, Reading
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import HistoryError
-from backends.history.codec import procedures_text, reading_text, snapshot_text, source_of, text_of
+from backends.history.codec import procedures_text, reading_text, snapshot_pieces, source_of, text_of
 from backends.history.moments import Moment, moments
 from backends.history.store import Writer, inventory_text, set_aside
 
@@ -34,6 +34,12 @@ CHECKPOINT_EVERY: Final = 120.0
 
 CHECKPOINT_AFTER: Final = 4000
 """Readings after which the next whole snapshot is kept, however soon."""
+
+PIECES: Final = 20
+"""Pieces of a snapshot, at 50 us each, after which its making pauses."""
+
+REST: Final = 0.004
+"""Seconds of such a pause."""
 
 RETRY: Final = 15.0
 """Seconds after which the lock, or a disk that was full, is tried again."""
@@ -72,6 +78,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._lock: int | None = None
         self._writer: Writer | None = None
+        self._written: tuple[Inventory, str] | None = None
         self._checkpoint = 0
         self._begun = self._flushed = self._not_before = float("-inf")
         self._count = 0
@@ -165,8 +172,7 @@ class Recorder:
             self._checkpoint = 0  # what follows must not be folded onto what came before the gap
         if taken.mono >= self._begun + CHECKPOINT_EVERY or self._count >= CHECKPOINT_AFTER or not self._checkpoint:
             self._flush()
-            text = inventory_text(self._inventory)
-            self._checkpoint = self._writer.checkpoint(taken.wall, text, snapshot_text(batch.before))
+            self._checkpoint = self._writer.checkpoint(taken.wall, self._inventory_text(), self._text(batch.before))
             self._begun, self._count = taken.mono, 0
             self._last.clear()
         if lost:
@@ -179,6 +185,21 @@ class Recorder:
         if found or taken.mono >= self._flushed + FLUSH_EVERY:
             self._flush()
             self._flushed = taken.mono
+
+    def _inventory_text(self) -> str:
+        """The inventory as it is kept, made once."""
+        if self._written is None or self._written[0] is not self._inventory:
+            self._written = self._inventory, inventory_text(self._inventory)
+        return self._written[1]
+
+    def _text(self, snapshot: ClusterSnapshot) -> str:
+        """A snapshot as it is kept, made with pauses: this thread shares Python's lock with who draws."""
+        found = []
+        for i, piece in enumerate(snapshot_pieces(snapshot)):
+            found.append(piece)
+            if i % PIECES == PIECES - 1:
+                self._ending.wait(REST)
+        return "".join(found)
 
     def _all_lost(self) -> int:
         """How many readings were left out, and not told of yet."""

@@ -19,7 +19,7 @@ from backends.cluster.inventory import Inventory
 from backends.cluster.reading import EndpointReading, Instant, ProbeResult, ProcedureReading, Reading, Tick
 from backends.cluster.words import Cause
 from backends.errors import HistoryError
-from backends.history.codec import decode_reading, decode_snapshot, reading_text, snapshot_text
+from backends.history.codec import decode_reading, decode_snapshot, reading_text, snapshot_pieces
 from backends.history.recorder import Recorder
 from backends.history.recording import Recording
 from backends.history.store import Writer, connect, history_path, inventory_text, pack, unpack
@@ -49,7 +49,7 @@ def test_readings_survive_json(reading: Reading) -> None:
 
 
 def test_snapshots_and_inventories_survive_json() -> None:
-    found = decode_snapshot(unpack(pack(snapshot_text(snapshot()))))
+    found = decode_snapshot(unpack(pack("".join(snapshot_pieces(snapshot())))))
     assert found == snapshot()
     assert found.endpoints["local/ollama"].taken == snapshot().endpoints["local/ollama"].taken
     inventory = loaded().inventory
@@ -79,7 +79,7 @@ def test_what_json_has_no_word_for_is_kept(evidence: str, latency: float) -> Non
 
 def test_fields_that_have_their_default_take_no_room() -> None:
     assert reading_text(Tick(Instant(1.0, 2.0))) == '{"kind":"Tick","at":{"wall":1.0,"mono":2.0}}'
-    told = json.loads(snapshot_text(snapshot()))
+    told = json.loads("".join(snapshot_pieces(snapshot())))
     assert "maintenance" not in told
     assert "fails" not in told["endpoints"]["local/ollama"]
 
