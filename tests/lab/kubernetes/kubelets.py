@@ -1,7 +1,8 @@
 """The nodes of the control plane: their kubelets are played, since containers and GPUs are not what is tried here.
 
 A pod that the real scheduler gave to a node is said to run, then to be ready; one that is to end is gone. What the API
-asks of a kubelet, the logs of its pods, is answered by TLS. Claims get volumes. All else is done by real controllers.
+asks of a kubelet, the logs of its pods and the fill of their volumes, is answered by TLS. Claims get volumes. All else
+is done by real controllers.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Nodes:
         self.started: list[tuple[str, str]] = []
         self.logs: dict[str, list[str]] = {}
         """By a pod's label `app`, or its job."""
+        self.summary: dict[str, Any] = {}
+        """What every kubelet counts of the volumes of its pods."""
         self.port = 0
         self._session = session
         self._pods: dict[str, asyncio.Task[None]] = {}
@@ -209,11 +212,15 @@ class Nodes:
             lines = [f"{_now()} {line}" for line in lines]
         return web.Response(text="".join(f"{line}\n" for line in lines))
 
+    async def _summary(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response(self.summary)
+
     @asynccontextmanager
     async def serving(self, secure: ssl.SSLContext) -> AsyncIterator[None]:
         """Everything that the nodes do, until it is left."""
         application = web.Application()
         application.router.add_get("/containerLogs/{ns}/{pod}/{container}", self._logs)
+        application.router.add_get("/stats/summary", self._summary)
         runner = web.AppRunner(application, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, ADDRESS, 0, ssl_context=secure).start()
