@@ -30,3 +30,23 @@ async def test_an_unchanged_tick_draws_nothing(tmp_path: Path, monkeypatch: pyte
         ill = replace(snapshot.endpoints["gateway/litellm"], verdict=Verdict.DOWN, cause=Cause.REFUSED)
         app.dashboard.show(replace(snapshot, endpoints={**snapshot.endpoints, "gateway/litellm": ill}))
         assert set(drawn) == {app.dashboard.tiers}
+
+
+async def test_the_cursor_stays_where_it_was_among_lines_about_the_same(tmp_path: Path) -> None:
+    async with console(tmp_path) as (app, pilot):
+        await pilot.pause()
+        pane, snapshot = app.dashboard.gpus, app.feed.snapshot
+        name, node = next((name, node) for name, node in snapshot.nodes.items() if node.gpus)
+        pair = (node.gpus[0], replace(node.gpus[0], index=1))
+
+        def warm(celsius: float) -> None:
+            gpus = tuple(replace(gpu, temperature_c=celsius) for gpu in pair)
+            app.dashboard.show(replace(snapshot, nodes={**snapshot.nodes, name: replace(node, gpus=gpus)}))
+
+        warm(40.0)
+        app.dashboard.go(2)
+        await pilot.press("g", "j")
+        second = pane._cursor
+        assert pane.selected == f"node:{name}"
+        warm(41.0)
+        assert pane._cursor == second != 0
