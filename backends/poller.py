@@ -134,11 +134,11 @@ class Poller:
         async with self._gate:
             try:
                 readings, pause = await source.read()
+                for reading in readings:
+                    self._emit(reading)
             except Exception as error:  # a fault of ours in one source must not end the others; it is told, not hidden
                 self._crashed(source.key, error)
                 return AFTER_CRASH
-        for reading in readings:
-            self._emit(reading)
         return pause
 
     async def _listen(self, stream: Stream, begin: float) -> None:

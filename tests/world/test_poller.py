@@ -1,14 +1,17 @@
-"""The beat of questions: whoever was late, or asked early, is asked in its old rhythm again."""
+"""The poller: whoever was late, or asked early, is asked in its old rhythm again; a fault in one source stays in it."""
 
 from __future__ import annotations
 
+import asyncio
 import math
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.poller import on_beat
+from backends.cluster.reading import Instant, Reading, Tick
+from backends.poller import Poller, on_beat
 from backends.sources import looked_at_every
 
 
@@ -41,3 +44,37 @@ def test_nobody_is_asked_at_once_or_forgotten_and_the_beat_stays(late: float, pa
 @pytest.mark.parametrize(("nodes", "seconds"), [(0, 2.0), (8, 2.0), (40, 2.0), (100, 5.0)])
 def test_where_there_are_many_nodes_each_is_looked_at_less_often(nodes: int, seconds: float) -> None:
     assert looked_at_every(nodes) == seconds
+
+
+class Ticking:
+    """A source that says what time it is, over and over."""
+
+    topics = ()
+
+    def __init__(self, wall: float) -> None:
+        self.key = f"source {wall:g}"
+        self._wall = wall
+
+    async def read(self) -> tuple[Sequence[Reading], float]:
+        return [Tick(Instant(self._wall, 0.0))], 0.01
+
+
+async def test_what_cannot_be_taken_from_one_source_does_not_end_the_others() -> None:
+    taken: list[Reading] = []
+    crashes: list[str] = []
+
+    def take(reading: Reading) -> None:
+        if reading.at.wall == 1.0:
+            raise ZeroDivisionError
+        taken.append(reading)
+
+    poller = Poller(
+        [Ticking(1.0), Ticking(2.0)], [], take, crashed=lambda key, error: crashes.append(f"{key} {error!r}")
+    )
+    task = asyncio.create_task(poller.run())
+    async with asyncio.timeout(10):
+        while len(taken) < 3:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert crashes == ["source 1 ZeroDivisionError()"]
