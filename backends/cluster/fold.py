@@ -144,7 +144,10 @@ class Draft:
             _maintain(self._inventory, self._whole, self._endpoints, now)
 
     def finished(self) -> ClusterSnapshot:
-        """The snapshot, with findings, and with tiers and prognosis where any endpoint serves otherwise than before."""
+        """The snapshot, with findings, and with tiers and prognosis where any endpoint serves otherwise than before.
+
+        It holds what the draft held: nothing may be taken into that any more.
+        """
         found = findings(self._inventory, self._whole, self.readings)
         whole = replace(self._whole, findings=found, taken=self._taken)
         if _serving(self._before.endpoints) == _serving(self._endpoints):
