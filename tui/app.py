@@ -13,7 +13,6 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from backends.cluster.changes import changes
 from backends.cluster.files import Loaded
 from backends.cluster.snapshot import ClusterSnapshot
 from backends.errors import TierdeckError
@@ -116,6 +115,8 @@ class TierdeckApp(App[None]):
         """Show a new snapshot, and say what changed; while the console is being closed there is nowhere to show it."""
         if not self.is_running:
             return
+        from backends.cluster.changes import changes  # the first frame needs none of it
+
         self.dashboard.show(after)
         for change in changes(before, after):
             self.log_event(change.text, STYLES[change.word], wall=change.at.wall)
