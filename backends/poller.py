@@ -20,10 +20,8 @@ AFTER_CRASH: Final = 30.0
 AT_ONCE: Final = 64
 """How many sources are asked side by side; the first round over 1,000 endpoints must not open 1,000 sockets."""
 
-
 CLOSEST: Final = 0.2
 """Of a pause, between an answer and the next question."""
-
 
 STAGGER: Final = 0.05
 """Seconds between the openings of two streams: what tells at its own pace keeps the beat in which it was opened."""
