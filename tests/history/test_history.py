@@ -63,7 +63,7 @@ def test_snapshots_and_inventories_survive_json() -> None:
 
 @pytest.mark.parametrize("data", [None, 1, [], {"kind": "Tick"}, {"kind": "Tick", "at": 3}, {"kind": "Tick", "at": {}}])
 def test_what_is_no_reading_is_refused(data: object) -> None:
-    with pytest.raises(ValueError, match="a reading was expected|Field required|should be a dictionary"):
+    with pytest.raises(ValueError, match=r"a reading was expected|Field required|should be a dictionary"):
         decode_reading(data)
 
 
