@@ -12,6 +12,8 @@ from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.containers import Spec
 from backends.simulator.engines.llamacpp import LlamaCpp
 from backends.simulator.engines.vllm import Vllm
+from backends.simulator.physics import SimGpu
+from backends.simulator.world import World
 from tests.simulator.conftest import ready, until
 
 
@@ -80,12 +82,38 @@ async def test_memory_rises_while_it_loads_and_returns_after_it_ends(tmp_path: P
             seen.append(gpu.used_mib)
             await asyncio.sleep(0.001)
         assert seen == sorted(seen)
-        assert len({round(mib) for mib in seen}) > 5
         assert len(gpu.processes()) == 1
+        assert gpu.used_mib == pytest.approx(12 + 4400)
         await a.stop()
         assert gpu.processes() == ()
-        assert gpu.used_mib > 4000
         await until(lambda: gpu.used_mib == pytest.approx(12))
+
+
+class HandClock(World):
+    """A world whose clock is set by hand."""
+
+    now = 1000.0
+
+    def story(self) -> float:
+        return self.now
+
+
+def test_memory_moves_evenly_and_is_held_a_while_after_its_process() -> None:
+    world = HandClock()
+    gpu = SimGpu(0, "NVIDIA GeForce RTX 3090", 24576, world)
+    holding = gpu.claim(2311, "llama-server")
+    assert gpu.used_mib == pytest.approx(12)
+    holding.move(4400, 4.0)
+    for second, mib in ((0, 0), (1, 1100), (2, 2200), (3, 3300), (4, 4400), (5, 4400)):
+        world.now = 1000.0 + second
+        assert gpu.used_mib == pytest.approx(12 + mib)
+    gpu.release(holding)
+    assert gpu.processes() == ()
+    assert gpu.used_mib == pytest.approx(12 + 4400)
+    world.now += 0.25
+    assert 12 + 2200 <= gpu.used_mib <= 12 + 4400 * (1 - 0.25 / 1.5)
+    world.now += 1.25
+    assert gpu.used_mib == pytest.approx(12)
 
 
 async def test_too_little_memory_ends_the_start(tmp_path: Path) -> None:
