@@ -12,6 +12,7 @@ from typing import Final
 
 import aiohttp
 from aiohttp.http_exceptions import BadHttpMessage, ContentLengthError
+from httptools import HttpParserError, HttpParserUpgrade
 
 from backends.cluster.words import Cause
 from backends.engines.target import ProbeFailure
@@ -34,9 +35,14 @@ _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _CUT: Final = re.compile(r"Not enough data|not completed|without sending complete")
 _ERRNO: Final = re.compile(r"\[Errno (\d+)\]")
 
-_CONNECTING: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
-FAILURES: Final = (aiohttp.ClientError, BadHttpMessage, OSError, UnicodeError)
+class Unconnected(OSError):
+    """There is no connection; its cause is what the system or the resolver said."""
+
+
+_CONNECTING: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, Unconnected)
+
+FAILURES: Final = (aiohttp.ClientError, BadHttpMessage, HttpParserError, HttpParserUpgrade, OSError, UnicodeError)
 """What a request may raise; anything else is a fault of ours and goes on."""
 
 

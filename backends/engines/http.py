@@ -1,6 +1,7 @@
 """The one way HTTP goes out: bounded in time and size, every failure named, the system's certificates loaded once.
 
-Whole answers come by aiohttp, streams by httpx (see wire.py); both over one session and its resolver.
+Whole answers come from plain addresses by sockets, by TLS and through forwards by aiohttp, streams by httpx (see
+wire.py): all of them by one resolver.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ import aiohttp
 from backends.cluster.words import Cause
 from backends.engines.failures import FAILURES, named
 from backends.engines.names import Lookup, Names
+from backends.engines.sockets import SocketWire
 from backends.engines.target import MIB, HttpAnswer, ProbeFailure, Via, address
 from backends.engines.wire import AiohttpWire, Answer, Request, Wire
 
 KEEP_ALIVE: Final = 1.0
-"""Seconds for which a connection serves the next request of the same probe; the next probe connects anew, and so
-proves that the endpoint still accepts."""
+"""Seconds for which a connection by TLS or a forward serves the next request of the same probe; the next probe connects
+anew, and so proves that the endpoint still accepts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Http:
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
-            limit=0, ssl=self._tls, resolver=self._names, ttl_dns_cache=30, keepalive_timeout=KEEP_ALIVE
+            limit=0, ssl=self._tls, resolver=self._names, use_dns_cache=False, keepalive_timeout=KEEP_ALIVE
         )
         self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self
@@ -129,7 +131,7 @@ class Http:
         await self._trust(request.url)
         began, answer, parts, size = perf_counter(), None, [], 0
         try:
-            async with asyncio.timeout(timeout) as scope, AiohttpWire(self._open).ask(request) as answer:
+            async with asyncio.timeout(timeout) as scope, self._wire(request).ask(request) as answer:
                 _check(answer, request)
                 async for part in answer.chunks:
                     size += len(part)
@@ -140,6 +142,13 @@ class Http:
         except FAILURES as error:
             raise _failure(error, request, scope, timeout, answer is not None, size) from error
         return HttpAnswer(answer.status, answer.headers, b"".join(parts), perf_counter() - began)
+
+    def _wire(self, request: Request) -> Wire:
+        """What carries a whole answer; through a forward a connection is dear, and one serves a whole probe."""
+        session = self._open
+        if request.via is None and request.place.url.scheme == "http":
+            return SocketWire(self._names)
+        return AiohttpWire(session)
 
     @property
     def _open(self) -> aiohttp.ClientSession:

@@ -11,11 +11,17 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 Lookup = Callable[[str, int, int], list[ResolveResult]]
+
+
+KNOWN_FOR: Final = 30.0
+"""Seconds for which what was found is not looked up again."""
+
+_Key = tuple[str, int, int]
 
 
 class Names(AbstractResolver):
@@ -23,13 +29,17 @@ class Names(AbstractResolver):
 
     def __init__(self, lookup: Lookup | None = None) -> None:
         self._lookup = lookup or system_lookup
-        self._running: dict[tuple[str, int, int], asyncio.Future[list[ResolveResult]]] = {}
+        self._running: dict[_Key, asyncio.Future[list[ResolveResult]]] = {}
+        self._known: dict[_Key, tuple[float, list[ResolveResult]]] = {}
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         """The addresses of `host`; socket.gaierror where there are none."""
         key = (host, port, int(family))
+        found_at, known = self._known.get(key, (-KNOWN_FOR, []))
+        if asyncio.get_running_loop().time() - found_at < KNOWN_FOR:
+            return known
         if key not in self._running:
             self._start(key)
         return await asyncio.shield(self._running[key])
@@ -40,7 +50,7 @@ class Names(AbstractResolver):
             future.cancel()
         self._running.clear()
 
-    def _start(self, key: tuple[str, int, int]) -> None:
+    def _start(self, key: _Key) -> None:
         loop = asyncio.get_running_loop()
         future = self._running[key] = loop.create_future()
 
@@ -52,6 +62,7 @@ class Names(AbstractResolver):
                 future.set_exception(answer)
                 future.exception()  # nobody may be waiting any more
             else:
+                self._known[key] = loop.time(), answer
                 future.set_result(answer)
 
         def look_up() -> None:

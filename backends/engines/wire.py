@@ -1,10 +1,13 @@
-"""How a request reaches an endpoint: a protocol that a library for HTTP fulfils, and aiohttp, which does so for probes.
+"""How a request reaches an endpoint: a protocol, and aiohttp, which fulfils it where TLS or a forward is on the way.
 
-aiohttp is asked itself, since whatever stands above it is a fifth to a third of the CPU of a probe.
+aiohttp is asked itself, since whatever stands above it is a fifth to a third of the CPU of a request. Plain addresses
+are asked by what stands below it (sockets.py), streams by httpx (streams.py).
 """
 
 from __future__ import annotations
 
+import ipaddress
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from functools import lru_cache
 from typing import Final, Literal, Protocol
 
 import aiohttp
+from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
 from backends.engines.target import Via
@@ -45,11 +49,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where to connect; the `host` header and the `name` for TLS are given where they are not those of `url`."""
+    """Where to connect: the `address`, where its host is one and not a name.
+
+    The `host` header and the `name` for TLS are given where they are not those of `url`.
+    """
 
     url: URL
     host: Mapping[str, str]
     name: str | None
+    address: AddrInfoType | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,5 +114,20 @@ def _place(url: str, via: Via) -> Place:
     if host is None or not url.isprintable():
         raise aiohttp.InvalidURL(url)
     if via is None:
-        return Place(there, {}, None)
-    return Place(there.with_host(via[0]).with_port(via[1]), {"Host": host}, there.raw_host)
+        return Place(there, {}, None, _address(there))
+    round_about = there.with_host(via[0]).with_port(via[1])
+    return Place(round_about, {"Host": host}, there.raw_host, _address(round_about))
+
+
+def _address(there: URL) -> AddrInfoType | None:
+    host = there.host or ""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        if host.replace(".", "").isdecimal():  # the system would take 127.1 for 127.0.0.1
+            raise aiohttp.InvalidURL(there) from None
+        return None
+    if "%" in host:
+        return None
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, there.port or 80)

@@ -44,7 +44,7 @@ async def failure(http: Http, url: str, *, limit: float = LIMIT, via: Via = None
         (servers.half_open, Cause.TIMEOUT, "answer of 127.0.0.1:{port} not complete within 0.4 s (5 bytes came)"),
         (servers.drip, Cause.TIMEOUT, "answer of 127.0.0.1:{port} not complete within 0.4 s"),
         (servers.drip_headers, Cause.TIMEOUT, "no answer from 127.0.0.1:{port} within 0.4 s"),
-        (servers.reset, Cause.RESET, "127.0.0.1:{port} broke off in mid-answer"),
+        (servers.reset, Cause.RESET, "connection reset by 127.0.0.1:{port}"),
         (servers.reset_at_once, Cause.RESET, "connection reset by 127.0.0.1:{port}"),
         (servers.close_at_once, Cause.RESET, "closed by 127.0.0.1:{port} before it answered"),
         (servers.cut, Cause.RESET, "127.0.0.1:{port} broke off in mid-answer"),
