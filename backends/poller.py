@@ -23,6 +23,12 @@ AT_ONCE: Final = 64
 CLOSEST: Final = 0.2
 """Of a pause, between an answer and the next question."""
 
+TOGETHER: Final = 6
+"""How many sources of one pace are asked at one moment: to wake up costs as much as to ask two of them."""
+
+COARSEST: Final = 0.125
+"""Of a pause, between two such moments."""
+
 STAGGER: Final = 0.05
 """Seconds between the openings of two streams: what tells at its own pace keeps the beat in which it was opened."""
 
@@ -80,6 +86,12 @@ def on_beat(late: float, pause: float) -> float:
     return left if left >= pause * CLOSEST else left + pause
 
 
+def on_grid(due: float, pause: float, sources: int) -> float:
+    """The moment nearest to `due` at which sources of this pause are asked together, `sources` being all there are."""
+    slot = pause * min(TOGETHER / sources, COARSEST)
+    return round(due / slot) * slot
+
+
 class Poller:
     """Asks every source at its own pace and hands what it says to `emit`; owns all the tasks that do so."""
 
@@ -122,6 +134,7 @@ class Poller:
         pause = await self._ask(source)
         due = clock() + pause * self._chance.uniform(0.0, 1.0)  # all are spread over the interval
         while True:
+            due = on_grid(due, pause, len(self._sources))
             await set_within(nudge, due - clock())
             nudge.clear()
             pause = await self._ask(source)
