@@ -91,24 +91,36 @@ class LiveCluster:
         """Fold and publish until cancelled."""
         while True:
             await set_within(self._news, TICK)
-            self.settle()
+            self._let_time_pass()
+            await asyncio.sleep(0)  # a key that waits goes first
+            self._finish()
             await asyncio.sleep(self._pace)
             await set_within(self._change, self._calm - self._pace)
 
     def settle(self) -> None:
         """Fold in the passing of time, and publish if that, or a reading, changed anything."""
+        self._let_time_pass()
+        self._finish()
+
+    def _let_time_pass(self) -> None:
         self._news.clear()
         self._change.clear()
-        before, now = self.snapshot, self._clock.now()
+        now = self._clock.now()
         self._ask_after_sleep(now.mono)
-        draft, self._draft = self._draft or Draft(self.inventory, before), None
-        read = bool(draft.readings)
-        draft.take(Tick(now))
+        self._draft = self._draft or Draft(self.inventory, self.snapshot)
+        self._draft.take(Tick(now))
+
+    def _finish(self) -> None:
+        before, draft = self.snapshot, self._draft
+        if draft is None:
+            return
+        self._draft = None
         self.snapshot = draft.finished()
         changed = self.snapshot != before
         if changed:
             self._publish(before, self.snapshot)
             self._probe_restarted(before)
+        read = any(not isinstance(reading, Tick) for reading in draft.readings)
         if self._record is not None and (read or changed):  # last: its thread shares Python's lock with who draws
             self._record(draft.readings, before, self.snapshot)
 

@@ -35,6 +35,12 @@ CHECKPOINT_EVERY: Final = 120.0
 CHECKPOINT_AFTER: Final = 4000
 """Readings after which the next whole snapshot is kept, however soon."""
 
+EACH: Final = 12
+"""Where there are many endpoints, readings of each after which that is so."""
+
+DRAWS: Final = 0.1
+"""Seconds that the panes have for drawing what was read, before it is recorded."""
+
 PIECES: Final = 20
 """Pieces of a snapshot, at 50 us each, after which its making pauses."""
 
@@ -118,6 +124,8 @@ class Recorder:
                     batch = self._queue.get(timeout=FLUSH_EVERY)
                 except queue.Empty:
                     batch = None
+                else:
+                    self._ending.wait(DRAWS if self._queue.empty() else 0.0)
                 self._guarded(self._flush if batch is None else partial(self._keep, batch))
             self._guarded(self._flush)
         finally:
@@ -170,7 +178,8 @@ class Recorder:
         if lost:
             self._flush()
             self._checkpoint = 0  # what follows must not be folded onto what came before the gap
-        if taken.mono >= self._begun + CHECKPOINT_EVERY or self._count >= CHECKPOINT_AFTER or not self._checkpoint:
+        enough = max(CHECKPOINT_AFTER, EACH * len(self._inventory.endpoints))
+        if taken.mono >= self._begun + CHECKPOINT_EVERY or self._count >= enough or not self._checkpoint:
             self._flush()
             self._checkpoint = self._writer.checkpoint(taken.wall, self._inventory_text(), self._text(batch.before))
             self._begun, self._count = taken.mono, 0

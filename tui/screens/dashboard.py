@@ -95,12 +95,16 @@ class DashboardScreen(Screen[None]):
             pane.adopt(inventory)
 
     def show(self, snapshot: ClusterSnapshot) -> None:
-        """Hand each pane its slice."""
+        """Hand each pane its slice: one now, the others one by one, so that no key waits for all of them."""
         self.snapshot = snapshot
         self.header.show(snapshot)
         self.tiers.show(snapshot)
-        self.gpus.show(snapshot)
-        self.queue.show(snapshot)
+        for pane in (self.gpus, self.queue):
+            pane.call_later(self._hand_to, pane)
+
+    def _hand_to(self, pane: GpusPane | QueuePane) -> None:
+        """Show it the latest snapshot, which is of the latest inventory."""
+        pane.show(self.snapshot)
 
     def focused_pane(self) -> Widget:
         """The pane that has the focus (the first, if none has)."""
