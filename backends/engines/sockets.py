@@ -20,7 +20,7 @@ from backends.engines.names import Names
 from backends.engines.wire import Answer, Place, Request
 
 HEAD_LIMIT: Final = 64 * 1024
-"""Bytes that the head of an answer may have."""
+"""Bytes that may come with nothing of a body among them: a head, or what follows the last chunk."""
 PIECE: Final = 64 * 1024
 """Bytes read at once."""
 HEAD_START: Final = 0.25
@@ -41,9 +41,12 @@ class SocketWire:
         with await self._connected(place, request.connect) as sock:
             await asyncio.get_running_loop().sock_sendall(sock, sent)
             reading = _Reading(sock)
-            await reading.head()
-            async with aclosing(reading.chunks()) as chunks:
-                yield Answer(reading.status, reading.headers, chunks)
+            try:
+                await reading.head()
+                async with aclosing(reading.chunks()) as chunks:
+                    yield Answer(reading.status, reading.headers, chunks)
+            finally:
+                del reading.parser  # it knows the reading: a cycle, hundreds of times a second
 
     async def _connected(self, place: Place, seconds: float | None) -> socket.socket:
         """A socket that is connected to `place` within so many seconds; Unconnected where there is none to be had."""
@@ -83,18 +86,16 @@ class _Reading:
         self.status = 0
         self.headers: dict[str, str] = {}
         self._sock = sock
-        self._parser = HttpResponseParser(self)
+        self.parser = HttpResponseParser(self)
         self._fields: dict[str, str] = {}
         self._parts: list[bytes] = []
+        self._bodiless = 0
         self._done = False
 
     async def head(self) -> None:
         """Read until the head is there."""
-        came = 0
         while not self.status:
-            if came > HEAD_LIMIT:
-                raise HttpParserError(f"a head of more than {HEAD_LIMIT // 1024} KiB")
-            came += await self._more()
+            await self._more()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes."""
@@ -106,18 +107,20 @@ class _Reading:
                 return
             await self._more()
 
-    async def _more(self) -> int:
-        """Parse what comes next; how many bytes that were."""
+    async def _more(self) -> None:
+        """Parse what comes next."""
         data = await asyncio.get_running_loop().sock_recv(self._sock, PIECE)
-        if data:
-            try:
-                self._parser.feed_data(data)
-            except (HttpParserError, HttpParserUpgrade):
-                if not self._done:
-                    raise
-        else:
+        if not data:
             self._end()
-        return len(data)
+            return
+        try:
+            self.parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade):
+            if not self._done:
+                raise
+        self._bodiless = 0 if self._parts else self._bodiless + len(data)
+        if self._bodiless > HEAD_LIMIT and not self._done:
+            raise HttpParserError(f"more than {HEAD_LIMIT // 1024} KiB that are no body")
 
     def _end(self) -> None:
         """The peer closed: that ends an answer whose length was never said, and breaks off every other."""
@@ -134,7 +137,7 @@ class _Reading:
         self._fields[name.decode("latin-1").lower()] = value.decode("utf-8", "replace").strip()
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
+        status = self.parser.get_status_code()
         if status >= 200 and not self.status:
             self.status, self.headers = status, self._fields
 

@@ -62,7 +62,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The head of an answer, and its body as it comes."""
+    """The head of an answer, with headers that are asked for in lower case, and its body as it comes."""
 
     status: int
     headers: Mapping[str, str]

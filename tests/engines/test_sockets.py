@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable, Sequence
 
@@ -90,6 +91,8 @@ async def test_an_answer_in_pieces(said: bytes, found: tuple[int, dict[str, str]
         (b"\x15\x03\x01\x00\x02\x02\x16", HttpParserError),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", HttpParserUpgrade),
         (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * HEAD_LIMIT, HttpParserError),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * HEAD_LIMIT, HttpParserError),
+        (b"HTTP/1.1 103 Hints\r\n\r\n" * HEAD_LIMIT, HttpParserError),
     ],
 )
 async def test_what_is_no_answer(said: bytes, error: type[Exception]) -> None:
@@ -105,6 +108,21 @@ async def test_a_header_stays_in_its_line() -> None:
             async with SocketWire(Names()).ask(request):
                 pass
     assert not server.seen
+
+
+async def test_an_answer_leaves_no_cycle_behind() -> None:
+    wire, server = SocketWire(Names()), Canned({"/": Reply(200, "ok")})
+    async with listening(server) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            async with wire.ask(Request("GET", f"http://127.0.0.1:{port}/", {})) as found:
+                assert b"".join([part async for part in found.chunks]) == b"ok"
+            del found
+            left = [each for each in gc.get_objects() if type(each).__name__ in ("_Reading", "HttpResponseParser")]
+        finally:
+            gc.enable()
+    assert not left
 
 
 class TestNames:

@@ -164,6 +164,22 @@ def test_a_full_disk_is_told_once_and_recording_goes_on_later(tmp_path: Path) ->
         assert recording.at(gap).snapshot in play.all
 
 
+@pytest.mark.parametrize("each", [1, 2, 100])
+def test_where_there_are_many_endpoints_whole_snapshots_are_kept_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: int
+) -> None:
+    monkeypatch.setattr("backends.history.recorder.CHECKPOINT_AFTER", 1)
+    monkeypatch.setattr("backends.history.recorder.EACH", each)
+    path, endpoints = tmp_path / "h.sqlite3", len(loaded().inventory.endpoints)
+    with live(path) as play:
+        for i in range(rounds := 3 * endpoints):
+            play(0.01 * i, probe(Cause.OK, 0.01 * i))  # and a tick
+    with closing(sqlite3.connect(path)) as kept:
+        (count,) = kept.execute("SELECT count(*) FROM checkpoints").fetchone()
+    apart = -(-each * endpoints // 2)
+    assert count == -(-rounds // apart)
+
+
 class Hung(Writer):
     """A writer whose disk answers only when it is let go."""
 

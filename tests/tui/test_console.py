@@ -161,8 +161,10 @@ async def test_an_equal_snapshot_repaints_nothing(tmp_path: Path) -> None:
             again = fold_all(loaded().inventory, app.feed.snapshot, [r for r in readings() if not isinstance(r, Tick)])
             app.dashboard.show(replace(again, procedures=()))
             app.dashboard.show(replace(again, procedures=()))
+            await pilot.pause()
         first = [pane.repainted for pane in app.dashboard.query(LinePane)]
         app.dashboard.show(replace(again, procedures=()))
+        await pilot.pause()
         assert [pane.repainted for pane in app.dashboard.query(LinePane)] == first
         assert sum(first) - sum(before) < 12
 

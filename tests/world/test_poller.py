@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.cluster.reading import Instant, Reading, Tick
-from backends.poller import Poller, on_beat
+from backends.poller import COARSEST, TOGETHER, Poller, on_beat, on_grid
 from backends.sources import looked_at_every
 
 
@@ -39,6 +39,27 @@ def test_nobody_is_asked_at_once_or_forgotten_and_the_beat_stays(late: float, pa
     assert 0.2 * pause <= rest <= 1.2 * pause
     off = (late + rest) % pause
     assert min(off, pause - off) <= 1e-6 * max(1.0, abs(late))
+
+
+@pytest.mark.parametrize(
+    ("due", "sources", "expected"),
+    [
+        (100.0, 60, 100.0),
+        (100.09, 60, 100.0),  # 60 sources at 2 s, six together: every 0.2 s
+        (100.11, 60, 100.2),
+        (100.6, 6, 100.5),  # few are not made to wait for each other longer than an eighth of the pause
+        (100.003, 6000, 100.004),
+    ],
+)
+def test_sources_of_one_pause_are_asked_together(due: float, sources: int, expected: float) -> None:
+    assert math.isclose(on_grid(due, 2.0, sources), expected)
+
+
+@given(due=st.floats(0, 1e6), pause=st.floats(0.02, 600), sources=st.integers(1, 5000))
+def test_a_moment_of_asking_is_near_and_stays(due: float, pause: float, sources: int) -> None:
+    moved = on_grid(due, pause, sources)
+    assert abs(moved - due) <= 0.51 * pause * min(TOGETHER / sources, COARSEST)
+    assert math.isclose(on_grid(moved, pause, sources), moved)
 
 
 @pytest.mark.parametrize(("nodes", "seconds"), [(0, 2.0), (8, 2.0), (40, 2.0), (100, 5.0)])
