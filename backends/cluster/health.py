@@ -30,10 +30,11 @@ STOPPED_ON_PURPOSE: Final = frozenset({0, 137, 143})
 _BANDS: Final = ((0.01, "<10 ms"), (0.03, "<30 ms"), (0.1, "<100 ms"), (0.3, "<300 ms"), (1.0, "<1 s"), (3.0, "<3 s"))
 
 
-def latency_band(latency: float | None) -> str:
-    """A latency in one of seven bands, so that jitter is no news."""
+def latency_band(latency: float | None, before: float | None = None) -> str:
+    """A latency in one of seven bands, so that jitter is no news: of it and the one before, the shorter counts."""
     if latency is None:
         return ""
+    latency = min(latency, latency if before is None else before)
     return next((band for limit, band in _BANDS if latency < limit), ">3 s")
 
 
@@ -77,7 +78,7 @@ def next_state(
         cause=shown,
         evidence=words,
         latency=result.latency,
-        latency_band=latency_band(result.latency),
+        latency_band=latency_band(result.latency, state.latency),
         models=result.models if result.models is not None else state.models,
         version=result.version or state.version,
         fails=fails,

@@ -305,6 +305,23 @@ def test_latencies_are_banded(latency: float | None, band: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "bands"),
+    [
+        ([0.004, 0.02, 0.004], ["<10 ms", "<10 ms", "<10 ms"]),  # late once
+        ([0.004, 0.02, 0.02], ["<10 ms", "<10 ms", "<30 ms"]),
+        ([0.5, 0.004, 0.5, 0.5], ["<1 s", "<10 ms", "<10 ms", "<1 s"]),
+    ],
+)
+def test_one_late_answer_is_no_other_latency(seconds: list[float], bands: list[str]) -> None:
+    inv, found = inventory(), list[str]()
+    snapshot = empty(inv)
+    for i, latency in enumerate(seconds):
+        snapshot = fold(inv, snapshot, EndpointReading("a/one", at(i), ProbeResult(OK, "answered", latency), 1.0))
+        found.append(snapshot.endpoints["a/one"].latency_band)
+    assert found == bands
+
+
+@pytest.mark.parametrize(
     ("workload", "starting"),
     [
         (None, False),
