@@ -23,7 +23,7 @@ AT_ONCE: Final = 64
 CLOSEST: Final = 0.2
 """Of a pause, between an answer and the next question."""
 
-TOGETHER: Final = 6
+TOGETHER: Final = 4
 """How many sources of one pace are asked at one moment: to wake up costs as much as to ask two of them."""
 
 COARSEST: Final = 0.125

@@ -44,11 +44,11 @@ def test_nobody_is_asked_at_once_or_forgotten_and_the_beat_stays(late: float, pa
 @pytest.mark.parametrize(
     ("due", "sources", "expected"),
     [
-        (100.0, 60, 100.0),
-        (100.09, 60, 100.0),  # 60 sources at 2 s, six together: every 0.2 s
-        (100.11, 60, 100.2),
+        (100.0, 40, 100.0),
+        (100.09, 40, 100.0),  # 40 sources at 2 s, four together: every 0.2 s
+        (100.11, 40, 100.2),
         (100.6, 6, 100.5),  # few are not made to wait for each other longer than an eighth of the pause
-        (100.003, 6000, 100.004),
+        (100.0031, 4000, 100.004),
     ],
 )
 def test_sources_of_one_pause_are_asked_together(due: float, sources: int, expected: float) -> None:
