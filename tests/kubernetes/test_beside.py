@@ -315,10 +315,8 @@ async def test_events_come_by_themselves_and_into_the_log(double: Double, tmp_pa
 # -- scanners ----------------------------------------------------------------------------------------------------------
 
 
-def add_reports(double: Double, name: str = "coder") -> None:
-    """What both scanners say of a workload, of its Service, and of another workload."""
-    double.installed |= {TRIVY, KUBESCAPE}
-    made = double.pod_of(name)["metadata"]["ownerReferences"][0]["name"]
+def reports(name: str, made: str) -> list[tuple[str, dict[str, Any]]]:
+    """What both scanners say of a Deployment, the ReplicaSet `made` of it, its Service, and another workload."""
 
     def labelled(prefix: str, kind: str, named: str) -> dict[str, str]:
         return {f"{prefix}kind": kind, f"{prefix}name": named}
@@ -338,9 +336,18 @@ def add_reports(double: Double, name: str = "coder") -> None:
         ("workloadconfigurationscansummaries", labelled(kubescape, "Deployment", name),
          {"spec": {"severities": {"critical": 0, "high": 0, "medium": 4, "low": 1, "unknown": 0}}}),
     )  # fmt: skip
-    for number, (plural, labels, data) in enumerate(rows):
-        meta = {"name": f"r{number}", "labels": labels, "annotations": image}
-        double.store.create(KINDS[plural], "llm", {"metadata": meta, **data})
+    return [
+        (plural, {"metadata": {"name": f"r{number}", "labels": labels, "annotations": image}, **data})
+        for number, (plural, labels, data) in enumerate(rows)
+    ]
+
+
+def add_reports(double: Double, name: str = "coder") -> None:
+    """What both scanners say of a workload."""
+    double.installed |= {TRIVY, KUBESCAPE}
+    made = double.pod_of(name)["metadata"]["ownerReferences"][0]["name"]
+    for plural, report in reports(name, made):
+        double.store.create(KINDS[plural], "llm", report)
 
 
 FOUND = [

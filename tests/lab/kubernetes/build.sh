@@ -6,6 +6,8 @@ set -euo pipefail
 PROGRAMS=(kube-apiserver kube-controller-manager kube-scheduler)
 PACKAGES=(etcd-server golang-go rsync jq make gcc)
 SUITE=bookworm
+REFLECT=golang-github-modern-go-reflect2-dev
+BUILD=2
 
 . "$(dirname "$0")/../packages.sh"
 install_packages "${PACKAGES[@]}"
@@ -13,7 +15,7 @@ mkdir -p "$cache"
 exec 9>"$cache/kubernetes.lock"
 flock 9
 target=$cache/kubernetes
-[ -e "$target/kube-scheduler" ] && exit 0
+[ -e "$target/build-$BUILD" ] && exit 0
 say "building ${PROGRAMS[*]}"
 work=$(mktemp -d "$cache/.kubernetes.XXXX")
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
@@ -33,6 +35,11 @@ mkdir "$work/source"
 tar -C "$work/source" --strip-components=1 -xf "$work"/kubernetes_*.orig.tar.gz
 
 cd "$work/source"
+# Its own reflect2, of 2018, reads types by a layout that Go has changed since: the API server would end at the first
+# custom resource. Debian packages one that fits.
+(cd "$work" && apt-get -o APT::Sandbox::User=root download -qq "$REFLECT" && dpkg -x "$REFLECT"_*.deb reflect2)
+rm -r vendor/github.com/modern-go/reflect2
+cp -r "$work/reflect2/usr/share/gocode/src/github.com/modern-go/reflect2" vendor/github.com/modern-go/
 mkdir -p .go/src/k8s.io
 ln -s ../../.. .go/src/k8s.io/kubernetes
 env HOME="$work/home" GOPATH="$PWD/.go" GO111MODULE=off CGO_ENABLED=0 \
@@ -41,5 +48,6 @@ mkdir "$work/new"
 for program in "${PROGRAMS[@]}"; do
   strip -o "$work/new/$program" "_output/local/bin/linux/$(go env GOARCH)/$program"
 done
+touch "$work/new/build-$BUILD"
 rm -rf "$target"
 mv "$work/new" "$target"

@@ -1,7 +1,4 @@
-"""What stands beside workloads, by a real API: volumes, measured GPUs, cordons, a node's SSH.
-
-Scanners' reports are custom resources, at which this API server, of 2021 and built by a later Go, ends.
-"""
+"""What stands beside workloads, by a real API: volumes, measured GPUs, cordons, scanners' reports, a node's SSH."""
 
 from __future__ import annotations
 
@@ -19,7 +16,8 @@ from backends.reach.reaches import Reaches
 from backends.secrets import Secrets
 from backends.world import World, survey
 from tests.kubernetes.deploying import serving
-from tests.kubernetes.test_beside import GIB, summary
+from tests.kubernetes.store import KINDS, Kind
+from tests.kubernetes.test_beside import FOUND, GIB, reports, summary
 from tests.kubernetes.test_gpus import WHOLE, exported
 from tests.kubernetes.test_queue import ended
 from tests.kubernetes.test_recovery import planned
@@ -107,6 +105,37 @@ async def test_nothing_new_is_placed_on_a_cordoned_node(nodes: Nodes, loaded: Lo
     assert events[-1]["outcome"] == "done", events
     await ready(nodes)
     assert "unschedulable" not in (await nodes.ask("GET", f"{NODES}/gpu-1"))["spec"]
+
+
+async def defined(nodes: Nodes, kind: Kind) -> str:
+    """Where the objects of a custom resource are, once the API serves them; a scanner's chart defines it."""
+    anything = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    names = {"plural": kind.plural, "singular": kind.kind.lower(), "kind": kind.kind}
+    version = {"name": kind.version, "served": True, "storage": True, "schema": anything}
+    spec = {"group": kind.group, "scope": "Namespaced", "names": names, "versions": [version]}
+    definitions, name = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", f"{kind.plural}.{kind.group}"
+    await nodes.ask("POST", definitions, {"metadata": {"name": name}, "spec": spec})
+    async with asyncio.timeout(30):
+        while True:
+            told = (await nodes.ask("GET", f"{definitions}/{name}")).get("status", {}).get("conditions") or []
+            if any(each["type"] == "Established" and each["status"] == "True" for each in told):
+                return f"/apis/{kind.group}/{kind.version}/namespaces/llm/{kind.plural}"
+            await asyncio.sleep(0.1)
+
+
+async def test_what_scanners_found(nodes: Nodes, plane: ControlPlane, tmp_path: Path) -> None:
+    await nodes.add_node("gpu-1")
+    await nodes.add_deployment("coder", 1)
+    await ready(nodes)
+    (pod,) = await nodes.all(f"{PODS}?labelSelector=app=coder")
+    found = reports("coder", pod["metadata"]["ownerReferences"][0]["name"])
+    where = {plural: await defined(nodes, KINDS[plural]) for plural in dict(found)}
+    for plural, report in found:
+        kind = KINDS[plural]
+        told = {"apiVersion": f"{kind.group}/{kind.version}", "kind": kind.kind, **report}
+        await nodes.ask("POST", where[plural], told)
+    (workload,) = (await node_of(inventory(plane, tmp_path), tmp_path)).workloads
+    assert [(scan.scanner, scan.words) for scan in workload.scans] == FOUND
 
 
 async def error_of(loaded: Loaded, folder: Path) -> str:
