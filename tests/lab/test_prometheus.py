@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import pytest
 
 from backends.simulator.cluster import SimulatedCluster
 from backends.simulator.engines.llamacpp import LlamaCpp
@@ -41,7 +42,7 @@ async def until_told(server: str, query: str, wanted: float) -> None:
 
 async def test_prometheus_reads_the_watch(tmp_path: Path) -> None:
     require("prometheus")
-    env, port, watch = {"TIERDECK_STATE": str(tmp_path / "state")}, free_port(), f"127.0.0.1:{free_port()}"
+    env, log = {"TIERDECK_STATE": str(tmp_path / "state")}, tmp_path / "prometheus.log"
     sim = SimulatedCluster(tmp_path / "sim", speed=100.0, name="small")
     sim.extra = {"defaults": {"interval": "500ms"}}
     gpu = sim.gpu(0, "NVIDIA GeForce RTX 3090", 24576)
@@ -49,19 +50,22 @@ async def test_prometheus_reads_the_watch(tmp_path: Path) -> None:
     engine = LlamaCpp(sim.world, models=["/models/a.gguf"])
     sim.add_endpoint("remote/a", engine, node="mark", container="a", gpu=0, vram_mib=3000.0, tasks=["chat"])
     async with sim:
-        file = ("--cluster", str(sim.inventory_path))
+        file, watch = ("--cluster", str(sim.inventory_path)), f"127.0.0.1:{free_port()}"
         told = await tierdeck("export", "prometheus", "--watch", watch, *file, env=env)
         config = tmp_path / "prometheus.yml"
         config.write_text(told.out.replace('"15s"', '"1s"'))
         check = await asyncio.create_subprocess_exec(shutil.which("promtool") or "", "check", "config", str(config))
         assert await check.wait() == 0
         async with started("watch", "--metrics", watch, *file, env=env):
-            prometheus = await asyncio.create_subprocess_exec(
-                shutil.which("prometheus") or "", f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{port}", stdout=DEVNULL, stderr=PIPE,
-            )  # fmt: skip
+            at = f"127.0.0.1:{free_port()}"
+            with log.open("wb") as written:
+                prometheus = await asyncio.create_subprocess_exec(
+                    shutil.which("prometheus") or "", f"--config.file={config}",
+                    f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address={at}",
+                    stdout=DEVNULL, stderr=written,
+                )  # fmt: skip
             try:
-                server = f"http://127.0.0.1:{port}"
+                server = f"http://{at}"
                 await until_told(server, "up", 1.0)
                 await until_told(server, "tierdeck_endpoint_up", 1.0)
                 await until_told(server, 'tierdeck_endpoint_verdict{verdict="UP"}', 1.0)
@@ -70,6 +74,9 @@ async def test_prometheus_reads_the_watch(tmp_path: Path) -> None:
                     async with asyncio.timeout(30):
                         while not await asked(server, f"tierdeck_endpoint_{name}"):
                             await asyncio.sleep(0.2)
+            except TimeoutError:
+                pytest.fail(f"Prometheus ({prometheus.returncode}) said:\n{log.read_text()[-3000:]}")
             finally:
-                prometheus.terminate()
-                await prometheus.communicate()
+                if prometheus.returncode is None:
+                    prometheus.terminate()
+                await prometheus.wait()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 EVERY_PROTOCOL = 3
+UP = 1
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     device, mac, address = sys.argv[1:]
     magic = b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) * 16
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERY_PROTOCOL)) as card:
-        while not Path("/sys/class/net", device).exists():
+        while not _is_up(device):  # who listens to a device before that is told that it is down
             time.sleep(0.02)
         card.bind((device, 0))
         print("listens", flush=True)
@@ -25,6 +26,11 @@ def main() -> None:
             if magic in card.recv(65536):
                 subprocess.run(["ip", "address", "replace", address, "dev", device], check=True, timeout=10)
                 print("woken", flush=True)
+
+
+def _is_up(device: str) -> bool:
+    flags = Path("/sys/class/net", device, "flags")
+    return flags.exists() and bool(int(flags.read_text(), 16) & UP)
 
 
 if __name__ == "__main__":
