@@ -23,6 +23,7 @@ from tests.lab.cache import require
 async def asked(server: str, query: str) -> list[tuple[dict[str, str], float]]:
     """What Prometheus answers to a query, as (labels, value)."""
     async with aiohttp.ClientSession() as session, session.get(f"{server}/api/v1/query?query={quote(query)}") as answer:
+        answer.raise_for_status()  # while it starts it says so in words
         found: Any = json.loads(await answer.text())
     return [(row["metric"], float(row["value"][1])) for row in found["data"]["result"]]
 
