@@ -112,7 +112,7 @@ class LiveCluster:
 
     def _finish(self) -> None:
         before, draft = self.snapshot, self._draft
-        if draft is None:
+        if draft is None:  # somebody settled meanwhile
             return
         self._draft = None
         self.snapshot = draft.finished()

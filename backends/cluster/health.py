@@ -34,7 +34,8 @@ def latency_band(latency: float | None, before: float | None = None) -> str:
     """A latency in one of seven bands, so that jitter is no news: of it and the one before, the shorter counts."""
     if latency is None:
         return ""
-    latency = min(latency, latency if before is None else before)
+    if before is not None:
+        latency = min(latency, before)
     return next((band for limit, band in _BANDS if latency < limit), ">3 s")
 
 

@@ -16,12 +16,10 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 Lookup = Callable[[str, int, int], list[ResolveResult]]
-
+_Key = tuple[str, int, int]
 
 KNOWN_FOR: Final = 30.0
 """Seconds for which what was found is not looked up again."""
-
-_Key = tuple[str, int, int]
 
 
 class Names(AbstractResolver):

@@ -120,6 +120,7 @@ def _place(url: str, via: Via) -> Place:
 
 
 def _address(there: URL) -> AddrInfoType | None:
+    """What its host already is; None where it has to be looked up, as a name or for its zone."""
     host = there.host or ""
     try:
         version = ipaddress.ip_address(host).version

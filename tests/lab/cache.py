@@ -38,7 +38,7 @@ def missing(part: str) -> str:
         "rdp": [Path("/usr/sbin/xrdp"), XORGXRDP, *(Path("/usr/bin") / name for name in ("xfreerdp", "Xvfb"))],
         "browser": [Path("/usr/bin/chromium")],
         "nla": [Path("/usr/bin") / name for name in ("freerdp-shadow-cli", "xfreerdp", "Xvfb")],
-        "kubernetes": [Path("/usr/bin/etcd"), cache() / "kubernetes/build-2"],
+        "kubernetes": [Path("/usr/bin/etcd"), cache() / "kubernetes/kube-scheduler"],
         "netns": [Path(shutil.which("ip") or "/usr/sbin/ip")],
         "tun": [Path("/dev/net/tun")],
     }[part]

@@ -26,11 +26,13 @@ async def test_an_unchanged_tick_draws_nothing(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(Widget, "refresh", count)
         app.dashboard.show(snapshot)
         app.dashboard.show(replace(snapshot))
+        assert drawn == []
         await pilot.pause()
         assert set(drawn) <= {app.dashboard.clock}
         drawn.clear()
         ill = replace(snapshot.endpoints["gateway/litellm"], verdict=Verdict.DOWN, cause=Cause.REFUSED)
         app.dashboard.show(replace(snapshot, endpoints={**snapshot.endpoints, "gateway/litellm": ill}))
+        assert set(drawn) == {app.dashboard.tiers}
         await pilot.pause()
         assert set(drawn) - {app.dashboard.clock} == {app.dashboard.tiers}
 
